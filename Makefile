@@ -1,0 +1,52 @@
+# Each target sets up `.venv` by itself; a second run starts in seconds.
+PYTHON ?= python3
+PY := .venv/bin/python
+LOGS ?= runs
+
+.PHONY: help demo test test-slow test-peers check format bench tensorboard golden clean
+
+help:  ## What can be done here
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+.venv/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(PY) -m pip install --quiet --disable-pip-version-check --upgrade pip
+	$(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+.venv/.peers: .venv/.ready
+	$(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[peers]'
+	touch $@
+
+demo: .venv/.ready  ## Train on scikit-learn's digits with every monitor, then say what was seen
+	$(PY) examples/digits.py --logs $(LOGS)
+
+test: .venv/.ready  ## The tests
+	$(PY) -m pytest
+
+test-slow: .venv/.ready  ## The tests that train for longer
+	$(PY) -m pytest -m slow
+
+test-peers: .venv/.peers  ## The golden values, computed again by weightwatcher
+	$(PY) -m pytest -m peers
+
+check: .venv/.ready  ## Format, lint, types
+	$(PY) -m ruff format --check .
+	$(PY) -m ruff check .
+	$(PY) -m mypy
+
+format: .venv/.ready  ## Mend format and lint where a tool can
+	$(PY) -m ruff format .
+	$(PY) -m ruff check --fix .
+
+bench: .venv/.peers  ## Against weightwatcher and bare LAPACK, side by side
+	$(PY) benchmarks/weights.py
+
+tensorboard: .venv/.ready  ## Look at the runs
+	$(PY) -m tensorboard.main --logdir $(LOGS) --load_fast=false
+
+golden: .venv/.peers  ## Write the golden values of tests/cross_library anew
+	$(PY) tests/cross_library/make_golden.py
+
+clean:  ## Remove what the targets made
+	rm -rf .venv build dist runs *.egg-info

@@ -1,0 +1,33 @@
+"""The spectra of a network's weights and of its loss, while it trains.
+
+`analyze` measures a model's weights; the callbacks that do so during training live in `lightning_ww.callbacks`, which is
+imported on purpose: this package loads neither Lightning nor matplotlib.
+"""
+
+from lightning_ww.analyze import analyze
+from lightning_ww.report import METRICS, LayerReport, WeightReport
+from lightning_ww.weights.matrices import SkippedLayer
+from lightning_ww.weights.power_law import (
+    NoPowerLaw,
+    PowerLawFit,
+    TailComparison,
+    compare_tails,
+    fit_power_law,
+    hill_alpha,
+)
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "METRICS",
+    "LayerReport",
+    "NoPowerLaw",
+    "PowerLawFit",
+    "SkippedLayer",
+    "TailComparison",
+    "WeightReport",
+    "analyze",
+    "compare_tails",
+    "fit_power_law",
+    "hill_alpha",
+]

@@ -1,0 +1,1 @@
+"""What the spectrum of a weight matrix says. It needs no data and no Lightning."""

@@ -1,0 +1,59 @@
+"""How far a layer has moved from where it began."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Drift:
+    """Distances between a layer's weight and its initial one, over the whole weight; ``None`` where undefined."""
+
+    distance_from_init: float  # ‖W - W₀‖_F
+    distance_from_init_relative: float | None  # over ‖W₀‖_F; None if W₀ = 0
+    distance_from_init_cosine: float | None  # 1 - ⟨W, W₀⟩/(‖W‖‖W₀‖); None if either is 0
+    distance_from_init_cka: float | None  # 1 - uncentred linear CKA; None if not asked for, or either is 0
+
+
+def distance_from_init(slices: Array, initial: Array, *, cka: bool = False) -> Drift:
+    """Measure how far a weight has moved.
+
+    Args:
+        slices: Shape ``(slices, rows, cols)``.
+        initial: The same, at the start.
+        cka: Also 1 − linear CKA, ``‖WᵀW₀‖²/(‖WᵀW‖‖W₀ᵀW₀‖)`` in Frobenius norms, uncentred; W is ``rows × (slices·cols)``.
+    """
+    before, now = float(np.linalg.norm(initial)), float(np.linalg.norm(slices))
+    moved = float(np.linalg.norm(slices - initial))
+    cosine = similarity = None
+    if before > 0 and now > 0:
+        # 1 - cos = (‖W - W₀‖² - (‖W‖ - ‖W₀‖)²) / (2‖W‖‖W₀‖): no digits are lost where the two are nearly parallel
+        cosine = max(0.0, (moved**2 - (now - before) ** 2) / (2 * now * before))
+        if cka:
+            similarity = _linear_cka(slices, initial)
+    return Drift(
+        distance_from_init=moved,
+        distance_from_init_relative=moved / before if before > 0 else None,
+        distance_from_init_cosine=cosine,
+        distance_from_init_cka=None if similarity is None else max(0.0, 1 - similarity),
+    )
+
+
+def _linear_cka(slices: Array, initial: Array) -> float:
+    """``‖WᵀW₀‖²_F = ⟨WWᵀ, W₀W₀ᵀ⟩``: two Gram matrices on the rows, or on the columns of a single tall slice."""
+    if slices.shape[0] == 1 and slices.shape[1] > slices.shape[2]:
+        # ‖WᵀW₀‖ itself is cols × cols
+        w, w0 = slices[0], initial[0]
+        cross = float(np.square(w.T @ w0).sum())
+        return cross / float(np.linalg.norm(w.T @ w) * np.linalg.norm(w0.T @ w0))
+    w, w0 = (x.transpose(1, 0, 2).reshape(x.shape[1], -1) for x in (slices, initial))
+    gram, gram0 = w @ w.T, w0 @ w0.T
+    return float((gram * gram0).sum() / (np.linalg.norm(gram) * np.linalg.norm(gram0)))

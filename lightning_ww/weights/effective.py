@@ -1,0 +1,91 @@
+"""The weight that a module computes with at this moment, read without a trace.
+
+A plain parameter is just that. A pruned, weight-normed or parametrised weight is a function of other tensors, which torch
+evaluates in the forward pass: after an optimiser step the attribute itself is one step old, and evaluating a
+parametrisation may advance its buffers (spectral norm's power iteration) or the random stream. Here it is evaluated anew,
+on copies of the buffers, in evaluation mode, with the random state put back.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize, prune
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
+
+from lightning_ww.weights import _mode
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+SUFFIXES = ("_orig", "_g", "_v")
+"""Under which pruning, spectral norm and weight norm of the older kind keep a weight's sources."""
+
+
+def owns(module: nn.Module, attribute: str) -> bool:
+    """Whether the module itself holds that weight, rather than handing on another module's by a property."""
+    if attribute in module._parameters or attribute in module._buffers or attribute in vars(module):
+        return True
+    if parametrize.is_parametrized(module, attribute):
+        return True
+    return _is_packed(module)
+
+
+def sources(module: nn.Module, attribute: str) -> Sequence[Tensor]:
+    """The parameters (or buffer) that the weight is made of; they tell tied weights and frozen ones."""
+    if parametrize.is_parametrized(module, attribute):
+        return list(_parametrization(module, attribute).parameters())
+    names = (attribute, *(attribute + suffix for suffix in SUFFIXES))
+    held = [module._parameters.get(name) for name in names]
+    found = [tensor for tensor in held if tensor is not None]
+    buffer = module._buffers.get(attribute)
+    return found or ([] if buffer is None else [buffer])
+
+
+def attribute_of(parameter_name: str) -> str:
+    """The weight that a parameter belongs to: ``parametrizations.weight_hh_l0.original0`` → ``weight_hh_l0``."""
+    if parameter_name.startswith("parametrizations."):
+        return parameter_name.split(".")[1]
+    for suffix in SUFFIXES:
+        parameter_name = parameter_name.removesuffix(suffix)
+    return parameter_name
+
+
+def weight(module: nn.Module, attribute: str, originals: Mapping[str, Tensor] | None = None) -> Tensor | None:
+    """The weight as the next forward pass will use it; ``originals`` stand in for a parametrisation's own tensors."""
+    with torch.no_grad():
+        if parametrize.is_parametrized(module, attribute):
+            return _evaluate(_parametrization(module, attribute), originals or {})
+        for hook in module._forward_pre_hooks.values():
+            if isinstance(hook, prune.BasePruningMethod) and hook._tensor_name == attribute:
+                return hook.apply_mask(module)
+            if isinstance(hook, WeightNorm) and hook.name == attribute:
+                return cast("Tensor", hook.compute_weight(module))
+            if isinstance(hook, SpectralNorm) and hook.name == attribute:
+                return cast("Tensor", hook.compute_weight(module, do_power_iteration=False))
+    value = getattr(module, attribute)
+    return cast("Tensor | None", value() if _is_packed(module) else value)
+
+
+def _evaluate(parametrization: nn.Module, originals: Mapping[str, Tensor]) -> Tensor:
+    """The tensor that a parametrisation yields, leaving it as it was."""
+    tensors = {name: buffer.clone() for name, buffer in parametrization.named_buffers()} | dict(originals)
+    with torch.random.fork_rng(devices=_devices(parametrization)), _mode.evaluation(parametrization):
+        return cast("Tensor", torch.func.functional_call(parametrization, tensors, ()))
+
+
+def _parametrization(module: nn.Module, attribute: str) -> nn.Module:
+    return cast("nn.ModuleDict", module.parametrizations)[attribute]
+
+
+def _is_packed(module: nn.Module) -> bool:
+    """Whether this is one of torch's quantised modules, whose `weight` is a method."""
+    return hasattr(module, "_packed_params")
+
+
+def _devices(module: nn.Module) -> list[int]:
+    """The CUDA devices whose random streams an evaluation could advance."""
+    return sorted({p.device.index or 0 for p in module.parameters() if p.device.type == "cuda"})

@@ -1,0 +1,63 @@
+"""The weights that a model began with, by layer name, for the distances from them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from torch import Tensor, nn
+
+from lightning_ww.weights import effective, matrices
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def snapshot(layers: Sequence[matrices.Layer]) -> dict[str, Tensor]:
+    """A copy of every readable layer's slices, in its own dtype, on the CPU."""
+    kept = {}
+    for layer in layers:
+        with suppress(Exception):  # what cannot be read is skipped, and reported, when it is measured
+            kept[layer.name] = layer.read().cpu().clone()
+    return kept
+
+
+def initial_slices(layers: Sequence[matrices.Layer], initial: nn.Module | Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The initial slices of these layers, from a module of the same make or from its ``state_dict()``.
+
+    Raises:
+        ValueError: If not one of the layers is found.
+        TypeError: If ``initial`` is neither.
+    """
+    if isinstance(initial, nn.Module):
+        then = {layer.name: layer for layer in matrices.find_layers(initial, culprit="analyze(initial=...)")[0]}
+        found = snapshot([then[layer.name] for layer in layers if layer.name in then])
+    elif isinstance(initial, Mapping):
+        tensors = {matrices.clean_name(key): value for key, value in initial.items()}
+        found = {}
+        for layer in layers:
+            weight = _from_state_dict(layer, tensors)
+            if weight is not None:
+                with suppress(matrices.Unreadable):  # reported when the layer itself is measured
+                    found[layer.name] = layer.slices_of(weight)
+    else:
+        raise TypeError(
+            f"`analyze(initial=...)` expected a module or its state_dict(), but got {type(initial).__name__}."
+        )
+    if not found:
+        names = ", ".join(f"`{layer.name}`" for layer in layers)
+        raise ValueError(f"`analyze(initial=...)` holds none of the layers of this model: {names}.")
+    return found
+
+
+def _from_state_dict(layer: matrices.Layer, tensors: Mapping[str, Tensor]) -> Tensor | None:
+    prefix = f"{layer.owner}." if layer.owner else ""
+    if (plain := tensors.get(prefix + layer.attribute)) is not None:
+        return plain
+    originals = {
+        key.removeprefix(f"{prefix}parametrizations.{layer.attribute}."): value
+        for key, value in tensors.items()
+        if key.startswith(f"{prefix}parametrizations.{layer.attribute}.")
+    }
+    return effective.weight(layer.module, layer.attribute, originals) if originals else None

@@ -1,0 +1,195 @@
+"""What a matrix of pure noise would show: the Marchenko–Pastur bulk, the Tracy–Widom scale of its edge, spikes above it.
+
+Throughout, an ``N × M`` matrix (``N ≥ M``) of independent elements of variance ``σ²`` is not divided by √N: the eigenvalues
+of ``WᵀW`` fill ``σ²(√N - √M)² … σ²(√N + √M)²``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Array = NDArray[np.float64]
+
+FALSE_TRAP_RATE = 0.001
+"""The chance that the shuffle of a layer without large elements shows a trap."""
+
+TRACY_WIDOM_MEAN = -1.2065335745820
+"""Of the largest eigenvalue of a noise matrix, in the units of `edge_statistics` (Tracy–Widom law, β = 1)."""
+
+
+def edge_statistics(N: int, M: int) -> tuple[float, float]:
+    """Centre μ and scale τ of a noise matrix's largest eigenvalue, for unit variance (Johnstone).
+
+    ``μ = (√(N-1) + √M)²``, ``τ = (√(N-1) + √M)(1/√(N-1) + 1/√M)^⅓``; ``(λ_max - μ)/τ`` follows the Tracy–Widom law.
+
+    Args:
+        N: Long side, at least 2.
+        M: Short side.
+
+    References:
+        Johnstone (2001), On the distribution of the largest eigenvalue in principal components analysis, Ann. Stat. 29(2).
+    """
+    a, b = (N - 1) ** 0.5, M**0.5
+    return (a + b) ** 2, (a + b) * (1 / a + 1 / b) ** (1 / 3)
+
+
+@lru_cache(maxsize=64)
+def tracy_widom_threshold(slices: int = 1) -> float:
+    """The Tracy–Widom quantile (β = 1) that noise exceeds with a chance of 0.001, shared among ``slices`` matrices.
+
+    3.27 for one slice.
+    """
+    from scipy.optimize import brentq
+
+    tail = FALSE_TRAP_RATE / slices
+    return float(brentq(lambda s: 1 - tracy_widom_cdf(s) - tail, -2.0, 20.0, xtol=1e-9))
+
+
+def tracy_widom_cdf(s: float) -> float:
+    """The Tracy–Widom distribution function for β = 1, by Bornemann's quadrature of its Fredholm determinant.
+
+    ``F₁(s) = det(I - V)`` on ``L²(0, ∞)`` with ``V(x, y) = ½ Ai((x + y)/2 + s)``.
+
+    References:
+        Ferrari, Spohn (2005), A determinantal formula for the GOE Tracy–Widom distribution, J. Phys. A 38(33).
+        Bornemann (2010), On the numerical evaluation of Fredholm determinants, Math. Comp. 79(270).
+    """
+    from scipy.special import airy
+
+    nodes, weights = _half_line_rule()
+    root = np.sqrt(weights)
+    kernel = 0.5 * airy((nodes[:, None] + nodes[None, :]) / 2 + s)[0]
+    return float(np.linalg.det(np.eye(nodes.size) - root[:, None] * kernel * root[None, :]))
+
+
+@lru_cache(maxsize=256)
+def bulk_quantiles(N: int, M: int) -> Array:
+    """The ``M`` eigenvalues that a noise matrix of unit variance is expected to have, ascending, shape ``(M,)``.
+
+    Quantiles ``(i - ½)/M`` of the Marchenko–Pastur law; the largest at the mean of the Tracy–Widom law.
+    """
+    # With λ = N + M + 2√(NM)·cosθ the density's square roots become sines, and the integrand is smooth.
+    theta = np.linspace(np.pi, 0.0, max(2048, 8 * M))
+    centre, radius = N + M, 2 * (N * M) ** 0.5
+    eigenvalues = centre + radius * np.cos(theta)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        density = radius**2 * np.sin(theta) ** 2 / (2 * np.pi * M * eigenvalues)
+    if N == M:
+        density[0] = radius / (np.pi * M)  # sin²θ/(1 + cosθ) → 2 where the bulk touches zero
+    cdf = np.concatenate([[0.0], np.cumsum((density[1:] + density[:-1]) / 2 * (theta[0] - theta[1]))])
+    places = (np.arange(M) + 0.5) / M
+    quantiles = centre + radius * np.cos(np.interp(places, cdf / cdf[-1], theta))
+    if N > 1:
+        mu, tau = edge_statistics(N, M)
+        quantiles[-1] = max(quantiles[-1], mu + TRACY_WIDOM_MEAN * tau)
+    quantiles.setflags(write=False)  # shared by all callers
+    return np.asarray(quantiles)
+
+
+def spike_position(strength: float, N: int, M: int) -> float | None:
+    """Where a rank-one part of that singular value shows above the bulk of unit variance, or ``None`` if it does not.
+
+    ``(t² + N)(t² + M)/t²`` for ``t > (NM)^¼``.
+
+    References:
+        Baik, Ben Arous, Péché (2005), Phase transition of the largest eigenvalue, Ann. Probab. 33(5).
+    """
+    if strength <= (N * M) ** 0.25:
+        return None
+    square = strength**2
+    return (square + N) * (square + M) / square
+
+
+@dataclass(frozen=True)
+class MarchenkoPasturFit:
+    """A Marchenko–Pastur bulk fitted to a layer's own spectrum."""
+
+    mp_scale: float  # σ of the bulk, for eigenvalues scaled to mean 1
+    bulk_min: float  # lower edge, in the units of the eigenvalues
+    bulk_max: float  # upper edge
+    num_spikes: int  # eigenvalues above the edge by more than its width
+    mp_softrank: float  # bulk_max / λ_max
+
+
+def fit_marchenko_pastur(eigenvalues: Array, N: int, M: int) -> MarchenkoPasturFit:
+    """Fit the width of a Marchenko–Pastur bulk to a spectrum, by WeightWatcher's objective.
+
+    The sum of squared differences between the law's density and the spectrum's, on a grid, the latter by a triangular
+    kernel of bandwidth 0.1 (for square matrices: of the singular values). The kernel density is the same for every
+    width that is tried: it is computed once, in closed form.
+
+    Args:
+        eigenvalues: Ascending, shape ``(n,)``; pooled over slices.
+        N: Long side of one slice.
+        M: Short side.
+
+    Returns:
+        The fit; spikes are counted above ``edge + √(Q^(-½) edge^⅔ M^(-⅔))``, WeightWatcher's margin.
+
+    Raises:
+        ValueError: If the spectrum is zero, or has no density to fit.
+    """
+    from scipy.optimize import brute
+
+    if not eigenvalues[-1] > 0:
+        raise ValueError("all eigenvalues are zero")
+    Q = N / M
+    scaled = eigenvalues * (eigenvalues.size / eigenvalues.sum())
+    points = np.sqrt(scaled) if N == M else scaled
+    grid = np.linspace(0, points[-1] + 0.5, 1000)
+    density = _triangle_density(points, grid, bandwidth=0.1)
+    dense = density > 0.01
+    if not dense.any():
+        raise ValueError("the spectrum is too spread out to have a bulk")
+    grid, density = grid[dense], density[dense]
+    peak = grid[np.argmax(density)]
+    low, high = 1 - Q**-0.5, 1 + Q**-0.5
+
+    def cost(parameter: Array) -> float:
+        s = float(np.atleast_1d(parameter)[0])
+        if N == M:
+            law = np.nan_to_num(np.sqrt(np.maximum(4 - grid**2, 0)) / (np.pi * s**2))
+        else:
+            a, b = (s * low) ** 2, (s * high) ** 2
+            if b < peak or b > grid[-1] or a > peak:
+                return 1e6 * grid.size
+            with np.errstate(divide="ignore", invalid="ignore"):
+                law = np.nan_to_num(Q / (2 * np.pi * s**2 * grid) * np.sqrt(np.maximum((b - grid) * (grid - a), 0)))
+        return float(np.square(law - density).sum())
+
+    widest = float(np.sqrt(scaled[-1])) / high
+    scale = float(np.ravel(brute(cost, (slice(0.05 * widest, 2 * widest, 0.01 * widest),)))[0])
+    edge = (scale * high) ** 2
+    margin = (Q**-0.5 * edge ** (2 / 3) * M ** (-2 / 3)) ** 0.5
+    unscale = eigenvalues.sum() / eigenvalues.size
+    return MarchenkoPasturFit(
+        mp_scale=scale,
+        bulk_min=float((scale * low) ** 2 * unscale),
+        bulk_max=float(edge * unscale),
+        num_spikes=int((scaled > edge + margin).sum()),
+        mp_softrank=float(edge / scaled[-1]),
+    )
+
+
+def _triangle_density(points: Array, grid: Array, bandwidth: float) -> Array:
+    """Kernel density with kernel ``(1 - |u|/h)/h``, from prefix sums over the sorted points."""
+    points = np.sort(points)
+    sums = np.concatenate([[0.0], np.cumsum(points)])
+    left, middle, right = (np.searchsorted(points, grid + d) for d in (-bandwidth, 0.0, bandwidth))
+    below = (middle - left) * (bandwidth - grid) + (sums[middle] - sums[left])
+    above = (right - middle) * (bandwidth + grid) - (sums[right] - sums[middle])
+    return np.asarray((below + above) / (bandwidth**2 * points.size))
+
+
+@lru_cache(maxsize=1)
+def _half_line_rule(order: int = 64) -> tuple[Array, Array]:
+    """Gauss–Legendre nodes and weights on (0, 24), where the Airy kernel has died out for every s above -8."""
+    nodes, weights = np.polynomial.legendre.leggauss(order)
+    return 12 * (nodes + 1), 12 * weights

@@ -1,0 +1,201 @@
+"""The power-law tail of an empirical spectral density: alpha, xmin, KS distance; Hill's alpha; other tails."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import ArrayLike, NDArray
+
+    Array = NDArray[np.float64]
+
+SMALL_SAMPLE = 20
+"""Below this many eigenvalues the maximum-likelihood exponent is corrected for its bias (WeightWatcher's cut)."""
+
+MIN_SMALL_TAIL = 8
+"""The fewest eigenvalues of a tail, and of a fit, in a small sample (WeightWatcher's cut)."""
+
+NARROWEST = 1e-3
+"""A tail whose mean log-ratio to xmin is at most this has alpha > 1001: its eigenvalues are all alike."""
+
+RELATIVE_FLOOR = 1e-12
+"""Eigenvalues at or below this share of the largest one are float64 rounding, not spectrum."""
+
+
+class NoPowerLaw(ValueError):
+    """There is no power law to fit; the message says why."""
+
+
+@dataclass(frozen=True)
+class PowerLawFit:
+    """The tail of an empirical spectral density, fitted by ``p(x) ∝ x^(-alpha)`` for ``x ≥ xmin``."""
+
+    alpha: float
+    xmin: float
+    ks_distance: float  # between the fitted and the empirical tail
+    num_tail: int  # eigenvalues at or above xmin
+    alpha_stderr: float  # (alpha - 1) / sqrt(num_tail)
+
+
+@dataclass(frozen=True)
+class TailComparison:
+    """How much better a power law describes the tail than one other distribution does (Vuong's test)."""
+
+    log_likelihood_ratio: float  # normalised; positive favours the power law
+    p_value: float  # that the sign of the ratio is chance
+
+
+def positive_part(eigenvalues: ArrayLike, floor: float | None = None) -> Array:
+    """The eigenvalues above ``floor`` (default: above rounding, ``1e-12·λ_max``), ascending, shape ``(n,)``."""
+    x = np.sort(np.asarray(eigenvalues, dtype=np.float64).ravel())
+    if not x.size or not x[-1] > 0:
+        return x[:0]
+    return x[x > (x[-1] * RELATIVE_FLOOR if floor is None else floor)]
+
+
+def fit_power_law(eigenvalues: ArrayLike, *, floor: float | None = None) -> PowerLawFit:
+    """Fit a power law to the tail of an empirical spectral density.
+
+    Each eigenvalue ``x_i`` but the largest is tried as ``xmin``. With ``m`` eigenvalues at or above it and
+    ``S = Σ ln(x_j/x_i)`` over these, the exponent is the maximum-likelihood one, ``alpha = 1 + m/S``, and its distance is
+    ``D = max_j |1 - (x_j/x_i)^(1-alpha) - (j-i)/m|``. The first minimum of ``D`` wins. Below 20 eigenvalues
+    ``alpha = 1 + (m-1)/S`` and tails have at least 8. No tail is fitted whose eigenvalues are all alike
+    (``S ≤ 1e-3·m``). The search is exact: a candidate is passed over only when a lower bound of its ``D`` is too large.
+
+    Args:
+        eigenvalues: Not negative, in any order, shape ``(n,)``.
+        floor: Eigenvalues at or below it are left out. Default: ``1e-12`` of the largest, below which float64
+            eigenvalues are rounding. (WeightWatcher 0.7.7 uses an absolute ``1e-5``.)
+
+    Returns:
+        The fit with the smallest Kolmogorov–Smirnov distance.
+
+    Raises:
+        NoPowerLaw: With fewer than 8 eigenvalues, or if all of them are alike.
+
+    References:
+        Clauset, Shalizi, Newman (2009), Power-law distributions in empirical data, SIAM Review 51(4).
+
+    Example:
+        >>> tail = (1 - np.arange(0, 1, 1e-3)) ** (-1 / 2)  # quantiles of a law with alpha = 3
+        >>> round(fit_power_law(tail).alpha, 2)
+        3.01
+    """
+    x = positive_part(eigenvalues, floor)
+    n = x.size
+    if n < MIN_SMALL_TAIL:
+        raise NoPowerLaw(f"spectrum too narrow: {n} positive eigenvalues, a power law needs {MIN_SMALL_TAIL}")
+    logs = np.log(x)
+    logs -= logs[-1]  # differences alone matter; small numbers keep their digits
+    tail = np.arange(n, 1, -1)  # m of every candidate
+    sums = np.cumsum(logs[::-1])[::-1][:-1] - tail * logs[:-1]  # S of every candidate
+    fits = sums > NARROWEST * tail
+    if n < SMALL_SAMPLE:
+        fits &= tail >= MIN_SMALL_TAIL
+    if not fits.any():
+        raise NoPowerLaw("spectrum too narrow: all eigenvalues are alike (alpha > 1001)")
+    slopes = np.where(fits, (tail - 1 if n < SMALL_SAMPLE else tail) / np.where(fits, sums, 1.0), np.nan)  # alpha - 1
+    best, distance = _smallest_distance(logs, slopes, np.flatnonzero(fits))
+    slope, size = float(slopes[best]), n - best
+    return PowerLawFit(
+        alpha=1 + slope, xmin=float(x[best]), ks_distance=distance, num_tail=size, alpha_stderr=slope / size**0.5
+    )
+
+
+def hill_alpha(eigenvalues: ArrayLike) -> float:
+    """Hill's estimate of the exponent over the upper half of the spectrum, ``1 + m / Σ ln(x_j/x_i)``, ``i = ⌊n/2⌋``.
+
+    No xmin is searched for, so that it is nearly free of noise; it depends on the matrix's aspect ratio, and is read
+    against the layer's own first value.
+
+    Args:
+        eigenvalues: Not negative, in any order, shape ``(n,)``.
+
+    Returns:
+        The exponent, above 1.
+
+    Raises:
+        NoPowerLaw: With fewer than 8 eigenvalues, or if all of the upper half are alike.
+
+    References:
+        Zhou et al. (2023), Temperature balancing, layer-wise weight analysis, and neural network training, NeurIPS.
+    """
+    x = positive_part(eigenvalues)
+    if x.size < MIN_SMALL_TAIL:
+        raise NoPowerLaw(f"spectrum too narrow: {x.size} positive eigenvalues, a power law needs {MIN_SMALL_TAIL}")
+    upper = x[x.size // 2 :]
+    total = float(np.log(upper / upper[0]).sum())
+    if total <= NARROWEST * upper.size:
+        raise NoPowerLaw("spectrum too narrow: all eigenvalues are alike (alpha > 1001)")
+    return 1 + upper.size / total
+
+
+def compare_tails(eigenvalues: ArrayLike, fit: PowerLawFit) -> Mapping[str, TailComparison]:
+    """Compare the fitted power law with other distributions of the same tail, by likelihood.
+
+    Args:
+        eigenvalues: What was fitted, shape ``(n,)``.
+        fit: The power law; the others are fitted from its ``xmin`` upwards.
+
+    Returns:
+        By name (``"lognormal"``, ``"exponential"``, ``"truncated_power_law"``): the ratio and its p-value. The power law
+        is the first argument of the ratio: **positive favours it**.
+
+    References:
+        Alstott, Bullmore, Plenz (2014), powerlaw: a Python package for analysis of heavy-tailed distributions.
+    """
+    import powerlaw  # pulls matplotlib, which nobody needs who does not ask for this
+
+    tails = powerlaw.Fit(
+        positive_part(eigenvalues), xmin=fit.xmin, parameter_ranges={"alpha": [1, None]}, verbose=False
+    )
+    compared = {}
+    for other in ("lognormal", "exponential", "truncated_power_law"):
+        ratio, p = tails.distribution_compare("power_law", other, normalized_ratio=True)
+        compared[other] = TailComparison(log_likelihood_ratio=float(ratio), p_value=float(p))
+    return compared
+
+
+def _smallest_distance(logs: Array, slopes: Array, candidates: NDArray[np.intp]) -> tuple[int, float]:
+    """The first candidate of least KS distance, and that distance, by branch and bound.
+
+    A maximum over some of the points never exceeds the maximum over all of them: at 16 points of each tail, then at 64
+    for those left, it rules out nearly every candidate before its whole tail is looked at.
+    """
+    best, distance = -1, np.inf
+    for points in (16, 64):
+        bounds = _distance_at(logs, slopes, candidates, points)
+        first = int(candidates[np.argmin(bounds)])
+        exact = _distance(logs, slopes, first)
+        if (exact, first) < (distance, best):
+            best, distance = first, exact
+        keep = bounds <= distance * (1 + 1e-12)  # the same point may round differently in the two passes
+        candidates, bounds = candidates[keep], bounds[keep]
+        if candidates.size <= 16:
+            break
+    for i in candidates[np.argsort(bounds, kind="stable")]:
+        exact = _distance(logs, slopes, i)
+        if (exact, i) < (distance, best):
+            best, distance = int(i), exact
+    return best, distance
+
+
+def _distance_at(logs: Array, slopes: Array, candidates: NDArray[np.intp], points: int) -> Array:
+    """max_j |1 - (x_j/x_i)^-slope - (j-i)/m| over ``points`` places spread evenly over each candidate's tail."""
+    i = candidates[:, None]
+    m = logs.size - i
+    steps = np.arange(1, points + 1) * m // (points + 1)
+    model = -np.expm1(-slopes[i] * (logs[i + steps] - logs[i]))
+    return np.asarray(np.abs(model - steps / m).max(axis=1))
+
+
+def _distance(logs: Array, slopes: Array, i: np.intp | int) -> float:
+    """The KS distance of the tail that begins at ``i``."""
+    m = logs.size - i
+    model = -np.expm1(-slopes[i] * (logs[i:] - logs[i]))
+    return float(np.abs(model - np.arange(m) / m).max())

@@ -1,0 +1,184 @@
+"""Singular values, once per matrix; the norms, ranks and entropies that follow from them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Array = NDArray[np.float64]
+
+MAX_EXACT = 8192
+"""The longest short side whose spectrum is computed whole; the work grows with its cube."""
+
+TORCH_SOLVES_FROM = 2048
+"""From this order on torch's LAPACK outruns numpy's at eigenvalues (measured; below, numpy's is faster)."""
+
+SMALL_MATRIX = 64
+"""Stacks of matrices up to this order are multiplied in one batch; above, one by one, where `A.T @ A` costs half."""
+
+GRAM_LOSES_DIGITS = 1e-10
+"""For float64 weights, a λ_min/λ_max below this is too small to be read off the Gram matrix."""
+
+CHUNK = 1 << 23
+"""Elements of a long matrix that are multiplied at once (64 MiB of float64)."""
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """The singular values of a layer's slices, and what follows from them.
+
+    ``N`` is the long and ``M`` the short side of one slice; ``eigenvalues`` are the squares of all slices' singular values,
+    pooled: the matrices are **not** divided by √N.
+    """
+
+    singular_values: Array  # (slices, M), ascending within a slice
+    N: int
+    eps: float  # the precision at which the weight is stored, at most float32's
+
+    @property
+    def M(self) -> int:  # noqa: D102, N802 - the field's name of the short side
+        return int(self.singular_values.shape[1])
+
+    @cached_property
+    def eigenvalues(self) -> Array:
+        """Squares of all singular values, ascending, shape ``(n,)``."""
+        return np.sort(np.square(self.singular_values), axis=None)
+
+    @property
+    def sv_max(self) -> float:  # noqa: D102
+        return float(self.singular_values.max())
+
+    @property
+    def sv_min(self) -> float:
+        """The least singular value of any slice."""
+        return float(self.singular_values.min())
+
+    @cached_property
+    def matrix_rank(self) -> int:
+        """How many singular values exceed ``√N · eps · s_max`` of their slice.
+
+        Numpy's own tolerance, ``N · eps · s_max``, calls healthy square layers rank-deficient from about N = 1000 on: the
+        least singular value of a random square matrix is about ``s_max / 2N``.
+        """
+        return int((self.above_rounding > 0).sum())
+
+    @cached_property
+    def above_rounding(self) -> Array:
+        """The singular values, those at or below the rank's tolerance set to zero, shape ``(slices, M)``."""
+        tolerance = self.N**0.5 * self.eps * self.singular_values.max(axis=1, keepdims=True)
+        return np.where(self.singular_values > tolerance, self.singular_values, 0.0)
+
+    @property
+    def condition_number(self) -> float | None:
+        """``sv_max / sv_min``, or ``None`` where sv_min is at or below the rank's tolerance."""
+        tolerance = self.N**0.5 * self.eps * self.sv_max
+        return self.sv_max / self.sv_min if self.sv_min > tolerance else None
+
+    @property
+    def stable_rank(self) -> float:
+        """``Σλ / λ_max``; needs a matrix that is not zero."""
+        return float(self.eigenvalues.sum() / self.eigenvalues[-1])
+
+    @cached_property
+    def shannon_entropy(self) -> float:
+        """``-Σ p ln p`` of ``p = λ/Σλ``, in nats; needs a matrix that is not zero."""
+        p = self.eigenvalues / self.eigenvalues.sum()
+        p = p[p > 0]
+        return max(0.0, float(-(p * np.log(p)).sum()))
+
+    def log_sum_power(self, exponent: float) -> float:
+        """``log10 Σ λ^exponent``, without overflow; needs a matrix that is not zero."""
+        logs = exponent * np.log(self.eigenvalues[self.eigenvalues > 0])
+        return float((logs[-1] + np.log(np.exp(logs - logs[-1]).sum())) / np.log(10))
+
+    def determinant_constraint(self) -> int:
+        """The fewest of the largest eigenvalues, scaled to mean 1, whose product is below 1 (WeightWatcher's detX)."""
+        x = self.eigenvalues[::-1] * (self.eigenvalues.size / self.eigenvalues.sum())
+        with np.errstate(divide="ignore"):  # a zero eigenvalue ends the product: log 0 = -inf
+            below = np.cumsum(np.log(x)) < 0
+        return int(np.argmax(below)) + 1 if below.any() else int(x.size)
+
+
+def storage_eps(dtype: torch.dtype) -> float:
+    """The rounding of a weight's dtype, at most float32's: a bf16 weight's own matrix is exact in float32."""
+    return float(min(torch.finfo(dtype).eps, torch.finfo(torch.float32).eps))
+
+
+def singular_values(slices: Array, *, precise: bool = False) -> Array:
+    """All singular values of a stack of matrices, by the eigenvalues of their float64 Gram matrices.
+
+    Squaring halves the digits, and float64 has twice those of float32: for float32 weights this is more accurate than
+    LAPACK's float32 SVD, and two to three times as fast as its float64 one.
+
+    Args:
+        slices: Shape ``(slices, rows, cols)``.
+        precise: The matrices hold more digits than float32's: where the least eigenvalue is below ``1e-10`` of the largest,
+            decompose the matrix itself.
+
+    Returns:
+        Shape ``(slices, min(rows, cols))``, ascending within a slice.
+    """
+    _, rows, cols = slices.shape
+    if min(rows, cols) == 1:  # a vector has one singular value, its norm
+        return np.sqrt(np.square(slices).sum(axis=(1, 2)))[:, None]
+    tall = slices if rows >= cols else slices.transpose(0, 2, 1)
+    if tall.shape[2] <= SMALL_MATRIX:
+        squares = np.linalg.eigvalsh(tall.transpose(0, 2, 1) @ tall)
+    else:
+        squares = np.stack([_symmetric_eigenvalues(_gram(matrix)) for matrix in tall])
+    values = np.sqrt(np.maximum(squares, 0.0))
+    if precise:
+        for k in np.flatnonzero(squares[:, 0] < GRAM_LOSES_DIGITS * squares[:, -1]):
+            values[k] = np.linalg.svd(slices[k], compute_uv=False)[::-1]
+    return values
+
+
+def largest_singular_value(matrix: Array, *, steps: int = 64, seed: int = 0) -> float:
+    """The largest singular value of one large matrix, by Lanczos on its Gram matrix with full reorthogonalisation.
+
+    Args:
+        matrix: Shape ``(rows, cols)``.
+        steps: Krylov dimension. Default: ``64``, seven digits on trained-like matrices of order 1024 to 8192.
+        seed: Of the start vector.
+    """
+    tall = matrix if matrix.shape[0] >= matrix.shape[1] else matrix.T
+    steps = min(steps, tall.shape[1])
+    basis = np.zeros((steps, tall.shape[1]))
+    images = np.zeros((steps, tall.shape[1]))
+    vector = np.random.default_rng(seed).standard_normal(tall.shape[1])
+    for k in range(steps):
+        for _ in range(2):  # twice is enough
+            vector -= basis[:k].T @ (basis[:k] @ vector)
+        norm = np.linalg.norm(vector)
+        if norm == 0:
+            break
+        basis[k] = vector / norm
+        images[k] = tall.T @ (tall @ basis[k])
+        vector = images[k].copy()
+    projected = basis @ images.T
+    return float(np.sqrt(max(0.0, np.linalg.eigvalsh((projected + projected.T) / 2)[-1])))
+
+
+def _gram(tall: Array) -> Array:
+    """``A.T @ A``, in chunks of rows; numpy hands it to BLAS's symmetric product, which costs half a product."""
+    step = max(tall.shape[1], CHUNK // tall.shape[1])
+    if tall.shape[0] <= 2 * step:
+        return np.asarray(tall.T @ tall)
+    total = np.zeros((tall.shape[1], tall.shape[1]))
+    for start in range(0, tall.shape[0], step):
+        rows = tall[start : start + step]
+        total += rows.T @ rows
+    return total
+
+
+def _symmetric_eigenvalues(matrix: Array) -> Array:
+    if matrix.shape[0] >= TORCH_SOLVES_FROM:
+        return torch.linalg.eigvalsh(torch.from_numpy(matrix)).numpy()  # type: ignore[no-any-return]
+    return np.linalg.eigvalsh(matrix)
