@@ -1,14 +1,14 @@
 """The spectra of a network's weights and of its loss, while it trains.
 
-`analyze` measures a model's weights; the callbacks that do so during training live in `lightning_ww.callbacks`, which is
-imported on purpose: this package loads neither Lightning nor matplotlib.
+`analyze` measures a model's weights; the callbacks that do so during training live in `lightning_ww.callbacks`, which
+is imported on purpose: this package loads neither Lightning nor matplotlib.
 """
 
 from lightning_ww.analyze import analyze
 from lightning_ww.report import METRICS, LayerReport, WeightReport
 from lightning_ww.weights.matrices import SkippedLayer
 from lightning_ww.weights.power_law import (
-    NoPowerLaw,
+    NoPowerLawError,
     PowerLawFit,
     TailComparison,
     compare_tails,
@@ -21,7 +21,7 @@ __version__ = "0.1.0"
 __all__ = [
     "METRICS",
     "LayerReport",
-    "NoPowerLaw",
+    "NoPowerLawError",
     "PowerLawFit",
     "SkippedLayer",
     "TailComparison",

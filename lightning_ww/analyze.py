@@ -15,7 +15,7 @@ from lightning_ww.report import LayerReport, WeightReport
 from lightning_ww.weights import drift, matrices, randomized, spectrum
 from lightning_ww.weights.initial import initial_slices
 from lightning_ww.weights.marchenko_pastur import fit_marchenko_pastur, tracy_widom_threshold
-from lightning_ww.weights.power_law import NoPowerLaw, fit_power_law, hill_alpha
+from lightning_ww.weights.power_law import NoPowerLawError, fit_power_law, hill_alpha
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,12 +48,15 @@ def analyze(
         model: Any module.
         layers: Names or shell patterns (``"encoder.*"``) of the layers to measure. Default: all.
         initial: What the weights were, for the distances from it: a module of the same make, or its ``state_dict()``.
-        shuffle: How the shuffled spectra are had: ``"exact"`` draws one shuffle and decomposes it; ``"analytic"`` predicts
-            it; ``"auto"`` (default) predicts it where the prediction differs from a draw by less than two draws differ
-            (short side ≥ 256, light-tailed elements) and draws it elsewhere; ``"off"`` leaves out what needs it.
+        shuffle: How the shuffled spectra are had: ``"exact"`` draws one shuffle and decomposes it; ``"analytic"``
+            predicts it; ``"auto"`` (default) predicts it where the prediction differs from a draw by less than two
+            draws differ (short side ≥ 256, light-tailed elements) and draws it elsewhere; ``"off"`` leaves out what
+            needs it.
         seed: Of the shuffles. With the layer's name it fixes the permutation, so that curves move only with the layer.
-        include_frozen: Whether layers without anything to train are measured too; otherwise they are reported as skipped.
-        mp_fit: Also fit a Marchenko–Pastur bulk: ``mp_scale``, ``bulk_min``, ``bulk_max``, ``num_spikes``, ``mp_softrank``.
+        include_frozen: Whether layers without anything to train are measured too; otherwise they are reported as
+            skipped.
+        mp_fit: Also fit a Marchenko–Pastur bulk: ``mp_scale``, ``bulk_min``, ``bulk_max``, ``num_spikes``,
+            ``mp_softrank``.
         cka: Also ``distance_from_init_cka``; needs ``initial``.
         floor: Also ``rand_distance_floor``: two further shuffles per matrix.
 
@@ -105,7 +108,7 @@ def measure(
     for layer in found:
         try:
             if not include_frozen and layer.is_frozen:
-                raise matrices.Unreadable("frozen", "nothing in this layer is trained")
+                raise matrices.UnreadableWeightError("frozen", "nothing in this layer is trained")
             stored = layer.read()
             with np.errstate(all="ignore"):  # a number that overflows is withheld, with its reason
                 report = _measure_layer(
@@ -120,7 +123,7 @@ def measure(
                     floor=floor,
                 )
             reports.append(report)
-        except matrices.Unreadable as unreadable:
+        except matrices.UnreadableWeightError as unreadable:
             skips.append(matrices.SkippedLayer(layer.name, unreadable.reason, unreadable.sentence))
         except Exception as error:  # nothing in one layer may stop the analysis of the others
             sentence = f"{type(error).__name__}: {error}"
@@ -143,7 +146,7 @@ def _measure_layer(
     count, rows, cols = stored.shape
     N, M = max(rows, cols), min(rows, cols)
     if M * count < matrices.MIN_EIGENVALUES:
-        raise matrices.Unreadable(
+        raise matrices.UnreadableWeightError(
             "too_small",
             f"{M * count} eigenvalues ({rows} × {cols}, {count} slices); {matrices.MIN_EIGENVALUES} are needed",
         )
@@ -152,8 +155,8 @@ def _measure_layer(
     if not np.isfinite(statistics.mean).all():
         lost = int((~np.isfinite(slices)).sum())
         if lost == 0:
-            raise matrices.Unreadable("failed", "the elements are finite, but too large to be summed in float64")
-        raise matrices.Unreadable("nonfinite", f"{lost} of {slices.size} elements are NaN or infinite")
+            raise matrices.UnreadableWeightError("failed", "the elements are finite, but too large to be summed in float64")
+        raise matrices.UnreadableWeightError("nonfinite", f"{lost} of {slices.size} elements are NaN or infinite")
     values: dict[str, Any] = {}
     reasons: dict[str, str] = {}
 
@@ -180,7 +183,9 @@ def _measure_layer(
         if mp_fit:
             _fit_bulk(measured, values, reasons)
         if shuffle != "off":
-            analytic = shuffle == "analytic" and statistics.varies.all() or shuffle == "auto" and statistics.predictable
+            analytic = (shuffle == "analytic" and statistics.varies.all()) or (
+                shuffle == "auto" and statistics.predictable
+            )
             values["shuffle"] = "analytic" if analytic else "exact"
             if analytic:
                 shuffled = randomized.predicted_singular_values(statistics)
@@ -242,11 +247,11 @@ def _describe(measured: spectrum.Spectrum, values: dict[str, Any], reasons: dict
         values["alpha_weighted"] = fit.alpha * values["log_spectral_norm"]
         values["log_alpha_norm"] = measured.log_sum_power(fit.alpha)
         values["erg_gap"] = values["detx_num"] - fit.num_tail
-    except NoPowerLaw as none:
+    except NoPowerLawError as none:
         reasons["alpha"] = str(none)
     try:
         values["alpha_hill"] = hill_alpha(measured.eigenvalues)
-    except NoPowerLaw as none:
+    except NoPowerLawError as none:
         reasons["alpha_hill"] = str(none)
 
 

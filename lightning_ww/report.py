@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 class LayerReport:
     """The numbers of one layer. A metric that has no value here is ``None``, and `reasons` says why.
 
-    λ are the squares of all slices' singular values s, pooled, n of them; N is the long and M the short side of a slice.
+    λ are the squares of all slices' singular values s, pooled, n of them; N is the long and M the short side of a
+    slice.
     """
 
     # What it is
@@ -108,8 +109,8 @@ METRICS: tuple[str, ...] = tuple(
 )
 """Every per-layer metric, in the order of the report's fields."""
 
-ON_REQUEST = ("mp_scale", "bulk_min", "bulk_max", "num_spikes", "mp_softrank", "distance_from_init_cka")
-"""Metrics that cost work of their own, computed when asked for by name."""
+BULK_METRICS = ("mp_scale", "bulk_min", "bulk_max", "num_spikes", "mp_softrank")
+"""Metrics of the Marchenko–Pastur fit, which is made only when one of them is asked for."""
 
 MEAN_SUMMARIES = ("alpha", "alpha_weighted", "log_norm", "rand_distance", "stable_rank", "distance_from_init_relative")
 QUANTILE_SUMMARIES = ("alpha", "rand_distance", "stable_rank")
@@ -150,7 +151,7 @@ class WeightReport:
 
     @cached_property
     def quantiles(self) -> Mapping[str, float]:
-        """How alpha, rand_distance and stable_rank are spread over the layers: ``alpha_q10``, ``_q50``, ``_q90`` …"""
+        """How alpha, rand_distance and stable_rank are spread over the layers: ``alpha_q10`` and so on."""
         spread = {}
         for name in QUANTILE_SUMMARIES:
             if values := self._values(name):
@@ -162,8 +163,8 @@ class WeightReport:
         """One row a layer.
 
         Args:
-            like: ``"weightwatcher"`` gives the columns of weightwatcher 0.7.7 in its own conventions (halved and squared
-                norms, its cut at 1e-5, …). Default: our names, and the numbers as METRICS defines them.
+            like: ``"weightwatcher"`` gives the columns of weightwatcher 0.7.7 in its own conventions (halved and
+                squared norms, its cut at 1e-5, …). Default: our names, and the numbers as METRICS defines them.
 
         Raises:
             ModuleNotFoundError: Without pandas.

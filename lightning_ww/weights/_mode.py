@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 def evaluation(module: nn.Module) -> Iterator[None]:
     """Set every submodule's `training` flag to False, then each back to what it was.
 
-    The flags are set directly: `module.eval()` may be overridden, and `module.train()` afterwards would unfreeze submodules
-    that the user had put in evaluation mode.
+    The flags are set directly: `module.eval()` may be overridden, and `module.train()` afterwards would unfreeze
+    submodules that the user had put in evaluation mode.
     """
     before = [(child, child.training) for child in module.modules()]
     try:

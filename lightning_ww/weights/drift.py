@@ -29,7 +29,8 @@ def distance_from_init(slices: Array, initial: Array, *, cka: bool = False) -> D
     Args:
         slices: Shape ``(slices, rows, cols)``.
         initial: The same, at the start.
-        cka: Also 1 − linear CKA, ``‖WᵀW₀‖²/(‖WᵀW‖‖W₀ᵀW₀‖)`` in Frobenius norms, uncentred; W is ``rows × (slices·cols)``.
+        cka: Also 1 − linear CKA, ``‖WᵀW₀‖²/(‖WᵀW‖‖W₀ᵀW₀‖)`` in Frobenius norms, uncentred; W is ``rows ×
+            (slices·cols)``.
     """
     before, now = float(np.linalg.norm(initial)), float(np.linalg.norm(slices))
     moved = float(np.linalg.norm(slices - initial))

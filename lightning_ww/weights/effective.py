@@ -1,9 +1,9 @@
 """The weight that a module computes with at this moment, read without a trace.
 
-A plain parameter is just that. A pruned, weight-normed or parametrised weight is a function of other tensors, which torch
-evaluates in the forward pass: after an optimiser step the attribute itself is one step old, and evaluating a
-parametrisation may advance its buffers (spectral norm's power iteration) or the random stream. Here it is evaluated anew,
-on copies of the buffers, in evaluation mode, with the random state put back.
+A plain parameter is just that. A pruned, weight-normed or parametrised weight is a function of other tensors, which
+torch evaluates in the forward pass: after an optimiser step the attribute itself is one step old, and evaluating a
+parametrisation may advance its buffers (spectral norm's power iteration) or the random stream. Here it is evaluated
+anew, on copies of the buffers, in evaluation mode, with the random state put back.
 """
 
 from __future__ import annotations
@@ -61,11 +61,11 @@ def weight(module: nn.Module, attribute: str, originals: Mapping[str, Tensor] | 
             return _evaluate(_parametrization(module, attribute), originals or {})
         for hook in module._forward_pre_hooks.values():
             if isinstance(hook, prune.BasePruningMethod) and hook._tensor_name == attribute:
-                return hook.apply_mask(module)
+                return cast("Tensor", hook.apply_mask(module))  # type: ignore[no-untyped-call]
             if isinstance(hook, WeightNorm) and hook.name == attribute:
                 return cast("Tensor", hook.compute_weight(module))
             if isinstance(hook, SpectralNorm) and hook.name == attribute:
-                return cast("Tensor", hook.compute_weight(module, do_power_iteration=False))
+                return hook.compute_weight(module, do_power_iteration=False)
     value = getattr(module, attribute)
     return cast("Tensor | None", value() if _is_packed(module) else value)
 

@@ -39,7 +39,7 @@ def initial_slices(layers: Sequence[matrices.Layer], initial: nn.Module | Mappin
         for layer in layers:
             weight = _from_state_dict(layer, tensors)
             if weight is not None:
-                with suppress(matrices.Unreadable):  # reported when the layer itself is measured
+                with suppress(matrices.UnreadableWeightError):  # reported when the layer itself is measured
                     found[layer.name] = layer.slices_of(weight)
     else:
         raise TypeError(

@@ -1,7 +1,7 @@
-"""What a matrix of pure noise would show: the Marchenko–Pastur bulk, the Tracy–Widom scale of its edge, spikes above it.
+"""What a matrix of pure noise shows: the Marchenko–Pastur bulk, the Tracy–Widom scale of its edge, spikes above it.
 
-Throughout, an ``N × M`` matrix (``N ≥ M``) of independent elements of variance ``σ²`` is not divided by √N: the eigenvalues
-of ``WᵀW`` fill ``σ²(√N - √M)² … σ²(√N + √M)²``.
+Throughout, an ``N × M`` matrix (``N ≥ M``) of independent elements of variance ``σ²`` is not divided by √N: the
+eigenvalues of ``WᵀW`` fill ``σ²(√N - √M)² … σ²(√N + √M)²``.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ def edge_statistics(N: int, M: int) -> tuple[float, float]:
         M: Short side.
 
     References:
-        Johnstone (2001), On the distribution of the largest eigenvalue in principal components analysis, Ann. Stat. 29(2).
+        Johnstone (2001), On the distribution of the largest eigenvalue in principal components analysis, Ann. Stat.
+        29(2).
     """
     a, b = (N - 1) ** 0.5, M**0.5
     return (a + b) ** 2, (a + b) * (1 / a + 1 / b) ** (1 / 3)

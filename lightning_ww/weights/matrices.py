@@ -1,7 +1,7 @@
 """A module's weight matrices, by name; what was left out, and why.
 
-Two steps: `find_layers` names every weight without looking at its values; `Layer.read` gives the matrices of one of them, or
-raises `Unreadable` with the reason. So a model is never copied whole, and one bad layer spoils nothing.
+Two steps: `find_layers` names every weight without looking at its values; `Layer.read` gives the matrices of one of
+them, or raises `UnreadableWeightError` with the reason. So a model is never copied whole, and one bad layer spoils nothing.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ GATES = {"LSTM": "ifgo", "GRU": "rzn"}
 """The gate blocks of recurrent weights, in torch's order."""
 
 
-class Unreadable(Exception):
+class UnreadableWeightError(Exception):
     """A weight that cannot be analysed: a reason code and a sentence."""
 
     def __init__(self, reason: SkipReason, sentence: str) -> None:
@@ -89,7 +89,7 @@ class Layer:
         else has one.
 
         Raises:
-            Unreadable: With the reason.
+            UnreadableWeightError: With the reason.
         """
         return self.slices_of(effective.weight(self.module, self.attribute))
 
@@ -100,11 +100,11 @@ class Layer:
         if weight.ndim >= 2 and count > 1:
             weight = weight.tensor_split(count)[index]
         if weight.ndim < 2:
-            raise Unreadable("one_axis", f"a weight with {weight.ndim} axis is not a matrix")
+            raise UnreadableWeightError("one_axis", f"a weight with {weight.ndim} axis is not a matrix")
         if weight.ndim == 2:
             return weight.unsqueeze(0)
         if not self.is_convolution:
-            raise Unreadable("unsupported_shape", f"a {self.kind} with a weight of {weight.ndim} axes is not known")
+            raise UnreadableWeightError("unsupported_shape", f"a {self.kind} with a weight of {weight.ndim} axes is not known")
         return weight.movedim((0, 1), (-2, -1)).flatten(0, -3)
 
 
@@ -213,19 +213,19 @@ def _layers_of(name: str, module: nn.Module) -> Iterable[Layer]:
 def _readable(weight: Tensor | None) -> Tensor:
     """The tensor, detached, if its values can be analysed."""
     if weight is None:
-        raise Unreadable("no_weight", "the weight is None")
+        raise UnreadableWeightError("no_weight", "the weight is None")
     if isinstance(weight, UninitializedParameter):
-        raise Unreadable("uninitialised", "a lazy weight without a shape yet; run one batch first")
+        raise UnreadableWeightError("uninitialised", "a lazy weight without a shape yet; run one batch first")
     if weight.is_meta:
-        raise Unreadable("meta", "the weight is on the meta device: it has a shape and no values")
+        raise UnreadableWeightError("meta", "the weight is on the meta device: it has a shape and no values")
     if hasattr(weight, "full_tensor"):
-        raise Unreadable("sharded", "the weight is a DTensor, spread over several processes")
+        raise UnreadableWeightError("sharded", "the weight is a DTensor, spread over several processes")
     if weight.is_quantized or weight.dtype in (torch.uint8, torch.int8):
-        raise Unreadable("quantised", f"the weight is stored as {weight.dtype}; its codes are not its values")
+        raise UnreadableWeightError("quantised", f"the weight is stored as {weight.dtype}; its codes are not its values")
     if not weight.is_floating_point():
-        raise Unreadable("unsupported_dtype", f"a weight of dtype {weight.dtype} is not real floating point")
+        raise UnreadableWeightError("unsupported_dtype", f"a weight of dtype {weight.dtype} is not real floating point")
     if weight.layout != torch.strided:
         weight = weight.to_dense()
     if weight.numel() == 0:
-        raise Unreadable("empty", f"the weight has no elements (shape {tuple(weight.shape)})")
+        raise UnreadableWeightError("empty", f"the weight has no elements (shape {tuple(weight.shape)})")
     return weight.detach()

@@ -1,8 +1,9 @@
 """A layer's numbers as weightwatcher 0.7.7 would give them, for those who compare with it.
 
-Its conventions, where they differ from ours: eigenvalues of convolutions are halved; `norm` and `spectral_norm` are squares;
-eigenvalues up to 1e-5 are left out of the fit; ranks are counted with float64's rounding whatever the weight's dtype;
-`sv_min` is the largest of the slices' least singular values; a fit that fails is -1, and called over-trained.
+Its conventions, where they differ from ours: eigenvalues of convolutions are halved; `norm` and `spectral_norm` are
+squares; eigenvalues up to 1e-5 are left out of the fit; ranks are counted with float64's rounding whatever the
+weight's dtype; `sv_min` is the largest of the slices' least singular values; a fit that fails is -1, and called
+over-trained.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lightning_ww.weights.marchenko_pastur import fit_marchenko_pastur
-from lightning_ww.weights.power_law import NoPowerLaw, fit_power_law
+from lightning_ww.weights.power_law import NoPowerLawError, fit_power_law
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -103,7 +104,7 @@ def _norms(singular: Array, ev: Array, N: int) -> dict[str, Any]:
 def _fit(ev: Array) -> dict[str, Any]:
     try:
         fit = fit_power_law(ev, floor=FLOOR)
-    except NoPowerLaw:
+    except NoPowerLawError:
         failed: dict[str, Any] = dict.fromkeys(("alpha", "xmin", "D", "sigma", "num_pl_spikes"), -1.0)
         return failed | {"xmax": float(ev[-1]), "status": "failed", "warning": "over-trained"}
     warning = "over-trained" if fit.alpha < OVER_TRAINED else "under-trained" if fit.alpha > UNDER_TRAINED else ""

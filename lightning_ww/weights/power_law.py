@@ -27,7 +27,7 @@ RELATIVE_FLOOR = 1e-12
 """Eigenvalues at or below this share of the largest one are float64 rounding, not spectrum."""
 
 
-class NoPowerLaw(ValueError):
+class NoPowerLawError(ValueError):
     """There is no power law to fit; the message says why."""
 
 
@@ -62,8 +62,8 @@ def fit_power_law(eigenvalues: ArrayLike, *, floor: float | None = None) -> Powe
     """Fit a power law to the tail of an empirical spectral density.
 
     Each eigenvalue ``x_i`` but the largest is tried as ``xmin``. With ``m`` eigenvalues at or above it and
-    ``S = Σ ln(x_j/x_i)`` over these, the exponent is the maximum-likelihood one, ``alpha = 1 + m/S``, and its distance is
-    ``D = max_j |1 - (x_j/x_i)^(1-alpha) - (j-i)/m|``. The first minimum of ``D`` wins. Below 20 eigenvalues
+    ``S = Σ ln(x_j/x_i)`` over these, the exponent is the maximum-likelihood one, ``alpha = 1 + m/S``, and its
+    distance is ``D = max_j |1 - (x_j/x_i)^(1-alpha) - (j-i)/m|``. The first minimum of ``D`` wins. Below 20 eigenvalues
     ``alpha = 1 + (m-1)/S`` and tails have at least 8. No tail is fitted whose eigenvalues are all alike
     (``S ≤ 1e-3·m``). The search is exact: a candidate is passed over only when a lower bound of its ``D`` is too large.
 
@@ -76,7 +76,7 @@ def fit_power_law(eigenvalues: ArrayLike, *, floor: float | None = None) -> Powe
         The fit with the smallest Kolmogorov–Smirnov distance.
 
     Raises:
-        NoPowerLaw: With fewer than 8 eigenvalues, or if all of them are alike.
+        NoPowerLawError: With fewer than 8 eigenvalues, or if all of them are alike.
 
     References:
         Clauset, Shalizi, Newman (2009), Power-law distributions in empirical data, SIAM Review 51(4).
@@ -89,7 +89,7 @@ def fit_power_law(eigenvalues: ArrayLike, *, floor: float | None = None) -> Powe
     x = positive_part(eigenvalues, floor)
     n = x.size
     if n < MIN_SMALL_TAIL:
-        raise NoPowerLaw(f"spectrum too narrow: {n} positive eigenvalues, a power law needs {MIN_SMALL_TAIL}")
+        raise NoPowerLawError(f"spectrum too narrow: {n} positive eigenvalues, a power law needs {MIN_SMALL_TAIL}")
     logs = np.log(x)
     logs -= logs[-1]  # differences alone matter; small numbers keep their digits
     tail = np.arange(n, 1, -1)  # m of every candidate
@@ -98,7 +98,7 @@ def fit_power_law(eigenvalues: ArrayLike, *, floor: float | None = None) -> Powe
     if n < SMALL_SAMPLE:
         fits &= tail >= MIN_SMALL_TAIL
     if not fits.any():
-        raise NoPowerLaw("spectrum too narrow: all eigenvalues are alike (alpha > 1001)")
+        raise NoPowerLawError("spectrum too narrow: all eigenvalues are alike (alpha > 1001)")
     slopes = np.where(fits, (tail - 1 if n < SMALL_SAMPLE else tail) / np.where(fits, sums, 1.0), np.nan)  # alpha - 1
     best, distance = _smallest_distance(logs, slopes, np.flatnonzero(fits))
     slope, size = float(slopes[best]), n - best
@@ -120,18 +120,18 @@ def hill_alpha(eigenvalues: ArrayLike) -> float:
         The exponent, above 1.
 
     Raises:
-        NoPowerLaw: With fewer than 8 eigenvalues, or if all of the upper half are alike.
+        NoPowerLawError: With fewer than 8 eigenvalues, or if all of the upper half are alike.
 
     References:
         Zhou et al. (2023), Temperature balancing, layer-wise weight analysis, and neural network training, NeurIPS.
     """
     x = positive_part(eigenvalues)
     if x.size < MIN_SMALL_TAIL:
-        raise NoPowerLaw(f"spectrum too narrow: {x.size} positive eigenvalues, a power law needs {MIN_SMALL_TAIL}")
+        raise NoPowerLawError(f"spectrum too narrow: {x.size} positive eigenvalues, a power law needs {MIN_SMALL_TAIL}")
     upper = x[x.size // 2 :]
     total = float(np.log(upper / upper[0]).sum())
     if total <= NARROWEST * upper.size:
-        raise NoPowerLaw("spectrum too narrow: all eigenvalues are alike (alpha > 1001)")
+        raise NoPowerLawError("spectrum too narrow: all eigenvalues are alike (alpha > 1001)")
     return 1 + upper.size / total
 
 
@@ -143,8 +143,8 @@ def compare_tails(eigenvalues: ArrayLike, fit: PowerLawFit) -> Mapping[str, Tail
         fit: The power law; the others are fitted from its ``xmin`` upwards.
 
     Returns:
-        By name (``"lognormal"``, ``"exponential"``, ``"truncated_power_law"``): the ratio and its p-value. The power law
-        is the first argument of the ratio: **positive favours it**.
+        By name (``"lognormal"``, ``"exponential"``, ``"truncated_power_law"``): the ratio and its p-value. The power
+        law is the first argument of the ratio: **positive favours it**.
 
     References:
         Alstott, Bullmore, Plenz (2014), powerlaw: a Python package for analysis of heavy-tailed distributions.

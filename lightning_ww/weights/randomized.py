@@ -1,8 +1,8 @@
 """A layer against the same elements in random order: rand_distance, correlation traps, rank deficit.
 
 A shuffle keeps a matrix's elements and destroys their correlations: what its spectrum shows beyond the Marchenko–Pastur
-bulk comes from a few large elements or from a mean that is not zero; what the layer's spectrum shows beyond its shuffle's
-is structure that was learned.
+bulk comes from a few large elements or from a mean that is not zero; what the layer's spectrum shows beyond its
+shuffle's is structure that was learned.
 """
 
 from __future__ import annotations
@@ -97,8 +97,8 @@ def element_statistics(slices: Array) -> ElementStatistics:
 class Shuffler:
     """Draws the permutations, the same ones for the same seed, layer and shape, at every measurement.
 
-    The draw depends on nothing else, so that a curve moves because the layer moved. The process's random streams are not
-    touched.
+    The draw depends on nothing else, so that a curve moves because the layer moved. The process's random streams are
+    not touched.
     """
 
     def __init__(self, seed: int = 0, *, max_cached_bytes: int = MAX_CACHED_BYTES) -> None:

@@ -34,8 +34,8 @@ CHUNK = 1 << 23
 class Spectrum:
     """The singular values of a layer's slices, and what follows from them.
 
-    ``N`` is the long and ``M`` the short side of one slice; ``eigenvalues`` are the squares of all slices' singular values,
-    pooled: the matrices are **not** divided by √N.
+    ``N`` is the long and ``M`` the short side of one slice; ``eigenvalues`` are the squares of all slices' singular
+    values, pooled: the matrices are **not** divided by √N.
     """
 
     singular_values: Array  # (slices, M), ascending within a slice
@@ -64,8 +64,8 @@ class Spectrum:
     def matrix_rank(self) -> int:
         """How many singular values exceed ``√N · eps · s_max`` of their slice.
 
-        Numpy's own tolerance, ``N · eps · s_max``, calls healthy square layers rank-deficient from about N = 1000 on: the
-        least singular value of a random square matrix is about ``s_max / 2N``.
+        Numpy's own tolerance, ``N · eps · s_max``, calls healthy square layers rank-deficient from about N = 1000 on:
+        the least singular value of a random square matrix is about ``s_max / 2N``.
         """
         return int((self.above_rounding > 0).sum())
 
@@ -119,15 +119,15 @@ def singular_values(slices: Array, *, precise: bool = False) -> Array:
 
     Args:
         slices: Shape ``(slices, rows, cols)``.
-        precise: The matrices hold more digits than float32's: where the least eigenvalue is below ``1e-10`` of the largest,
-            decompose the matrix itself.
+        precise: The matrices hold more digits than float32's: where the least eigenvalue is below ``1e-10`` of the
+            largest, decompose the matrix itself.
 
     Returns:
         Shape ``(slices, min(rows, cols))``, ascending within a slice.
     """
     _, rows, cols = slices.shape
     if min(rows, cols) == 1:  # a vector has one singular value, its norm
-        return np.sqrt(np.square(slices).sum(axis=(1, 2)))[:, None]
+        return np.asarray(np.sqrt(np.square(slices).sum(axis=(1, 2)))[:, None])
     tall = slices if rows >= cols else slices.transpose(0, 2, 1)
     if tall.shape[2] <= SMALL_MATRIX:
         squares = np.linalg.eigvalsh(tall.transpose(0, 2, 1) @ tall)
@@ -137,7 +137,7 @@ def singular_values(slices: Array, *, precise: bool = False) -> Array:
     if precise:
         for k in np.flatnonzero(squares[:, 0] < GRAM_LOSES_DIGITS * squares[:, -1]):
             values[k] = np.linalg.svd(slices[k], compute_uv=False)[::-1]
-    return values
+    return np.asarray(values)
 
 
 def largest_singular_value(matrix: Array, *, steps: int = 64, seed: int = 0) -> float:
@@ -156,7 +156,7 @@ def largest_singular_value(matrix: Array, *, steps: int = 64, seed: int = 0) -> 
     for k in range(steps):
         for _ in range(2):  # twice is enough
             vector -= basis[:k].T @ (basis[:k] @ vector)
-        norm = np.linalg.norm(vector)
+        norm = float(np.linalg.norm(vector))
         if norm == 0:
             break
         basis[k] = vector / norm
@@ -171,7 +171,7 @@ def _gram(tall: Array) -> Array:
     step = max(tall.shape[1], CHUNK // tall.shape[1])
     if tall.shape[0] <= 2 * step:
         return np.asarray(tall.T @ tall)
-    total = np.zeros((tall.shape[1], tall.shape[1]))
+    total: Array = np.zeros((tall.shape[1], tall.shape[1]))
     for start in range(0, tall.shape[0], step):
         rows = tall[start : start + step]
         total += rows.T @ rows

@@ -1,0 +1,184 @@
+"""`SpectralEarlyStopping`: stop training on the flags that monitors raise."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import Enum
+from typing import Any
+
+from typing_extensions import override
+
+from lightning_ww.callbacks._lightning import CallbackBase, LightningModule, Trainer, inform
+
+IMMEDIATE = ("nonfinite",)
+"""Triggers that need no patience: nothing that comes after them can be of use."""
+
+
+class SpectralStoppingReason(str, Enum):
+    """Why `SpectralEarlyStopping` stopped."""
+
+    NOT_STOPPED = "not_stopped"
+    TRIGGER = "trigger"  # a trigger fired for as many measurements as patience asks for
+    NONFINITE = "nonfinite"  # a weight is NaN or infinite
+
+
+class SpectralEarlyStopping(CallbackBase):
+    """Stop when a trigger of a spectral monitor fires at several measurements in a row.
+
+    It needs a monitor, such as `WeightSpectrumMonitor`, among the Trainer's callbacks; their order does not matter. It logs
+    nothing.
+
+    Know what you stop on. `rank_collapse` is often harmless: a layer of few effective directions may generalise well.
+    `correlation_trap` shows large single steps rather than overfitting. Both stay silent in healthy SGD and Adam runs on
+    scikit-learn's digits; validation loss remains the better judge of overfitting.
+
+    Args:
+        stop_on: Triggers among `nonfinite`, `rank_collapse`, `correlation_trap`. Default: ``()``, which stops on nothing.
+        patience: Stop at the so-manieth consecutive measurement at which a trigger fires. The measurement at the start of
+            a fit does not count, and one that does not fire starts the count anew. `nonfinite` stops at once.
+            Default: ``3``.
+        min_epochs: Do not stop before so many epochs are done (`nonfinite` does). Default: ``5``: in the first epochs
+            spectra move fast.
+        verbose: Say why training stops. Default: ``True``.
+
+    Attributes:
+        stopped_epoch: The epoch in which it stopped, or ``-1``.
+        stopping_reason: A `SpectralStoppingReason`.
+        stopping_reason_message: The same as a sentence, or ``None``.
+
+    Raises:
+        ValueError: In construction, if an argument is out of its domain; in `setup`, if no monitor among the Trainer's
+            callbacks raises a trigger of ``stop_on``.
+
+    Example:
+        >>> from lightning_ww.callbacks import WeightSpectrumMonitor
+        >>> callbacks = [WeightSpectrumMonitor(), SpectralEarlyStopping(stop_on=["rank_collapse"], patience=3)]
+    """
+
+    def __init__(
+        self, stop_on: str | Sequence[str] = (), patience: int = 3, min_epochs: int = 5, verbose: bool = True
+    ) -> None:
+        super().__init__()
+        for name, value, least in (("patience", patience, 1), ("min_epochs", min_epochs, 0)):
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise ValueError(f"`SpectralEarlyStopping({name}={value!r})`: expected an integer of at least {least}.")
+        self.stop_on = (stop_on,) if isinstance(stop_on, str) else tuple(stop_on)
+        self.patience = patience
+        self.min_epochs = min_epochs
+        self.verbose = verbose
+        self._reset()
+
+    def _reset(self) -> None:
+        self.stopped_epoch = -1
+        self.stopping_reason = SpectralStoppingReason.NOT_STOPPED
+        self.stopping_reason_message: str | None = None
+        self._counts: dict[str, int] = {}  # measurements in a row at which a trigger fired, by monitor and trigger
+        self._seen: dict[str, int] = {}  # step of the last measurement that was counted, by monitor
+
+    @override
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage != "fit":
+            return
+        monitors = _monitors(trainer)
+        if not monitors:
+            raise ValueError(
+                "`SpectralEarlyStopping` acts on the flags of a monitor, and this Trainer has none: add "
+                "`WeightSpectrumMonitor()` to `Trainer(callbacks=[...])`."
+            )
+        known = [trigger for monitor in monitors for trigger in monitor.triggers]
+        for trigger in self.stop_on:
+            if trigger not in known:
+                raise ValueError(
+                    f"`SpectralEarlyStopping(stop_on=[{trigger!r}])` is not raised by any monitor of this Trainer. "
+                    f"Raised are: {', '.join(dict.fromkeys(known))}."
+                )
+
+    @override
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if any(step > trainer.global_step for step in self._seen.values()):
+            self._reset()  # another run with the same callback
+
+    @override
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._check(trainer, epochs_done=trainer.current_epoch + 1)
+
+    @override
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        # what was measured between steps, or after this callback's turn at the end of an epoch
+        if any(self._is_new(monitor) for monitor in _monitors(trainer)):
+            self._check(trainer, epochs_done=trainer.current_epoch)
+
+    def _check(self, trainer: Trainer, *, epochs_done: int) -> None:
+        """Count the new measurements, and stop if all ranks are asked to by any."""
+        if getattr(trainer, "fast_dev_run", False) or not self.stop_on:
+            return
+        for monitor in _monitors(trainer):
+            if self._is_new(monitor):
+                self._count(monitor)
+        due = self._due(trainer, epochs_done)
+        if trainer.strategy.reduce_boolean_decision(due is not None, all=False):
+            reason, message = due or (SpectralStoppingReason.TRIGGER, "Another process asked to stop.")
+            trainer.should_stop = True
+            self.stopped_epoch = trainer.current_epoch
+            self.stopping_reason, self.stopping_reason_message = reason, message
+            if self.verbose:
+                inform(trainer, message)
+
+    def _is_new(self, monitor: Any) -> bool:
+        measurement = monitor.measurement
+        if measurement is None or measurement.is_baseline:
+            return False
+        return bool(measurement.step > self._seen.get(monitor.state_key, -1))
+
+    def _count(self, monitor: Any) -> None:
+        self._seen[monitor.state_key] = monitor.measurement.step
+        for trigger in self.stop_on:
+            key = f"{monitor.state_key} {trigger}"
+            self._counts[key] = self._counts.get(key, 0) + 1 if trigger in monitor.measurement.fired else 0
+
+    def _due(self, trainer: Trainer, epochs_done: int) -> tuple[SpectralStoppingReason, str] | None:
+        """Why to stop now, if there is a reason to."""
+        # `should_stop` set before Trainer's own minimum would be remembered, and stop later whatever happens until then
+        may_stop = getattr(trainer.fit_loop, "_can_stop_early", True)
+        for monitor in _monitors(trainer):
+            for trigger in self.stop_on:
+                count = self._counts.get(f"{monitor.state_key} {trigger}", 0)
+                if count and trigger in IMMEDIATE:
+                    return SpectralStoppingReason.NONFINITE, self._sentence(monitor, trigger, count)
+                if count >= self.patience and epochs_done >= self.min_epochs and may_stop:
+                    return SpectralStoppingReason.TRIGGER, self._sentence(monitor, trigger, count)
+        return None
+
+    def _sentence(self, monitor: Any, trigger: str, count: int) -> str:
+        measured = monitor.measurement
+        layers = ", ".join(f"`{name}`" for name in measured.flags.get(trigger, ()))
+        times = "1 measurement" if count == 1 else f"{count} measurements in a row"
+        return f"`SpectralEarlyStopping`: `{trigger}` fired at {times}, the last at step {measured.step}, in {layers}."
+
+    @property
+    @override
+    def state_key(self) -> str:
+        return self._generate_state_key(stop_on=self.stop_on, patience=self.patience)
+
+    @override
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "counts": dict(self._counts),
+            "seen": dict(self._seen),
+            "stopped_epoch": self.stopped_epoch,
+            "stopping_reason": self.stopping_reason.value,
+            "stopping_reason_message": self.stopping_reason_message,
+        }
+
+    @override
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._counts = dict(state_dict["counts"])
+        self._seen = dict(state_dict["seen"])
+        self.stopped_epoch = state_dict["stopped_epoch"]
+        self.stopping_reason = SpectralStoppingReason(state_dict["stopping_reason"])
+        self.stopping_reason_message = state_dict["stopping_reason_message"]
+
+
+def _monitors(trainer: Trainer) -> list[Any]:
+    """The callbacks that say what fired, told by what they have rather than by their class."""
+    return [cb for cb in trainer.callbacks if hasattr(cb, "triggers") and hasattr(cb, "measurement")]  # type: ignore[attr-defined]

@@ -1,0 +1,134 @@
+"""What a monitor measured so far: one record a measurement, bounded, small enough for every checkpoint."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    import pandas
+    from torch import Tensor
+
+    from lightning_ww.diagnosis import Diagnosis, TriggerName
+    from lightning_ww.report import WeightReport
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One measurement: when it was made, and what it found."""
+
+    step: int  # optimiser steps done
+    epoch: int  # from 0; the epoch in which it was made
+    is_baseline: bool  # made at the start of a fit, before its first step
+    summary: Mapping[str, float]  # by key, without prefix: "ww/alpha"
+    layers: tuple[str, ...]
+    metrics: tuple[str, ...]
+    values: Tensor  # float64, (layers, metrics); NaN where a metric has no value
+    flags: Mapping[TriggerName, tuple[str, ...]]  # flagged layers, by trigger
+    fired: tuple[TriggerName, ...]  # triggers with flags on enough layers
+
+    def value(self, layer: str, metric: str) -> float | None:
+        """One number, or ``None`` where it has no value."""
+        number = float(self.values[self.layers.index(layer), self.metrics.index(metric)])
+        return None if number != number else number
+
+
+def record(
+    report: WeightReport,
+    diagnosis: Diagnosis,
+    *,
+    metrics: Sequence[str],
+    summary: Mapping[str, float],
+    step: int,
+    epoch: int,
+    is_baseline: bool,
+) -> Measurement:
+    """What is kept of a report."""
+    numbers = [[layer.metric(metric) for metric in metrics] for layer in report.layers]
+    filled = [[float("nan") if number is None else number for number in row] for row in numbers]
+    return Measurement(
+        step=step,
+        epoch=epoch,
+        is_baseline=is_baseline,
+        summary=dict(summary),
+        layers=tuple(layer.name for layer in report.layers),
+        metrics=tuple(metrics),
+        values=torch.tensor(filled, dtype=torch.float64).reshape(len(filled), len(metrics)),
+        flags={trigger: layers for trigger, layers in diagnosis.by_trigger.items() if layers},
+        fired=diagnosis.fired,
+    )
+
+
+class History:
+    """The measurements of a run, oldest first; of more than ``max_measurements`` the oldest are dropped."""
+
+    def __init__(self, max_measurements: int) -> None:
+        self.max_measurements = max_measurements
+        self._measurements: list[Measurement] = []
+
+    def __len__(self) -> int:
+        return len(self._measurements)
+
+    def __iter__(self) -> Iterator[Measurement]:
+        return iter(self._measurements)
+
+    def __getitem__(self, index: int) -> Measurement:
+        return self._measurements[index]
+
+    def append(self, measurement: Measurement) -> None:
+        """Add the latest measurement; one of the same step, from before a resume, gives way to it."""
+        kept = [past for past in self._measurements if past.step != measurement.step]
+        self._measurements = [*kept, measurement][-self.max_measurements :]
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """One row per measurement and layer: step, epoch, layer, the logged metrics, and the flags by name.
+
+        Raises:
+            ModuleNotFoundError: Without pandas.
+        """
+        try:
+            import pandas
+        except ModuleNotFoundError as error:
+            raise ModuleNotFoundError(
+                "`History.to_pandas()` needs pandas: `pip install lightning-ww[pandas]` or `pip install pandas`."
+            ) from error
+        rows: list[dict[str, Any]] = []
+        for past in self._measurements:
+            for layer, values in zip(past.layers, past.values.tolist(), strict=True):
+                flags = ", ".join(trigger for trigger, layers in past.flags.items() if layer in layers)
+                numbers = dict(zip(past.metrics, values, strict=True))
+                rows.append({"step": past.step, "epoch": past.epoch, "layer": layer, **numbers, "flags": flags})
+        return pandas.DataFrame(rows)
+
+    def state_dict(self) -> list[dict[str, Any]]:
+        """Numbers, strings, lists, dicts and tensors alone: checkpoints are read with ``weights_only=True``."""
+        return [
+            {
+                **vars(past),
+                "summary": dict(past.summary),
+                "layers": list(past.layers),
+                "metrics": list(past.metrics),
+                "flags": {trigger: list(layers) for trigger, layers in past.flags.items()},
+                "fired": list(past.fired),
+            }
+            for past in self._measurements
+        ]
+
+    def load_state_dict(self, state: Sequence[Mapping[str, Any]]) -> None:
+        """Take up what `state_dict` gave."""
+        self._measurements = [
+            Measurement(
+                **{
+                    **past,
+                    "layers": tuple(past["layers"]),
+                    "metrics": tuple(past["metrics"]),
+                    "flags": {trigger: tuple(layers) for trigger, layers in past["flags"].items()},
+                    "fired": tuple(past["fired"]),
+                }
+            )
+            for past in state
+        ][-self.max_measurements :]

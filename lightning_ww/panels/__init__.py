@@ -1,0 +1,1 @@
+"""How a report looks. Nothing here measures, and nothing here knows Lightning."""

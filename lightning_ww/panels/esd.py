@@ -1,0 +1,40 @@
+"""A layer's empirical spectral density as a histogram of log10 λ with fixed bins."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Array = NDArray[np.float64]
+
+DECADES_BELOW, DECADES_ABOVE, BINS_PER_DECADE = 6, 2, 8
+
+
+@dataclass(frozen=True)
+class EsdBins:
+    """Bin edges of log10 λ that stay as they are, so that one layer's histograms can be laid over each other."""
+
+    low: int  # whole decades
+    high: int
+
+    @classmethod
+    def about(cls, eigenvalues: Array) -> EsdBins:
+        """Edges from six decades below the largest eigenvalue to two above, room for what training will do."""
+        top = int(np.ceil(np.log10(eigenvalues[-1]))) if eigenvalues[-1] > 0 else 0
+        return cls(top - DECADES_BELOW, top + DECADES_ABOVE)
+
+    @property
+    def edges(self) -> Array:
+        """Ascending, shape ``(bins + 1,)``."""
+        return np.linspace(self.low, self.high, (self.high - self.low) * BINS_PER_DECADE + 1)
+
+    def count(self, eigenvalues: Array) -> NDArray[np.int64]:
+        """How many eigenvalues fall into each bin; what lies beyond either end counts in the last bin there."""
+        with np.errstate(divide="ignore"):
+            logs = np.clip(np.log10(eigenvalues), self.low, self.high)
+        return np.asarray(np.histogram(logs, bins=self.edges)[0])

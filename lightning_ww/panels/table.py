@@ -1,0 +1,48 @@
+"""A report as a table in Markdown, for TensorBoard's text dashboard and for terminals."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from lightning_ww.diagnosis import Diagnosis
+    from lightning_ww.report import WeightReport
+
+HEADINGS = {
+    "alpha": "alpha",
+    "ks_distance": "D",
+    "rand_distance": "rand_distance",
+    "sv_min": "sv_min",
+    "sv_max": "sv_max",
+    "stable_rank": "stable_rank",
+    "rank_deficit": "rank_deficit",
+    "trap_z": "trap_z",
+    "trap_element": "trap_element",
+    "distance_from_init": "distance_from_init",
+}
+
+
+def report_table(report: WeightReport, diagnosis: Diagnosis | None = None) -> str:
+    """The layers, one a row, with their flags; below, what was skipped and why."""
+    rows = []
+    for layer in report.layers:
+        flags = [flag.trigger for flag in diagnosis.flags if flag.layer == layer.name] if diagnosis else []
+        numbers = [_number(layer.metric(metric)) for metric in HEADINGS]
+        shape = f"{layer.N} × {layer.M}" + (f" × {layer.slices}" if layer.slices > 1 else "")
+        rows.append([f"`{layer.name}`", layer.kind, shape, *numbers, ", ".join(flags) or "–"])
+    text = _markdown(["layer", "kind", "shape", *HEADINGS.values(), "flags"], rows)
+    if report.skipped:
+        skipped = [[f"`{skip.name}`", skip.reason, skip.sentence] for skip in report.skipped]
+        text += "\n\nNot analysed:\n\n" + _markdown(["layer", "reason", "why"], skipped)
+    return text
+
+
+def _markdown(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [headings, ["---"] * len(headings), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3g}"

@@ -1,0 +1,76 @@
+"""`to_pandas(like="weightwatcher")` against weightwatcher 0.7.7, by golden values that `make golden` writes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import cross_library.cases as cases
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from lightning_ww.analyze import measure
+from lightning_ww.weights.matrices import find_layers
+from lightning_ww.weights.randomized import Shuffler
+
+HERE = Path(__file__).parent
+GOLDEN: dict[str, dict[str, Any]] = json.loads((HERE / "golden.json").read_text())
+
+EXACT = ["N", "M", "rf", "num_evals", "num_pl_spikes", "detX_num", "ERG_gap", "num_spikes", "status", "warning"]
+CLOSE = [
+    *("alpha", "D", "xmin", "xmax", "sigma", "alpha_weighted", "log_alpha_norm", "Q", "lambda_max", "sv_max", "norm"),
+    *("log_norm", "spectral_norm", "log_spectral_norm", "stable_rank", "rand_distance", "ww_softrank"),
+]
+RANKS = ["matrix_rank", "rank_loss", "weak_rank_loss"]
+BULK = ["sigma_mp", "mp_softrank", "W_scale", "bulk_max", "bulk_min"]
+SWAPPED = {"conv2d_2x2", "conv3d"}  # weightwatcher swaps N and M once per kernel position
+VECTORS = {"conv2d_depthwise"}  # slices are vectors: rand_distance is rounding
+
+
+class TheirShuffler(Shuffler):
+    def shuffle(self, slices: NDArray[np.float64], layer: str, *, draw: int = 0) -> NDArray[np.float64]:
+        return cases.weightwatcher_shuffle(slices)
+
+
+def our_row(name: str) -> dict[str, Any]:
+    found, _ = find_layers(cases.module(name))
+    report = measure(found, shuffler=TheirShuffler(), shuffle="exact", mp_fit=True)
+    row: dict[str, Any] = report.to_pandas(like="weightwatcher").iloc[0].to_dict()
+    return row
+
+
+@pytest.mark.parametrize("name", cases.WEIGHTS)
+def test_every_column_equals_weightwatchers(name: str) -> None:
+    ours, theirs = our_row(name), GOLDEN[name]
+    left_out = {"N", "M", "Q", *BULK, "num_spikes"} if name in SWAPPED else set()
+    left_out |= {"rand_distance"} if name in VECTORS else set()
+    for column in EXACT:
+        assert column in left_out or ours[column] == theirs[column], column
+    for column in CLOSE:
+        if column not in left_out:
+            assert ours[column] == pytest.approx(theirs[column], rel=1e-9), column
+    if theirs["sigma_mp"] > 0:
+        for column in BULK:
+            assert column in left_out or ours[column] == pytest.approx(theirs[column], rel=1e-6), column
+    found, _ = find_layers(cases.module(name))
+    measured = measure(found, shuffler=Shuffler(), shuffle="off").layers[0].spectrum
+    assert measured is not None
+    if measured.eigenvalues[0] > 1e-12 * measured.eigenvalues[-1]:  # below, theirs counts float64's rounding
+        for column in RANKS:
+            assert ours[column] == theirs[column], column
+        assert ours["entropy"] == pytest.approx(theirs["entropy"], rel=1e-9)
+        assert ours["sv_min"] == pytest.approx(theirs["sv_min"], rel=1e-6)
+
+
+@pytest.mark.peers
+def test_golden_values_are_what_weightwatcher_says_today() -> None:
+    command = [sys.executable, str(HERE / "make_golden.py"), "--print"]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    for name, row in json.loads(printed.partition("\nGOLDEN")[2]).items():
+        for column, value in row.items():
+            expected = pytest.approx(value, rel=1e-9) if isinstance(value, float) else value
+            assert GOLDEN[name][column] == expected, (name, column)
