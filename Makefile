@@ -46,7 +46,7 @@ tensorboard: .venv/.ready  ## Look at the runs
 	$(PY) -m tensorboard.main --logdir $(LOGS) --load_fast=false
 
 golden: .venv/.peers  ## Write the golden values of tests/cross_library anew
-	$(PY) tests/cross_library/make_golden.py
+	cd tests && ../$(PY) -m cross_library.make_golden
 
 clean:  ## Remove what the targets made
 	rm -rf .venv build dist runs *.egg-info

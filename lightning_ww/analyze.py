@@ -107,9 +107,9 @@ def measure(
     skips = list(skipped)
     for layer in found:
         try:
+            stored = layer.read()
             if not include_frozen and layer.is_frozen:
                 raise matrices.UnreadableWeightError("frozen", "nothing in this layer is trained")
-            stored = layer.read()
             with np.errstate(all="ignore"):  # a number that overflows is withheld, with its reason
                 report = _measure_layer(
                     layer,
@@ -150,13 +150,11 @@ def _measure_layer(
             "too_small",
             f"{M * count} eigenvalues ({rows} × {cols}, {count} slices); {matrices.MIN_EIGENVALUES} are needed",
         )
-    slices = stored.to(device="cpu", dtype=torch.float64).numpy()
+    slices = stored.to(device="cpu", dtype=torch.float64).contiguous().numpy()
     statistics = randomized.element_statistics(slices)
     if not np.isfinite(statistics.mean).all():
-        lost = int((~np.isfinite(slices)).sum())
-        if lost == 0:
-            raise matrices.UnreadableWeightError("failed", "the elements are finite, but too large to be summed in float64")
-        raise matrices.UnreadableWeightError("nonfinite", f"{lost} of {slices.size} elements are NaN or infinite")
+        matrices.check_finite(stored)
+        raise matrices.UnreadableWeightError("failed", "the elements are finite, but too large to be summed in float64")
     values: dict[str, Any] = {}
     reasons: dict[str, str] = {}
 

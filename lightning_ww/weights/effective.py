@@ -83,7 +83,7 @@ def _parametrization(module: nn.Module, attribute: str) -> nn.Module:
 
 def _is_packed(module: nn.Module) -> bool:
     """Whether this is one of torch's quantised modules, whose `weight` is a method."""
-    return hasattr(module, "_packed_params")
+    return hasattr(module, "_packed_params") and callable(getattr(type(module), "weight", None))
 
 
 def _devices(module: nn.Module) -> list[int]:

@@ -100,6 +100,7 @@ class Layer:
         if weight.ndim >= 2 and count > 1:
             weight = weight.tensor_split(count)[index]
         if weight.ndim < 2:
+            check_finite(weight)  # no matrix, but its loss must not go unseen
             raise UnreadableWeightError("one_axis", f"a weight with {weight.ndim} axis is not a matrix")
         if weight.ndim == 2:
             return weight.unsqueeze(0)
@@ -155,6 +156,13 @@ def find_layers(
         return found, skipped
     wanted = _matching([*(x.name for x in found), *(x.name for x in skipped)], layers, culprit)
     return [x for x in found if x.name in wanted], [x for x in skipped if x.name in wanted]
+
+
+def check_finite(weight: Tensor) -> None:
+    """Raise `UnreadableWeightError` if an element is NaN or infinite."""
+    lost = int((~torch.isfinite(weight)).sum())
+    if lost:
+        raise UnreadableWeightError("nonfinite", f"{lost} of {weight.numel()} elements are NaN or infinite")
 
 
 def clean_name(name: str) -> str:

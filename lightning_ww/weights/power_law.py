@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -135,7 +136,7 @@ def hill_alpha(eigenvalues: ArrayLike) -> float:
     return 1 + upper.size / total
 
 
-def compare_tails(eigenvalues: ArrayLike, fit: PowerLawFit) -> Mapping[str, TailComparison]:
+def compare_tails(eigenvalues: ArrayLike, fit: PowerLawFit) -> Mapping[str, TailComparison | None]:
     """Compare the fitted power law with other distributions of the same tail, by likelihood.
 
     Args:
@@ -143,7 +144,8 @@ def compare_tails(eigenvalues: ArrayLike, fit: PowerLawFit) -> Mapping[str, Tail
         fit: The power law; the others are fitted from its ``xmin`` upwards.
 
     Returns:
-        By name (``"lognormal"``, ``"exponential"``, ``"truncated_power_law"``): the ratio and its p-value. The power
+        By name (``"lognormal"``, ``"exponential"``, ``"truncated_power_law"``): the ratio and its p-value, or
+        ``None`` where that distribution cannot be fitted. The power
         law is the first argument of the ratio: **positive favours it**.
 
     References:
@@ -151,13 +153,16 @@ def compare_tails(eigenvalues: ArrayLike, fit: PowerLawFit) -> Mapping[str, Tail
     """
     import powerlaw  # pulls matplotlib, which nobody needs who does not ask for this
 
-    tails = powerlaw.Fit(
-        positive_part(eigenvalues), xmin=fit.xmin, parameter_ranges={"alpha": [1, None]}, verbose=False
-    )
-    compared = {}
-    for other in ("lognormal", "exponential", "truncated_power_law"):
-        ratio, p = tails.distribution_compare("power_law", other, normalized_ratio=True)
-        compared[other] = TailComparison(log_likelihood_ratio=float(ratio), p_value=float(p))
+    compared: dict[str, TailComparison | None] = {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that a distribution does not fit is said by the result
+        tails = powerlaw.Fit(
+            positive_part(eigenvalues), xmin=fit.xmin, parameter_ranges={"alpha": [1, None]}, verbose=False
+        )
+        for other in ("lognormal", "exponential", "truncated_power_law"):
+            ratio, p = tails.distribution_compare("power_law", other, normalized_ratio=True)
+            fits = not getattr(tails, other).noise_flag
+            compared[other] = TailComparison(log_likelihood_ratio=float(ratio), p_value=float(p)) if fits else None
     return compared
 
 

@@ -81,21 +81,18 @@ def module_for_weightwatcher(name: str) -> nn.Module:
     return nn.Sequential(layer)
 
 
-def has_swapped_sides(slices: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> bool:
-    """Whether weightwatcher takes N for M: it swaps them once per kernel position where there are fewer rows."""
-    return slices.shape[0] % 2 == 0 and slices.shape[1] < slices.shape[2]
-
-
 def weightwatcher_shuffle(
-    slices: np.ndarray[tuple[int, ...], np.dtype[np.float64]],
+    slices: np.ndarray[tuple[int, ...], np.dtype[np.float64]], *, swapped: bool = False
 ) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
     """The shuffle from which weightwatcher takes rand_distance, when numpy's stream was seeded with `SEED` before.
 
     It shuffles each slice once to find the largest random eigenvalue (five times if there are fewer than 100), then once
-    more for the distance.
+    more for the distance. It lays a convolution's slices upright before.
     """
+    if slices.shape[0] > 1 and slices.shape[1] < slices.shape[2]:
+        return weightwatcher_shuffle(slices.transpose(0, 2, 1), swapped=slices.shape[0] % 2 == 0).transpose(0, 2, 1)
     stream = np.random.RandomState(SEED)
-    side = max(slices.shape[1:]) if has_swapped_sides(slices) else min(slices.shape[1:])
+    side = max(slices.shape[1:]) if swapped else min(slices.shape[1:])  # it took N for M
     eigenvalues = slices.shape[0] * side
     for _ in range((5 if eigenvalues < 100 else 1) + 1):
         shuffled = [matrix.flatten() for matrix in slices]

@@ -1,0 +1,153 @@
+"""Small Lightning modules for the callbacks' tests."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import numpy as np
+import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
+from torch import Tensor, nn
+from torch.nn.utils import parametrizations, parametrize, prune
+from torch.utils.data import DataLoader, TensorDataset
+from torchmetrics.classification import MulticlassAccuracy
+
+Batch = tuple[Tensor, Tensor]
+
+
+def data(
+    samples: int = 96, *, batch_size: int = 16, seed: int = 0, shuffle: bool = True
+) -> DataLoader[tuple[Tensor, ...]]:
+    """Points of three classes, shuffled by the global stream."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(3, (samples,), generator=generator)
+    points = torch.randn(samples, 24, generator=generator) + labels[:, None]
+    return DataLoader(TensorDataset(points, labels), batch_size=batch_size, shuffle=shuffle)
+
+
+class Classifier(LightningModule):
+    """Two layers and nothing else."""
+
+    def __init__(self, lr: float = 0.05) -> None:
+        super().__init__()
+        self.lr = lr
+        self.hidden = nn.Linear(24, 32)
+        self.head = nn.Linear(32, 16)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.as_tensor(self.head(torch.relu(self.hidden(x))))
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        loss = nn.functional.cross_entropy(self(batch[0]), batch[1])
+        self.log("train_loss", loss)
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self.log("val_loss", nn.functional.cross_entropy(self(batch[0]), batch[1]))
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=self.lr, momentum=0.9)
+
+
+class Restless(nn.Module):
+    """A parametrisation that reading leaves a trace in: a buffer, the random stream, an attribute that it acts on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("count", torch.zeros(()))
+        self.calls = 0
+
+    def forward(self, weight: Tensor) -> Tensor:
+        self.count += 1
+        if self.training:
+            self.calls += 1
+        return weight * (1 + 1e-3 * torch.rand(())) * (1 + 1e-4 * self.count) * (1 + 1e-4 * self.calls)
+
+
+class Busy(Classifier):
+    """Everything that a careless observer could disturb."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(32)
+        self.dropout = nn.Dropout(0.3)
+        self.spectral = parametrizations.spectral_norm(nn.Linear(32, 32))
+        self.older = nn.utils.spectral_norm(nn.Linear(32, 32))
+        self.restless = nn.Linear(32, 32)
+        parametrize.register_parametrization(self.restless, "weight", Restless())
+        self.pruned = nn.Linear(32, 32)
+        prune.l1_unstructured(self.pruned, "weight", 0.2)  # type: ignore[no-untyped-call]
+        self.accuracy = MulticlassAccuracy(num_classes=16)
+        self.losses: list[float] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.dropout(self.norm(self.hidden(x)))
+        for layer in (self.spectral, self.older, self.restless, self.pruned):
+            hidden = torch.relu(layer(hidden))
+        return torch.as_tensor(self.head(hidden))
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        x = batch[0] + 0.01 * random.random() + 0.01 * float(np.random.rand())  # noqa: NPY002 - the global streams
+        logits = self(x)
+        loss = nn.functional.cross_entropy(logits, batch[1])
+        self.accuracy(logits, batch[1])
+        self.log("train_loss", loss, on_step=True, on_epoch=True)
+        self.log("train_accuracy", self.accuracy, on_epoch=True)
+        self.losses.append(float(loss.detach()))
+        return loss
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(self.parameters(), lr=3e-3)
+
+
+class Witness(Callback):
+    """Writes down what a user could see of the run at every step, outside of our keys."""
+
+    OURS = ("ww", "flags", "curvature")
+
+    def __init__(self) -> None:
+        self.seen: list[Any] = []
+
+    def _write(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        gradients = {name: p.grad for name, p in pl_module.named_parameters()}
+        self.seen.append(
+            {
+                "step": trainer.global_step,
+                "weights": {name: value.clone() for name, value in pl_module.state_dict().items()},
+                "gradients": {name: None if g is None else g.clone() for name, g in gradients.items()},
+                "versions": {name: p._version for name, p in pl_module.named_parameters()},
+                "modes": [module.training for module in pl_module.modules()],
+                "random": (random.getstate(), np.random.get_state()[1].tobytes(), torch.get_rng_state()),  # type: ignore[index,union-attr]  # noqa: NPY002
+                "metrics": {k: v for k, v in trainer.callback_metrics.items() if not k.startswith(self.OURS)},
+                "flags": (torch.is_grad_enabled(), torch.get_num_threads(), torch.get_default_dtype(), np.geterr()),
+                "hooks": [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in pl_module.modules()],
+            }
+        )
+
+    on_train_epoch_start = _write
+    on_train_epoch_end = _write
+    on_validation_end = _write
+    on_train_end = _write
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        self._write(trainer, pl_module)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self._write(trainer, pl_module)
+
+
+def quiet_trainer(**arguments: Any) -> Trainer:
+    """A Trainer that writes nothing and shows nothing, unless told to."""
+    defaults: dict[str, Any] = {
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "accelerator": "cpu",
+        "max_epochs": 2,
+        "log_every_n_steps": 1,
+    }
+    return Trainer(**(defaults | arguments))

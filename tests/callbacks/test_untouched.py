@@ -1,0 +1,98 @@
+"""The run is bit-identical with and without our callbacks. Every callback joins `OBSERVERS`."""
+
+from __future__ import annotations
+
+import csv
+import logging
+import random
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from callbacks.networks import Busy, Witness, data, quiet_trainer
+from pytorch_lightning import Callback, seed_everything
+from pytorch_lightning.loggers import CSVLogger
+
+from lightning_ww.callbacks import SpectralEarlyStopping, WeightSpectrumMonitor
+
+OBSERVERS: dict[str, Callable[[], Sequence[Callback]]] = {
+    "weights, each epoch": lambda: [WeightSpectrumMonitor(on_error="raise")],
+    "weights, each step, everything": lambda: [
+        WeightSpectrumMonitor(every_n_train_steps=1, metrics="all", shuffle="exact", on_error="raise")
+    ],
+    "weights and stopping": lambda: [
+        SpectralEarlyStopping(stop_on=["rank_collapse"], min_epochs=99),
+        WeightSpectrumMonitor(on_error="raise"),
+    ],
+}
+
+RUNS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "accumulation and clipping": {"accumulate_grad_batches": 2, "gradient_clip_val": 0.5},
+    "no validation": {"limit_val_batches": 0},
+    "validation within the epoch": {"val_check_interval": 0.5},
+}
+
+
+def run(callbacks: Sequence[Callback], directory: Path, **arguments: Any) -> dict[str, Any]:
+    """Train, and return everything that a user could compare."""
+    seed_everything(0, verbose=False)
+    model, witness = Busy(), Witness()
+    logger = CSVLogger(str(directory), name="", version="")
+    trainer = quiet_trainer(callbacks=[*callbacks, witness], logger=logger, max_epochs=3, **arguments)
+    trainer.fit(model, data(), data(32, seed=1, shuffle=False))
+    with (directory / "metrics.csv").open() as file:
+        rows = [{k: v for k, v in row.items() if v and not k.startswith(Witness.OURS)} for row in csv.DictReader(file)]
+    return {
+        "seen": witness.seen,
+        "weights": model.state_dict(),
+        "optimizer": trainer.optimizers[0].state_dict(),
+        "losses": model.losses,
+        "logged": [row for row in rows if set(row) - {"epoch", "step"}],
+        "metrics": {k: v for k, v in trainer.callback_metrics.items() if not k.startswith(Witness.OURS)},
+        "random": (random.getstate(), np.random.get_state()[1].tobytes(), torch.get_rng_state()),  # type: ignore[index,union-attr]  # noqa: NPY002
+        "filters": list(warnings.filters),
+        "logging": (logging.root.level, len(logging.root.handlers)),
+        "loops": trainer.fit_loop.state_dict(),
+    }
+
+
+def assert_identical(a: Any, b: Any, where: str = "run") -> None:
+    """Equal to the last bit, whatever it is; the message says where it is not."""
+    assert type(a) is type(b), where
+    if isinstance(a, torch.Tensor):
+        assert a.dtype == b.dtype, where
+        assert torch.equal(a, b), where
+    elif isinstance(a, dict):
+        assert list(a) == list(b), where
+        for key in a:
+            assert_identical(a[key], b[key], f"{where} → {key}")
+    elif isinstance(a, list | tuple):
+        assert len(a) == len(b), where
+        for i, (x, y) in enumerate(zip(a, b, strict=True)):
+            assert_identical(x, y, f"{where} → {i}")
+    else:
+        assert a == b, where
+
+
+@pytest.mark.parametrize("observers", OBSERVERS)
+@pytest.mark.parametrize("arguments", RUNS)
+def test_run_is_bit_identical_with_and_without_us(observers: str, arguments: str, tmp_path: Path) -> None:
+    without = run([], tmp_path / "without", **RUNS[arguments])
+    watched = run(OBSERVERS[observers](), tmp_path / "with", **RUNS[arguments])
+    assert_identical(without, watched)
+    assert len(without["seen"]) > 20
+
+
+def test_the_comparison_sees_a_disturbance(tmp_path: Path) -> None:
+    class Careless(Callback):
+        def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+            torch.rand(1)
+
+    without = run([], tmp_path / "without")
+    with pytest.raises(AssertionError, match="random"):
+        assert_identical(without, run([Careless()], tmp_path / "with"))

@@ -1,0 +1,97 @@
+"""The noise laws against numerical integration, published quantiles and drawn matrices."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from reference import gaussian, marchenko_pastur_cdf
+
+from lightning_ww.weights.marchenko_pastur import (
+    TRACY_WIDOM_MEAN,
+    bulk_quantiles,
+    edge_statistics,
+    fit_marchenko_pastur,
+    spike_position,
+    tracy_widom_cdf,
+    tracy_widom_threshold,
+)
+
+
+@pytest.mark.parametrize(
+    ("point", "probability"), [(-3.89543, 0.01), (-1.26858, 0.5), (0.45014, 0.9), (0.97931, 0.95), (2.02345, 0.99)]
+)
+def test_tracy_widom_cdf_equals_published_quantiles(point: float, probability: float) -> None:
+    assert tracy_widom_cdf(point) == pytest.approx(probability, abs=2e-5)
+
+
+def test_tracy_widom_mean_is_the_integral_of_the_cdf() -> None:
+    grid = np.linspace(-7.5, 8, 3001)
+    cdf = np.array([tracy_widom_cdf(float(s)) for s in grid])
+    assert np.trapezoid(grid[:-1] * 0 + np.diff(cdf) / np.diff(grid) * grid[:-1], grid[:-1]) == pytest.approx(
+        TRACY_WIDOM_MEAN, abs=5e-3
+    )
+
+
+def test_threshold_of_one_slice_is_3_27_and_grows_with_the_slices() -> None:
+    assert tracy_widom_threshold(1) == pytest.approx(3.2724, abs=1e-3)
+    assert tracy_widom_cdf(tracy_widom_threshold(25)) == pytest.approx(1 - 0.001 / 25, abs=1e-9)
+
+
+@pytest.mark.parametrize(("N", "M"), [(60, 40), (300, 100), (2000, 500)])
+def test_bulk_quantiles_equal_the_integrated_law(N: int, M: int) -> None:
+    quantiles = bulk_quantiles(N, M)[:-1]  # the last is the Tracy–Widom mean
+    np.testing.assert_allclose(
+        marchenko_pastur_cdf(quantiles, N, M), (np.arange(M - 1) + 0.5) / M, atol=2e-4
+    )
+
+
+@pytest.mark.parametrize(("N", "M"), [(1024, 256), (600, 300), (512, 512)])
+def test_bulk_quantiles_are_a_drawn_matrixs_eigenvalues(N: int, M: int) -> None:
+    drawn = np.mean([np.linalg.eigvalsh((lambda w: w.T @ w)(gaussian(N, M, seed))) for seed in range(5)], axis=0)
+    quantiles = bulk_quantiles(N, M)
+    assert np.abs(quantiles - drawn).max() < 0.02 * drawn[-1]
+    assert quantiles.sum() == pytest.approx(N * M, rel=0.01)  # the trace
+
+
+@pytest.mark.parametrize(("N", "M"), [(256, 128), (200, 200), (1000, 64)])
+def test_largest_eigenvalue_of_noise_follows_tracy_widom(N: int, M: int) -> None:
+    mu, tau = edge_statistics(N, M)
+    z = np.array([(np.linalg.norm(gaussian(N, M, seed), 2) ** 2 - mu) / tau for seed in range(100)])
+    assert z.mean() == pytest.approx(TRACY_WIDOM_MEAN, abs=0.4)  # four standard errors and the finite size
+    assert z.std() == pytest.approx(1.27, abs=0.3)
+
+
+@pytest.mark.parametrize("excess", [1.3, 2.0, 4.0])
+@pytest.mark.parametrize(("N", "M"), [(600, 300), (400, 400)])
+def test_spike_position_is_that_of_a_planted_rank_one_part(N: int, M: int, excess: float) -> None:
+    strength = excess * (N * M) ** 0.25
+    random = np.random.default_rng(0)
+    u, v = random.standard_normal(N), random.standard_normal(M)
+    planted = strength * np.outer(u / np.linalg.norm(u), v / np.linalg.norm(v))
+    measured = np.mean([np.linalg.norm(gaussian(N, M, seed) + planted, 2) ** 2 for seed in range(4)])
+    assert spike_position(strength, N, M) == pytest.approx(measured, rel=0.03)
+
+
+def test_weak_rank_one_part_has_no_spike() -> None:
+    assert spike_position(0.99 * (400 * 300) ** 0.25, 400, 300) is None
+
+
+@pytest.mark.parametrize(("N", "M"), [(600, 300), (400, 400), (900, 100)])
+def test_fit_finds_the_edges_and_spikes_of_a_known_matrix(N: int, M: int) -> None:
+    clean = fit_marchenko_pastur(np.linalg.eigvalsh((lambda w: w.T @ w)(3 * gaussian(N, M))), N, M)
+    assert clean.bulk_max == pytest.approx(9 * (N**0.5 + M**0.5) ** 2, rel=0.03)
+    assert clean.bulk_min == pytest.approx(9 * (N**0.5 - M**0.5) ** 2, rel=0.1, abs=1e-9)
+    assert clean.num_spikes == 0
+    assert clean.mp_softrank == pytest.approx(1, abs=0.1)
+    random = np.random.default_rng(1)
+    weight = gaussian(N, M) + 4 * (N * M) ** 0.25 / (N * M) ** 0.5 * sum(
+        np.outer(random.choice([-1, 1], N), random.choice([-1, 1], M)) for _ in range(2)
+    )
+    spiked = fit_marchenko_pastur(np.linalg.eigvalsh(weight.T @ weight), N, M)
+    assert spiked.num_spikes == 2
+    assert spiked.mp_softrank < 0.5
+
+
+def test_zero_spectrum_has_no_bulk() -> None:
+    with pytest.raises(ValueError, match=r"^all eigenvalues are zero$"):
+        fit_marchenko_pastur(np.zeros(20), 40, 20)
