@@ -80,9 +80,9 @@ class History:
         return self._measurements[index]
 
     def append(self, measurement: Measurement) -> None:
-        """Add the latest measurement; one of the same step, from before a resume, gives way to it."""
-        kept = [past for past in self._measurements if past.step != measurement.step]
-        self._measurements = [*kept, measurement][-self.max_measurements :]
+        """Add the latest measurement, unless one of the same step, from before a resume, is there already."""
+        if all(past.step != measurement.step for past in self._measurements):
+            self._measurements = [*self._measurements, measurement][-self.max_measurements :]
 
     def to_pandas(self) -> pandas.DataFrame:
         """One row per measurement and layer: step, epoch, layer, the logged metrics, and the flags by name.

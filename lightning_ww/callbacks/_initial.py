@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import pickle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,7 +53,7 @@ class InitialWeights:
         for path in (known, *(Path(folder) / known.name for folder in beside)):
             try:
                 slices = torch.load(path, map_location="cpu", weights_only=True)
-            except (OSError, RuntimeError, EOFError, ValueError):  # absent, unreadable or not ours
+            except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError):  # absent, unreadable or not ours
                 continue
             found = cls(slices, directory)
             if found.fingerprint == state["fingerprint"]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 import warnings
+import weakref
 from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -36,8 +37,9 @@ class CallbackBase(_Both):
     """What our callbacks derive from."""
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the `log` methods that Lightning hangs on every callback: they would drag the whole model along."""
-        return {name: value for name, value in vars(self).items() if name not in ("log", "log_dict")}
+        """Without what would drag the whole model along: Lightning's `log` methods, and the model last seen."""
+        kept = {name: value for name, value in vars(self).items() if name not in ("log", "log_dict")}
+        return {name: None if isinstance(value, weakref.ref) else value for name, value in kept.items()}
 
 
 def warn(trainer: Trainer, message: str) -> None:

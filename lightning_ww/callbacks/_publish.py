@@ -59,4 +59,4 @@ def _experiments(trainer: Trainer, method: str) -> Iterator[tuple[str, Any]]:
         experiment = getattr(logger, "experiment", None)
         if callable(getattr(experiment, method, None)):
             prefix = getattr(logger, "_prefix", "") or ""
-            yield (f"{prefix}{logger.group_separator}" if prefix else ""), experiment
+            yield (f"{prefix}{getattr(logger, 'LOGGER_JOIN_CHAR', '-')}" if prefix else ""), experiment

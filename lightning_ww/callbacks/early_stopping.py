@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
 from enum import Enum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from typing_extensions import override
 
 from lightning_ww.callbacks._lightning import CallbackBase, LightningModule, Trainer, inform
+
+if TYPE_CHECKING:
+    from lightning_ww.history import Measurement
 
 IMMEDIATE = ("nonfinite",)
 """Triggers that need no patience: nothing that comes after them can be of use."""
@@ -66,6 +70,8 @@ class SpectralEarlyStopping(CallbackBase):
         self.patience = patience
         self.min_epochs = min_epochs
         self.verbose = verbose
+        self._model: weakref.ref[LightningModule] | None = None
+        self._is_restored = False
         self._reset()
 
     def _reset(self) -> None:
@@ -95,8 +101,16 @@ class SpectralEarlyStopping(CallbackBase):
 
     @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if any(step > trainer.global_step for step in self._seen.values()):
-            self._reset()  # another run with the same callback
+        is_new = self._model is None or self._model() is not pl_module
+        if is_new and not self._is_restored:
+            self._reset()
+        self._model, self._is_restored = weakref.ref(pl_module), False
+
+    @override
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        for monitor in _monitors(trainer):  # what a monitor remembers from before this callback was there
+            steps = [past.step for past in monitor.history]
+            self._seen.setdefault(monitor.state_key, max(steps, default=-1))
 
     @override
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -105,7 +119,7 @@ class SpectralEarlyStopping(CallbackBase):
     @override
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         # what was measured between steps, or after this callback's turn at the end of an epoch
-        if any(self._is_new(monitor) for monitor in _monitors(trainer)):
+        if any(self._unseen(monitor) for monitor in _monitors(trainer)):
             self._check(trainer, epochs_done=trainer.current_epoch)
 
     def _check(self, trainer: Trainer, *, epochs_done: int) -> None:
@@ -113,8 +127,8 @@ class SpectralEarlyStopping(CallbackBase):
         if getattr(trainer, "fast_dev_run", False) or not self.stop_on:
             return
         for monitor in _monitors(trainer):
-            if self._is_new(monitor):
-                self._count(monitor)
+            for measurement in self._unseen(monitor):
+                self._count(monitor.state_key, measurement)
         due = self._due(trainer, epochs_done)
         if trainer.strategy.reduce_boolean_decision(due is not None, all=False):
             reason, message = due or (SpectralStoppingReason.TRIGGER, "Another process asked to stop.")
@@ -124,17 +138,16 @@ class SpectralEarlyStopping(CallbackBase):
             if self.verbose:
                 inform(trainer, message)
 
-    def _is_new(self, monitor: Any) -> bool:
-        measurement = monitor.measurement
-        if measurement is None or measurement.is_baseline:
-            return False
-        return bool(measurement.step > self._seen.get(monitor.state_key, -1))
+    def _unseen(self, monitor: Any) -> list[Measurement]:
+        """The measurements that were not counted yet; one at the start of a fit never is."""
+        seen = self._seen.get(monitor.state_key, -1)
+        return [past for past in monitor.history if past.step > seen and not past.is_baseline]
 
-    def _count(self, monitor: Any) -> None:
-        self._seen[monitor.state_key] = monitor.measurement.step
+    def _count(self, monitor_key: str, measurement: Measurement) -> None:
+        self._seen[monitor_key] = measurement.step
         for trigger in self.stop_on:
-            key = f"{monitor.state_key} {trigger}"
-            self._counts[key] = self._counts.get(key, 0) + 1 if trigger in monitor.measurement.fired else 0
+            key = f"{monitor_key} {trigger}"
+            self._counts[key] = self._counts.get(key, 0) + 1 if trigger in measurement.fired else 0
 
     def _due(self, trainer: Trainer, epochs_done: int) -> tuple[SpectralStoppingReason, str] | None:
         """Why to stop now, if there is a reason to."""
@@ -150,7 +163,7 @@ class SpectralEarlyStopping(CallbackBase):
         return None
 
     def _sentence(self, monitor: Any, trigger: str, count: int) -> str:
-        measured = monitor.measurement
+        measured = monitor.history[-1]
         layers = ", ".join(f"`{name}`" for name in measured.flags.get(trigger, ()))
         times = "1 measurement" if count == 1 else f"{count} measurements in a row"
         return f"`SpectralEarlyStopping`: `{trigger}` fired at {times}, the last at step {measured.step}, in {layers}."
@@ -177,8 +190,9 @@ class SpectralEarlyStopping(CallbackBase):
         self.stopped_epoch = state_dict["stopped_epoch"]
         self.stopping_reason = SpectralStoppingReason(state_dict["stopping_reason"])
         self.stopping_reason_message = state_dict["stopping_reason_message"]
+        self._is_restored = True
 
 
 def _monitors(trainer: Trainer) -> list[Any]:
     """The callbacks that say what fired, told by what they have rather than by their class."""
-    return [cb for cb in trainer.callbacks if hasattr(cb, "triggers") and hasattr(cb, "measurement")]  # type: ignore[attr-defined]
+    return [cb for cb in trainer.callbacks if hasattr(cb, "triggers") and hasattr(cb, "history")]  # type: ignore[attr-defined]

@@ -19,10 +19,11 @@ Batch = tuple[Tensor, Tensor]
 def data(
     samples: int = 96, *, batch_size: int = 16, seed: int = 0, shuffle: bool = True
 ) -> DataLoader[tuple[Tensor, ...]]:
-    """Points of three classes, shuffled by the global stream."""
+    """Points about sixteen centres, shuffled by the global stream."""
+    centres = torch.randn(16, 24, generator=torch.Generator().manual_seed(99))
     generator = torch.Generator().manual_seed(seed)
-    labels = torch.randint(3, (samples,), generator=generator)
-    points = torch.randn(samples, 24, generator=generator) + labels[:, None]
+    labels = torch.randint(16, (samples,), generator=generator)
+    points = torch.randn(samples, 24, generator=generator) + centres[labels]
     return DataLoader(TensorDataset(points, labels), batch_size=batch_size, shuffle=shuffle)
 
 

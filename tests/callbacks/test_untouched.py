@@ -83,9 +83,15 @@ def assert_identical(a: Any, b: Any, where: str = "run") -> None:
 @pytest.mark.parametrize("arguments", RUNS)
 def test_run_is_bit_identical_with_and_without_us(observers: str, arguments: str, tmp_path: Path) -> None:
     without = run([], tmp_path / "without", **RUNS[arguments])
-    watched = run(OBSERVERS[observers](), tmp_path / "with", **RUNS[arguments])
+    callbacks = OBSERVERS[observers]()
+    watched = run(callbacks, tmp_path / "with", **RUNS[arguments])
     assert_identical(without, watched)
     assert len(without["seen"]) > 20
+    for callback in callbacks:
+        if isinstance(callback, WeightSpectrumMonitor):
+            assert len(callback.history) >= 4  # it did measure, and every layer
+            assert callback.report is not None
+            assert len(callback.report.layers) == 6
 
 
 def test_the_comparison_sees_a_disturbance(tmp_path: Path) -> None:

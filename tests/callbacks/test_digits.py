@@ -1,0 +1,107 @@
+"""Flags on real training: scikit-learn's digits, healthy and over-regularised."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from callbacks.networks import quiet_trainer
+from pytorch_lightning import Callback, LightningModule, Trainer
+from sklearn.datasets import load_digits
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from lightning_ww.callbacks import SpectralEarlyStopping, SpectralStoppingReason, WeightSpectrumMonitor
+
+INPUTS: dict[str, Callable[[Tensor], Tensor]] = {
+    "raw": lambda x: x / 16,
+    "centred": lambda x: x / 16 - (x / 16).mean(0),
+    "standardised": lambda x: (x - x.mean(0)) / (x.std(0) + 1e-3),
+}
+
+OPTIMISERS: dict[str, Callable[[Any], torch.optim.Optimizer]] = {
+    "SGD": lambda parameters: torch.optim.SGD(parameters, lr=0.05, momentum=0.9),
+    "Adam": lambda parameters: torch.optim.Adam(parameters, lr=1e-3),
+    "AdamW": lambda parameters: torch.optim.AdamW(parameters, lr=1e-3, weight_decay=3e-2),
+}
+
+
+class Digits(LightningModule):
+    """A perceptron 64 – 256 – 128 – 10; ``l2`` times the squared weights of the middle layer is added to its loss."""
+
+    def __init__(self, optimiser: str, l2: float = 0.0) -> None:
+        super().__init__()
+        self.optimiser, self.l2 = optimiser, l2
+        self.encoder, self.middle, self.head = nn.Linear(64, 256), nn.Linear(256, 128), nn.Linear(128, 10)
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        hidden = torch.relu(self.middle(torch.relu(self.encoder(batch[0]))))
+        loss = nn.functional.cross_entropy(self.head(hidden), batch[1])
+        return loss + self.l2 * self.middle.weight.square().sum() if self.l2 else loss
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return OPTIMISERS[self.optimiser](self.parameters())
+
+
+def train(
+    model: Digits, epochs: int, *callbacks: Callback, inputs: str = "raw"
+) -> tuple[Trainer, WeightSpectrumMonitor]:
+    x, y = load_digits(return_X_y=True)
+    data = TensorDataset(INPUTS[inputs](torch.tensor(x, dtype=torch.float32)), torch.tensor(y))
+    monitor = WeightSpectrumMonitor(on_error="raise")
+    trainer = quiet_trainer(max_epochs=epochs, callbacks=[monitor, *callbacks])
+    trainer.fit(model, DataLoader(data, batch_size=32, shuffle=True))
+    return trainer, monitor
+
+
+def flags(monitor: WeightSpectrumMonitor) -> set[tuple[str, str]]:
+    return {(trigger, layer) for past in monitor.history for trigger, names in past.flags.items() for layer in names}
+
+
+def test_l2_on_one_layer_collapses_its_rank_within_ten_epochs_and_stops() -> None:
+    stopping = SpectralEarlyStopping(stop_on=["rank_collapse", "correlation_trap"])
+    with pytest.warns(UserWarning, match="`rank_collapse` at layer `middle`"):
+        trainer, monitor = train(Digits("SGD", l2=3e-2), 10, stopping)
+    assert flags(monitor) == {("rank_collapse", "middle")}
+    assert trainer.current_epoch < 10
+    assert stopping.stopping_reason is SpectralStoppingReason.TRIGGER
+    assert "`rank_collapse`" in (stopping.stopping_reason_message or "")
+
+
+def test_decoupled_weight_decay_of_the_same_size_does_not() -> None:
+    _, monitor = train(Digits("AdamW"), 10)
+    assert flags(monitor) == set()
+
+
+@pytest.mark.parametrize("optimiser", ["SGD", "Adam"])
+@pytest.mark.parametrize("inputs", INPUTS)
+def test_thirty_healthy_epochs_raise_no_flag(optimiser: str, inputs: str) -> None:
+    _, monitor = train(Digits(optimiser), 30, inputs=inputs)
+    assert len(monitor.history) == 31
+    assert flags(monitor) == set()
+
+
+class Plant(Callback):
+    """Puts one element of ``size`` times the visibility threshold into a layer, once."""
+
+    def __init__(self, size: float) -> None:
+        self.size = size
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.current_epoch == 1:
+            weight: Tensor = pl_module.middle.weight  # type: ignore[assignment,union-attr]
+            with torch.no_grad():
+                weight[7, 5] = self.size * weight.std() * weight.numel() ** 0.25
+
+
+def test_a_planted_weight_of_twice_the_visible_size_raises_correlation_trap() -> None:
+    with pytest.warns(UserWarning, match="`correlation_trap` at layer `middle`"):
+        _, monitor = train(Digits("SGD"), 3, Plant(2.0))
+    assert flags(monitor) == {("correlation_trap", "middle")}
+    assert ("correlation_trap" in monitor.history[1].flags, "correlation_trap" in monitor.history[2].flags) == (
+        False,
+        True,
+    )
+    assert monitor.history[-1].fired == ("correlation_trap",)  # one of the two eligible layers

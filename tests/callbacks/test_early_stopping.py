@@ -1,0 +1,214 @@
+"""`SpectralEarlyStopping`: when it stops, on what, and what it remembers."""
+
+from __future__ import annotations
+
+import logging
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from callbacks.networks import Classifier, data, quiet_trainer
+from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.callbacks import ModelCheckpoint
+
+from lightning_ww.callbacks import SpectralEarlyStopping, SpectralStoppingReason, WeightSpectrumMonitor
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*`rank_collapse` at layer"),  # the warnings that are wanted here
+    pytest.mark.filterwarnings("ignore:.*`correlation_trap` at layer"),
+    pytest.mark.filterwarnings("ignore:.*`nonfinite` at layer"),
+    pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty"),
+]
+
+
+class Collapse(Callback):
+    """Takes a layer's rank away at the start of these epochs, and gives it back at the start of the others."""
+
+    def __init__(self, *epochs: int) -> None:
+        self.epochs = epochs
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        with torch.no_grad():
+            weight: Any = pl_module.hidden.weight  # type: ignore[union-attr]
+            if trainer.current_epoch in self.epochs:
+                weight.zero_()
+                weight[:, 0] = 1.0
+                weight.requires_grad_(True)
+            else:
+                weight.copy_(0.1 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(0)))
+
+
+class Still(Classifier):
+    """Does not move, so that what the test plants stays."""
+
+    def __init__(self) -> None:
+        super().__init__(lr=0.0)
+
+
+def fit(*callbacks: Callback, model: LightningModule | None = None, **arguments: Any) -> Trainer:
+    trainer = quiet_trainer(callbacks=list(callbacks), **({"max_epochs": 8} | arguments))
+    trainer.fit(model or Still(), data(), data(32, seed=1, shuffle=False))
+    return trainer
+
+
+def stopping(**arguments: Any) -> SpectralEarlyStopping:
+    return SpectralEarlyStopping(**({"stop_on": ["rank_collapse"], "min_epochs": 0} | arguments))
+
+
+ALWAYS = tuple(range(100))
+
+
+@pytest.mark.parametrize("monitor_first", [True, False])
+@pytest.mark.parametrize("patience", [1, 3])
+def test_the_patience_th_flagged_measurement_stops_whatever_the_order(monitor_first: bool, patience: int) -> None:
+    ours, monitor = stopping(patience=patience), WeightSpectrumMonitor(on_error="raise")
+    pair: list[Callback] = [monitor, ours] if monitor_first else [ours, monitor]
+    trainer = fit(Collapse(*ALWAYS), *pair)
+    assert trainer.current_epoch == patience
+    assert ours.stopped_epoch == patience - 1
+    assert ours.stopping_reason is SpectralStoppingReason.TRIGGER
+    times = "1 measurement" if patience == 1 else f"{patience} measurements in a row"
+    assert ours.stopping_reason_message == (
+        f"`SpectralEarlyStopping`: `rank_collapse` fired at {times}, the last at step {6 * patience}, in `hidden`."
+    )
+
+
+def test_a_measurement_that_does_not_fire_starts_the_count_anew() -> None:
+    ours = stopping(patience=3)
+    trainer = fit(WeightSpectrumMonitor(), ours, Collapse(0, 1, 3, 4, 5))
+    assert trainer.current_epoch == 6
+
+
+def test_min_epochs_holds_the_stop_back() -> None:
+    assert fit(WeightSpectrumMonitor(), stopping(patience=1, min_epochs=4), Collapse(*ALWAYS)).current_epoch == 4
+    released = fit(WeightSpectrumMonitor(), stopping(patience=1, min_epochs=4), Collapse(0, 1))
+    assert released.current_epoch == 8  # what was flagged before the minimum, and is no longer, does not stop
+
+
+def test_the_trainers_own_minimum_is_waited_for() -> None:
+    trainer = fit(WeightSpectrumMonitor(), stopping(patience=1), Collapse(*ALWAYS), min_epochs=3)
+    assert trainer.current_epoch == 3
+    trainer = fit(WeightSpectrumMonitor(), stopping(patience=1), Collapse(0), min_epochs=3)
+    assert trainer.current_epoch == 8  # a stop that was set before the minimum would be remembered
+
+
+def test_nonfinite_acts_at_once() -> None:
+    class Lose(Callback):
+        def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+            with torch.no_grad():
+                pl_module.head.weight.fill_(float("nan"))  # type: ignore[union-attr,operator]
+
+    ours = SpectralEarlyStopping("nonfinite")
+    assert fit(Lose(), WeightSpectrumMonitor(), ours).current_epoch == 1
+    assert ours.stopping_reason is SpectralStoppingReason.NONFINITE
+
+
+def test_the_baseline_does_not_count() -> None:
+    model = Still()
+    with torch.no_grad():
+        model.hidden.weight.zero_()
+    ours = stopping(patience=2)
+    assert fit(WeightSpectrumMonitor(), ours, model=model).current_epoch == 2
+
+
+def test_step_schedules_stop_within_the_epoch() -> None:
+    monitor = WeightSpectrumMonitor(every_n_epochs=None, every_n_train_steps=2)
+    trainer = fit(monitor, stopping(patience=2), Collapse(*ALWAYS))
+    assert trainer.global_step == 5  # measured at 2 and 4, acted upon at the next batch
+
+
+def test_without_triggers_it_only_watches() -> None:
+    ours = SpectralEarlyStopping()
+    assert fit(WeightSpectrumMonitor(), ours, Collapse(*ALWAYS)).current_epoch == 8
+    assert ours.stopping_reason is SpectralStoppingReason.NOT_STOPPED
+    assert (ours.stopped_epoch, ours.stopping_reason_message) == (-1, None)
+
+
+def test_fast_dev_run_and_sanity_check_never_stop() -> None:
+    model = Still()
+    with torch.no_grad():
+        model.hidden.weight.zero_()
+    ours = stopping(patience=1)
+    fit(WeightSpectrumMonitor(every_n_train_steps=1), ours, model=model, fast_dev_run=3)
+    assert ours.stopped_epoch == -1
+    trainer = fit(WeightSpectrumMonitor(), ours, model=model, num_sanity_val_steps=2)
+    assert trainer.current_epoch == 1
+
+
+def test_any_of_several_monitors_counts() -> None:
+    healthy = WeightSpectrumMonitor(layers="head", log_key_prefix="a/")
+    ours = stopping(patience=2)
+    assert fit(healthy, WeightSpectrumMonitor(layers="hidden"), ours, Collapse(*ALWAYS)).current_epoch == 2
+
+
+def test_patience_and_counters_survive_a_resume(tmp_path: Path) -> None:
+    def go(epochs: int, ckpt: str | None) -> tuple[Trainer, SpectralEarlyStopping]:
+        ours = stopping(patience=3)
+        checkpoint = ModelCheckpoint(tmp_path, save_last=True)
+        trainer = quiet_trainer(
+            callbacks=[WeightSpectrumMonitor(), ours, Collapse(*ALWAYS), checkpoint],
+            max_epochs=epochs,
+            enable_checkpointing=True,
+            default_root_dir=str(tmp_path),
+        )
+        trainer.fit(Still(), data(), data(32, seed=1, shuffle=False), ckpt_path=ckpt)
+        return trainer, ours
+
+    go(2, None)
+    trainer, ours = go(8, str(tmp_path / "last.ckpt"))
+    assert trainer.current_epoch == 3  # two before, one after; the measurement at the resumed step is not counted again
+    assert ours.stopping_reason_message is not None
+    assert "fired at 3 measurements in a row, the last at step 18" in ours.stopping_reason_message
+
+
+def test_a_callback_used_for_another_run_begins_anew() -> None:
+    ours = stopping(patience=2)
+    for _ in range(2):
+        assert fit(WeightSpectrumMonitor(), ours, Collapse(*ALWAYS)).current_epoch == 2
+
+
+def test_it_says_why_it_stops_if_asked_to(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        fit(WeightSpectrumMonitor(), stopping(patience=1, verbose=False), Collapse(*ALWAYS))
+        assert "`rank_collapse` fired" not in caplog.text
+        fit(WeightSpectrumMonitor(), stopping(patience=1), Collapse(*ALWAYS))
+        assert "`SpectralEarlyStopping`: `rank_collapse` fired at 1 measurement, the last at step 6" in caplog.text
+
+
+def test_without_a_monitor_it_says_which_to_add() -> None:
+    message = (
+        "`SpectralEarlyStopping` acts on the flags of a monitor, and this Trainer has none: add `WeightSpectrumMonitor()` "
+        "to `Trainer(callbacks=[...])`."
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        fit(stopping())
+
+
+@pytest.mark.parametrize(
+    ("monitor", "trigger", "raised"),
+    [
+        ({}, "rank_colapse", "nonfinite, rank_collapse, correlation_trap"),
+        ({"shuffle": "off"}, "rank_collapse", "nonfinite"),
+    ],
+)
+def test_a_trigger_that_nothing_raises_is_an_error(monitor: dict[str, Any], trigger: str, raised: str) -> None:
+    message = (
+        f"`SpectralEarlyStopping(stop_on=['{trigger}'])` is not raised by any monitor of this Trainer. Raised are: {raised}."
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        fit(WeightSpectrumMonitor(**monitor), stopping(stop_on=[trigger]))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"patience": 0}, "`SpectralEarlyStopping(patience=0)`: expected an integer of at least 1."),
+        ({"min_epochs": -1}, "`SpectralEarlyStopping(min_epochs=-1)`: expected an integer of at least 0."),
+        ({"patience": 1.5}, "`SpectralEarlyStopping(patience=1.5)`: expected an integer of at least 1."),
+    ],
+)
+def test_arguments_out_of_their_domain(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        SpectralEarlyStopping(**arguments)

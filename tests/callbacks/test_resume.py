@@ -1,0 +1,161 @@
+"""A run that is interrupted and taken up again shows what an uninterrupted one shows."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from callbacks.networks import Classifier, data, quiet_trainer
+from pytorch_lightning import LightningModule, Trainer, seed_everything
+from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.loggers import CSVLogger
+
+from lightning_ww.callbacks import WeightSpectrumMonitor
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:The dirpath has changed"),  # ModelCheckpoint's, and meant
+    pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty"),
+]
+
+
+def fit(directory: Path, epochs: int, ckpt: Path | None = None, **arguments: Any) -> tuple[Trainer, Any]:
+    """Train with checkpoints under ``directory``; the monitor is returned too."""
+    seed_everything(0, verbose=False)
+    monitor = WeightSpectrumMonitor(**({"on_error": "raise"} | arguments))
+    trainer = quiet_trainer(
+        max_epochs=epochs,
+        callbacks=[monitor, ModelCheckpoint(directory / "checkpoints", save_last=True)],
+        logger=CSVLogger(str(directory), name="", version=""),
+        enable_checkpointing=True,
+    )
+    trainer.fit(Classifier(), data(shuffle=False), data(32, shuffle=False), ckpt_path=ckpt and str(ckpt))
+    return trainer, monitor
+
+
+def last(directory: Path) -> Path:
+    return directory / "checkpoints" / "last.ckpt"
+
+
+def test_a_resumed_run_has_the_history_and_distances_of_an_uninterrupted_one(tmp_path: Path) -> None:
+    _, whole = fit(tmp_path / "whole", 4)
+    fit(tmp_path / "first", 2)
+    _, resumed = fit(tmp_path / "second", 4, last(tmp_path / "first"))
+    assert [past.step for past in resumed.history] == [past.step for past in whole.history] == [0, 6, 12, 18, 24]
+    assert [past.epoch for past in resumed.history] == [past.epoch for past in whole.history] == [0, 0, 1, 2, 3]
+    for a, b in zip(resumed.history, whole.history, strict=True):
+        torch.testing.assert_close(a.values, b.values, rtol=0, atol=0, equal_nan=True)
+    assert resumed._floors == whole._floors
+
+
+def test_initial_weights_are_written_once_with_the_first_checkpoint(tmp_path: Path) -> None:
+    fit(tmp_path, 3)
+    files = list(tmp_path.glob("initial_weights-*"))
+    assert len(files) == 1
+    seed_everything(0, verbose=False)
+    torch.testing.assert_close(torch.load(files[0])["hidden"][0], Classifier().hidden.weight.detach())
+
+
+def test_without_a_checkpoint_nothing_is_written(tmp_path: Path) -> None:
+    trainer = quiet_trainer(callbacks=[WeightSpectrumMonitor()], logger=CSVLogger(str(tmp_path), name="", version=""))
+    trainer.fit(Classifier(), data(), data(32, shuffle=False))
+    assert not list(tmp_path.rglob("initial_weights*"))
+
+
+def test_initial_weights_are_found_beside_a_checkpoint_that_was_moved(tmp_path: Path) -> None:
+    fit(tmp_path / "first", 2)
+    (tmp_path / "moved").mkdir()
+    shutil.copy(last(tmp_path / "first"), tmp_path / "moved" / "last.ckpt")
+    shutil.move(next((tmp_path / "first").glob("initial_weights-*")), tmp_path / "moved")
+    _, resumed = fit(tmp_path / "second", 3, tmp_path / "moved" / "last.ckpt")
+    assert resumed.history[-1].value("hidden", "distance_from_init") is not None
+    assert list((tmp_path / "second").glob("initial_weights-*"))  # and taken along
+
+
+@pytest.mark.parametrize("damage", ["gone", "other", "garbage"])
+def test_without_its_initial_weights_a_resumed_run_omits_the_distance_with_one_warning(
+    damage: str, tmp_path: Path
+) -> None:
+    fit(tmp_path / "first", 2)
+    file = next((tmp_path / "first").glob("initial_weights-*"))
+    if damage == "gone":
+        file.unlink()
+    elif damage == "other":
+        torch.save({name: value + 1 for name, value in torch.load(file).items()}, file)
+    else:
+        file.write_bytes(b"not a tensor")
+    message = "`WeightSpectrumMonitor` resumes without the initial weights, and omits `distance_from_init`. Expected "
+    with pytest.warns(UserWarning, match=message) as caught:
+        _, resumed = fit(tmp_path / "second", 4, last(tmp_path / "first"))
+    assert len([w for w in caught if "initial weights" in str(w.message)]) == 1
+    assert any(str(file) in str(w.message) for w in caught)
+    assert resumed.history[-1].value("hidden", "distance_from_init") is None
+    assert resumed.history[-1].value("hidden", "alpha") is not None
+
+
+def test_a_checkpoint_is_read_with_weights_only(tmp_path: Path) -> None:
+    fit(tmp_path, 2)
+    state = torch.load(last(tmp_path), weights_only=True)["callbacks"]
+    key = next(key for key in state if key.startswith("WeightSpectrumMonitor"))
+    assert len(state[key]["history"]) == 2 or len(state[key]["history"]) == 3
+
+
+def test_without_the_metric_no_initial_weights_are_kept(tmp_path: Path) -> None:
+    trainer, monitor = fit(tmp_path, 2, metrics=["alpha"])
+    assert monitor._initial is None
+    assert not list(tmp_path.rglob("initial_weights*"))
+    assert "ww/distance_from_init_relative" not in trainer.callback_metrics
+
+
+def test_resuming_without_the_callback_or_with_it_added_later_works(tmp_path: Path) -> None:
+    trainer = quiet_trainer(
+        callbacks=[ModelCheckpoint(tmp_path / "checkpoints", save_last=True)], enable_checkpointing=True
+    )
+    trainer.fit(Classifier(), data(), data(32, shuffle=False))
+    _, added = fit(tmp_path / "second", 3, last(tmp_path))
+    assert [past.step for past in added.history] == [12, 18]  # its baseline is where it was added
+    assert added.history[0].value("hidden", "distance_from_init") == 0
+
+
+def test_two_monitors_keep_their_own_state(tmp_path: Path) -> None:
+    def both() -> list[WeightSpectrumMonitor]:
+        return [WeightSpectrumMonitor(layers="hidden"), WeightSpectrumMonitor(log_key_prefix="again/")]
+
+    def go(epochs: int, ckpt: str | None) -> list[WeightSpectrumMonitor]:
+        monitors = both()
+        trainer = quiet_trainer(
+            max_epochs=epochs,
+            callbacks=[*monitors, ModelCheckpoint(tmp_path, save_last=True)],
+            enable_checkpointing=True,
+            default_root_dir=str(tmp_path),
+        )
+        trainer.fit(Classifier(), data(), data(32, shuffle=False), ckpt_path=ckpt)
+        return monitors
+
+    go(2, None)
+    first, second = go(3, str(tmp_path / "last.ckpt"))
+    assert first.history[-1].layers == ("hidden",)
+    assert second.history[-1].layers == ("hidden", "head")
+    assert len(first.history) == len(second.history) == 4
+
+
+def test_a_callback_used_for_another_model_begins_anew() -> None:
+    monitor = WeightSpectrumMonitor(on_error="raise")
+    for _ in range(2):
+        model: LightningModule = Classifier()
+        quiet_trainer(callbacks=[monitor]).fit(model, data(), data(32, shuffle=False))
+        assert [past.step for past in monitor.history] == [0, 6, 12]
+        assert monitor.history[0].value("hidden", "distance_from_init") == 0
+
+
+def test_fitting_the_same_model_again_goes_on() -> None:
+    monitor, model = WeightSpectrumMonitor(on_error="raise"), Classifier()
+    trainer = quiet_trainer(callbacks=[monitor], max_epochs=1)
+    trainer.fit(model, data(), data(32, shuffle=False))
+    moved = monitor.history[-1].value("hidden", "distance_from_init")
+    trainer.fit_loop.max_epochs = 2
+    trainer.fit(model, data(), data(32, shuffle=False))
+    assert [past.step for past in monitor.history] == [0, 6, 12]
+    assert monitor.history[1].value("hidden", "distance_from_init") == moved  # from the first weights

@@ -1,0 +1,443 @@
+"""`WeightSpectrumMonitor`: when it measures, what it publishes, and that nothing it meets stops the run."""
+
+from __future__ import annotations
+
+import csv
+import math
+import pickle
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from callbacks.networks import Classifier, data, quiet_trainer
+from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
+from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import nn
+
+from lightning_ww import METRICS, analyze
+from lightning_ww.callbacks import WeightSpectrumMonitor
+
+SUMMARY = {
+    *("ww/alpha", "ww/alpha_weighted", "ww/log_norm", "ww/rand_distance", "ww/stable_rank", "ww/sv_min"),
+    *("ww/distance_from_init_relative", "ww/rank_deficit", "ww/num_flagged", "ww/seconds"),
+}
+
+
+def monitor(**arguments: Any) -> WeightSpectrumMonitor:
+    return WeightSpectrumMonitor(**({"on_error": "raise"} | arguments))
+
+
+def fit(*callbacks: Callback, model: LightningModule | None = None, **arguments: Any) -> Trainer:
+    trainer = quiet_trainer(callbacks=list(callbacks), **arguments)
+    trainer.fit(model or Classifier(), data(), data(32, seed=1, shuffle=False))
+    return trainer
+
+
+class Recorder(Callback):
+    """What `callback_metrics` says of our key in each hook where somebody acts on it."""
+
+    def __init__(self, key: str = "ww/distance_from_init_relative") -> None:
+        self.key = key
+        self.seen: dict[str, list[float | None]] = {}
+
+    def _write(self, where: str, trainer: Trainer) -> None:
+        value = trainer.callback_metrics.get(self.key)
+        self.seen.setdefault(where, []).append(None if value is None else float(value))
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._write("train_start", trainer)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not trainer.sanity_checking:
+            self._write("validation_end", trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._write("epoch_end", trainer)
+
+
+# ── When ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [
+        ({}, [0, 6, 12, 18]),
+        ({"every_n_epochs": 2}, [0, 12]),
+        ({"every_n_epochs": None, "every_n_train_steps": 4}, [0, 4, 8, 12, 16]),
+        ({"every_n_train_steps": 4}, [0, 4, 6, 8, 12, 16, 18]),
+    ],
+)
+def test_measures_at_the_start_and_on_schedule(schedule: dict[str, Any], expected: list[int]) -> None:
+    ours = monitor(**schedule)
+    fit(ours, max_epochs=3)
+    assert [past.step for past in ours.history] == expected
+    assert [past.is_baseline for past in ours.history] == [True] + [False] * (len(expected) - 1)
+
+
+def test_measures_once_per_step_under_accumulation() -> None:
+    ours = monitor(every_n_epochs=None, every_n_train_steps=1)
+    fit(ours, accumulate_grad_batches=3, max_epochs=2)
+    assert [past.step for past in ours.history] == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {},
+        {"limit_val_batches": 0},
+        {"check_val_every_n_epoch": 2},
+        {"val_check_interval": 0.5},
+        {"check_val_every_n_epoch": None, "val_check_interval": 4},
+        {"accumulate_grad_batches": 4},
+        {"limit_train_batches": 3},
+        {"reload_dataloaders_every_n_epochs": 1},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("first", [True, False])
+def test_every_consumer_sees_the_value_of_its_own_epoch(arguments: dict[str, Any], first: bool) -> None:
+    ours, recorder = monitor(), Recorder()
+    fit(*([ours, recorder] if first else [recorder, ours]), max_epochs=3, **arguments)
+    key = recorder.key
+    values = [past.summary[key] for past in ours.history]
+    assert len(set(values)) == 4
+    assert recorder.seen["epoch_end"] == pytest.approx(values[1:])
+    if first:
+        assert recorder.seen["train_start"] == [0.0]
+    for value in recorder.seen.get("validation_end", []):
+        assert value is not None
+        assert any(value == pytest.approx(known) for known in values)
+    if arguments == {}:
+        assert recorder.seen["validation_end"] == pytest.approx(values[1:])
+
+
+@pytest.mark.parametrize("on_train_epoch_end", [None, True, False])
+@pytest.mark.parametrize("arguments", [{}, {"check_val_every_n_epoch": 2}, {"val_check_interval": 0.5}], ids=str)
+def test_early_stopping_and_checkpoints_on_alpha_see_the_epochs_own_value(
+    on_train_epoch_end: bool | None, arguments: dict[str, Any], tmp_path: Path
+) -> None:
+    class Spy(EarlyStopping):
+        seen: list[tuple[int, float]] = []  # noqa: RUF012
+
+        def _evaluate_stopping_criteria(self, current: torch.Tensor) -> Any:
+            self.seen.append((ours.history[-1].step, float(current)))
+            return super()._evaluate_stopping_criteria(current)
+
+    ours = monitor()
+    Spy.seen = []
+    stopping = Spy("ww/alpha", patience=99, strict=True, check_on_train_epoch_end=on_train_epoch_end)
+    checkpoint = ModelCheckpoint(tmp_path, monitor="ww/alpha", filename="{epoch}-{ww/alpha:.6f}", save_top_k=-1)
+    fit(stopping, checkpoint, ours, max_epochs=4, enable_checkpointing=True, logger=False, **arguments)
+    known = {past.step: past.summary["ww/alpha"] for past in ours.history}
+    assert Spy.seen
+    for step, value in Spy.seen:
+        assert value == pytest.approx(known[step])
+    saved = [float(re.search(r"alpha=([\d.]+)\.ckpt", str(p))[1]) for p in tmp_path.rglob("*.ckpt")]  # type: ignore[index]
+    assert saved
+    assert all(any(value == pytest.approx(k, abs=1e-6) for k in known.values()) for value in saved)
+
+
+def test_an_epoch_cut_short_is_measured_at_its_end() -> None:
+    ours = monitor()
+    fit(ours, max_steps=8, max_epochs=-1)
+    assert [past.step for past in ours.history] == [0, 6, 8]
+
+
+def test_an_iterable_without_length() -> None:
+    class Stream(torch.utils.data.IterableDataset[Any]):
+        def __iter__(self) -> Any:
+            return iter(data().dataset[i] for i in range(40))  # type: ignore[index]
+
+    ours, trainer = monitor(), quiet_trainer(max_epochs=2)
+    trainer.callbacks.append(ours)  # type: ignore[attr-defined]
+    trainer.fit(Classifier(), torch.utils.data.DataLoader(Stream(), batch_size=10), data(32, shuffle=False))
+    assert [past.step for past in ours.history] == [0, 4, 8]
+
+
+def test_nothing_is_measured_during_the_sanity_check() -> None:
+    class Spy(WeightSpectrumMonitor):
+        def _analyse(self, pl_module: LightningModule) -> Any:
+            assert not pl_module.trainer.sanity_checking
+            return super()._analyse(pl_module)
+
+    ours = Spy(on_error="raise")
+    fit(ours, num_sanity_val_steps=2)
+    assert len(ours.history) == 3
+
+
+def test_fast_dev_run_goes_the_whole_way_once() -> None:
+    ours = monitor()
+    fit(ours, fast_dev_run=True)
+    assert [past.step for past in ours.history] == [0, 1]
+
+
+def test_barebones_warns_once_and_does_nothing() -> None:
+    ours = WeightSpectrumMonitor()
+    trainer = Trainer(barebones=True, callbacks=[ours], max_epochs=2, accelerator="cpu")
+    with pytest.warns(UserWarning) as caught:
+        trainer.fit(Classifier(), data())
+    ours_said = [str(w.message) for w in caught if "WeightSpectrumMonitor" in str(w.message)]
+    assert ours_said == ["`WeightSpectrumMonitor` does nothing under `Trainer(barebones=True)`."]
+    assert ours.report is None
+
+
+# ── What ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_summaries_are_in_callback_metrics_as_finite_scalars() -> None:
+    ours = monitor()
+    trainer = fit(ours)
+    found = {key: value for key, value in trainer.callback_metrics.items() if key.startswith("ww")}
+    assert set(found) == SUMMARY | {"ww/overhead"}
+    for value in found.values():
+        assert isinstance(value, torch.Tensor)
+        assert value.ndim == 0
+        assert torch.isfinite(value)
+    assert set(ours.history[0].summary) == SUMMARY
+    assert 0 < ours.history[-1].summary["ww/overhead"] < 1
+    assert all(key.startswith(("ww/", "train", "val")) for key in trainer.callback_metrics)
+
+
+def test_numbers_are_those_of_analyze() -> None:
+    ours, model = monitor(metrics="all", shuffle="exact"), Classifier()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    fit(ours, model=model)
+    report = analyze(model, initial=before, shuffle="exact", mp_fit=True, cka=True)
+    for name in ("hidden", "head"):
+        for metric in METRICS:
+            if metric != "rand_distance_floor":
+                assert ours.history[-1].value(name, metric) == report[name].metric(metric), metric
+    assert ours.history[-1].summary["ww/alpha"] == report.summary["alpha"]
+
+
+def test_the_floor_is_measured_once() -> None:
+    ours = monitor(metrics=["rand_distance", "rand_distance_floor"])
+    fit(ours)
+    floors = [past.value("hidden", "rand_distance_floor") for past in ours.history]
+    assert floors[0] is not None
+    assert len(set(floors)) == 1
+
+
+def test_tensorboard_holds_every_tag_of_every_layer(tmp_path: Path) -> None:
+    ours = monitor()
+    fit(ours, logger=TensorBoardLogger(str(tmp_path), name="", version=""))
+    events = EventAccumulator(str(tmp_path), size_guidance={"tensors": 0, "histograms": 0}).Reload()
+    scalars = set(events.Tags()["scalars"])
+    layers = {"hidden", "head"}
+    expected = SUMMARY | {"ww/overhead"}
+    expected |= {f"ww/{m}_q{q}" for m in ("alpha", "rand_distance", "stable_rank") for q in (10, 50, 90)}
+    for metric in ("alpha", "rand_distance", "sv_min", "distance_from_init", "stable_rank"):
+        expected |= {f"ww.{metric}/{layer}" for layer in layers}
+    for trigger in ("nonfinite", "rank_collapse", "correlation_trap"):
+        expected |= {f"flags/{trigger}", *(f"flags.{trigger}/{layer}" for layer in layers)}
+    assert {tag for tag in scalars if tag.startswith(("ww", "flags"))} == expected
+    assert [event.step for event in events.Scalars("ww.alpha/hidden")] == [0, 5, 11]  # Lightning's own axis
+    assert {event.step for event in events.Scalars("val_loss")} == {5, 11}
+    assert set(events.Tags()["histograms"]) == {"ww.esd/hidden", "ww.esd/head"}
+    histograms = [event.histogram_value for event in events.Histograms("ww.esd/hidden")]
+    assert [h.num for h in histograms] == [24] * 3
+    assert len({tuple(h.bucket_limit) for h in histograms}) == 1  # the bins are fixed
+    assert "ww/report/text_summary" in events.Tags()["tensors"]
+    report = events.Tensors("ww/report/text_summary")[-1].tensor_proto.string_val[0].decode()
+    assert "| `hidden` | Linear | 32 × 24 |" in report
+
+
+def test_logger_prefix_and_key_prefix_are_put_before_every_tag(tmp_path: Path) -> None:
+    ours = monitor(log_key_prefix="teacher/")
+    trainer = fit(ours, logger=TensorBoardLogger(str(tmp_path), name="", version="", prefix="run"))
+    events = EventAccumulator(str(tmp_path)).Reload()
+    assert "run-teacher/ww/alpha" in events.Tags()["scalars"]
+    assert "run-teacher/ww.alpha/head" in events.Tags()["scalars"]
+    assert "run-teacher/ww.esd/head" in events.Tags()["histograms"]
+    assert "teacher/ww/alpha" in trainer.callback_metrics
+
+
+def test_two_loggers_both_get_the_scalars(tmp_path: Path) -> None:
+    loggers = [
+        CSVLogger(str(tmp_path / "csv"), name="", version=""),
+        TensorBoardLogger(str(tmp_path / "tb"), name="", version=""),
+    ]
+    fit(monitor(), logger=loggers)
+    with (tmp_path / "csv" / "metrics.csv").open() as file:
+        written = [row["ww.alpha/hidden"] for row in csv.DictReader(file) if row["ww.alpha/hidden"]]
+    events = EventAccumulator(str(tmp_path / "tb")).Reload()
+    assert [float(v) for v in written] == pytest.approx([e.value for e in events.Scalars("ww.alpha/hidden")], rel=1e-5)
+    assert len(written) == 3
+
+
+def test_without_a_logger_the_numbers_are_in_the_monitor() -> None:
+    ours = monitor()
+    fit(ours, logger=False)
+    assert ours.report is not None
+    assert ours.report["hidden"].alpha is not None
+    table = ours.history.to_pandas()
+    assert len(table) == 3 * 2
+    assert list(table.columns[:4]) == ["step", "epoch", "layer", "alpha"]
+
+
+class Deep(Classifier):
+    """Thirty layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = nn.Sequential(*(nn.Linear(32, 32) for _ in range(28)))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.as_tensor(self.head(self.blocks(torch.relu(self.hidden(x)))))
+
+
+def test_of_many_layers_some_are_logged_evenly_by_depth_and_all_are_measured(tmp_path: Path) -> None:
+    class Collapse(Callback):
+        def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+            with torch.no_grad():
+                pl_module.blocks[3].weight.zero_()  # type: ignore[index,union-attr]
+
+    ours = monitor(max_logged_layers=4)
+    with pytest.warns(UserWarning, match="`rank_collapse` at layer `blocks.3`"):
+        fit(ours, Collapse(), model=Deep(), logger=CSVLogger(str(tmp_path), name="", version=""), max_epochs=1)
+    assert ours.report is not None
+    assert len(ours.report.layers) == 30
+    with (tmp_path / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    logged = {key.removeprefix("ww.sv_min/") for key in rows[0] if key.startswith("ww.sv_min/")}
+    assert logged == {"hidden", "blocks.8", "blocks.17", "blocks.27", "blocks.3"}  # four, and the flagged one
+
+
+def test_history_is_bounded() -> None:
+    ours = monitor(max_history=2)
+    fit(ours, max_epochs=4)
+    assert [past.epoch for past in ours.history] == [2, 3]
+
+
+# ── What goes wrong ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Lose(Callback):
+    """Makes a layer's weights NaN after the first epoch."""
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.current_epoch == 1:
+            with torch.no_grad():
+                pl_module.head.weight[0, 0] = float("nan")  # type: ignore[index,union-attr,operator]
+
+
+def test_a_run_that_becomes_nan_is_flagged_and_never_puts_nan_into_callback_metrics() -> None:
+    ours = monitor()
+    with pytest.warns(UserWarning, match="`nonfinite` at layer") as caught:
+        trainer = fit(ours, Lose(), max_epochs=3)
+    assert len([w for w in caught if "nonfinite" in str(w.message)]) == 2  # once for each layer
+    assert set(ours.diagnosis.layers("nonfinite")) == {"head", "hidden"}  # the gradient carries it on
+    for past in ours.history:
+        assert all(math.isfinite(value) for value in past.summary.values())
+    found = {key: value for key, value in trainer.callback_metrics.items() if key.startswith("ww")}
+    assert set(found) == SUMMARY | {"ww/overhead"}  # a key that existed exists; its last value is held
+    assert all(torch.isfinite(value) for value in found.values())
+
+
+def test_an_error_in_a_measurement_warns_once_and_the_run_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("no spectra today")
+
+    monkeypatch.setattr("lightning_ww.callbacks.weight_spectrum.measure", broken)
+    ours = WeightSpectrumMonitor()
+    message = (
+        "`WeightSpectrumMonitor` could not measure at step 0 (RuntimeError: no spectra today). Training goes on; the same "
+        "error will not be reported again. Set `on_error='raise'` to see where it comes from."
+    )
+    with pytest.warns(UserWarning, match=f"^{re.escape(message)}$") as caught:
+        trainer = fit(ours, max_epochs=2)
+    assert len([w for w in caught if "no spectra" in str(w.message)]) == 1
+    assert trainer.global_step == 12
+    assert ours.report is None
+    with pytest.raises(RuntimeError, match="no spectra today"):
+        fit(monitor())
+
+
+def test_an_error_in_a_logger_does_not_stop_the_run() -> None:
+    class Broken(CSVLogger):
+        def log_metrics(self, metrics: Any, step: Any = None) -> None:
+            if any(key.startswith("ww") for key in metrics):
+                raise OSError("disk full")
+
+    ours = WeightSpectrumMonitor()
+    with pytest.warns(UserWarning, match=r"OSError: disk full"):
+        trainer = fit(ours, logger=Broken("unused"))
+    assert trainer.global_step == 12
+    assert "ww/alpha" in trainer.callback_metrics
+
+
+@pytest.mark.parametrize("error", [RuntimeError("training failed"), KeyboardInterrupt()])
+def test_a_failed_or_interrupted_run_leaves_the_history(error: BaseException) -> None:
+    class Failing(Classifier):
+        def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+            if self.current_epoch == 1:
+                raise error
+            return super().training_step(batch, batch_idx)
+
+    ours = monitor()
+    with pytest.raises((RuntimeError, SystemExit)):
+        fit(ours, model=Failing())
+    assert [past.step for past in ours.history] == [0, 6]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"every_n_epochs": 0}, "`WeightSpectrumMonitor(every_n_epochs=0)`: expected a positive integer or `None`."),
+        (
+            {"every_n_train_steps": "2"},
+            "`WeightSpectrumMonitor(every_n_train_steps='2')`: expected a positive integer or `None`.",
+        ),
+        (
+            {"every_n_epochs": None},
+            "`WeightSpectrumMonitor(every_n_epochs=None, every_n_train_steps=None)` would never measure: set one of the two.",
+        ),
+        (
+            {"metrics": ["alpha", "beta"]},
+            f"`WeightSpectrumMonitor(metrics=...)` does not know 'beta'. Known are 'all' and: {', '.join(METRICS)}.",
+        ),
+        (
+            {"shuffle": "never"},
+            "`WeightSpectrumMonitor(shuffle='never')`: expected one of ('auto', 'exact', 'analytic', 'off').",
+        ),
+        ({"seed": -1}, "`WeightSpectrumMonitor(seed=-1)`: expected an integer of at least 0."),
+        ({"max_logged_layers": 0}, "`WeightSpectrumMonitor(max_logged_layers=0)`: expected an integer of at least 1."),
+        ({"max_history": 1.5}, "`WeightSpectrumMonitor(max_history=1.5)`: expected an integer of at least 1."),
+        ({"on_error": "ignore"}, "`WeightSpectrumMonitor(on_error='ignore')`: expected one of ('warn', 'raise')."),
+    ],
+    ids=lambda value: str(value) if isinstance(value, dict) else "",
+)
+def test_arguments_out_of_their_domain(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        WeightSpectrumMonitor(**arguments)
+
+
+def test_a_pattern_that_matches_nothing_stops_before_training() -> None:
+    model = Classifier()
+    message = "`WeightSpectrumMonitor(layers='encoder.*')` matches no weight matrix. This model has: `hidden`, `head`."
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        fit(WeightSpectrumMonitor(layers="encoder.*"), model=model)
+    assert model.trainer.global_step == 0
+
+
+def test_a_model_without_weights_stops_before_training() -> None:
+    class Empty(Classifier):
+        def __init__(self) -> None:
+            super().__init__()
+            del self.hidden, self.head
+            self.bias = nn.Parameter(torch.zeros(3))
+
+    message = "`WeightSpectrumMonitor` found no weight matrix in this Empty: it has no layer to watch."
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        fit(WeightSpectrumMonitor(), model=Empty())
+
+
+def test_a_monitor_that_has_seen_a_run_is_small_to_pickle() -> None:
+    ours = monitor()
+    fit(ours)
+    ours.report, ours._initial = None, None
+    assert len(pickle.dumps(ours)) < 20_000
