@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     from lightning_ww.report import LayerReport, WeightReport
 
@@ -99,13 +99,15 @@ class Diagnosis:
 
 
 def diagnose(
-    report: WeightReport, previous: Diagnosis | None = None, thresholds: FlagThresholds | None = None
+    report: WeightReport,
+    previous: Mapping[TriggerName, Collection[str]] | None = None,
+    thresholds: FlagThresholds | None = None,
 ) -> Diagnosis:
     """Flag the layers of a report.
 
     Args:
         report: A measurement.
-        previous: The diagnosis before it, from which hysteresis starts. Default: no flags.
+        previous: The layers that were flagged before, by trigger, from which hysteresis starts. Default: none.
         thresholds: Default: `FlagThresholds()`.
 
     Returns:
@@ -114,7 +116,7 @@ def diagnose(
         half of them.
     """
     limits = thresholds or FlagThresholds()
-    before = previous or Diagnosis()
+    before = previous or {}
     lost = [
         Flag(
             "nonfinite", skip.name, skip.sentence, "Training has diverged: lower the learning rate, or clip gradients."
@@ -123,8 +125,8 @@ def diagnose(
         if skip.reason == "nonfinite"
     ]
     eligible = [layer for layer in report.layers if is_eligible(layer, limits)]
-    collapsed = _flagged(eligible, before.layers("rank_collapse"), lambda x, was: _rank_collapse(x, limits, was))
-    trapped = _flagged(eligible, before.layers("correlation_trap"), lambda x, was: _correlation_trap(x, limits, was))
+    collapsed = _flagged(eligible, before.get("rank_collapse", ()), lambda x, was: _rank_collapse(x, limits, was))
+    trapped = _flagged(eligible, before.get("correlation_trap", ()), lambda x, was: _correlation_trap(x, limits, was))
     gone = any((layer.rank_deficit or 0) >= limits.rank_deficit_alone for layer in eligible)
     fired: dict[TriggerName, bool] = {
         "nonfinite": bool(lost),
@@ -140,7 +142,7 @@ def is_eligible(layer: LayerReport, thresholds: FlagThresholds) -> bool:
 
 
 def _flagged(
-    layers: list[LayerReport], before: tuple[str, ...], judge: Callable[[LayerReport, bool], Flag | None]
+    layers: list[LayerReport], before: Collection[str], judge: Callable[[LayerReport, bool], Flag | None]
 ) -> list[Flag]:
     return [flag for layer in layers if (flag := judge(layer, layer.name in before)) is not None]
 

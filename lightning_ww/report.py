@@ -177,7 +177,7 @@ class WeightReport:
                 "`WeightReport.to_pandas()` needs pandas: `pip install lightning-ww[pandas]` or `pip install pandas`."
             ) from error
         if like == "weightwatcher":
-            from lightning_ww.weights.parity import weightwatcher_row
+            from lightning_ww.parity import weightwatcher_row
 
             return pandas.DataFrame([weightwatcher_row(layer, i) for i, layer in enumerate(self.layers)])
         if like is not None:

@@ -12,5 +12,5 @@ import torch
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     random.seed(0)
-    np.random.seed(0)  # noqa: NPY002 - the global stream is what users draw from
+    np.random.seed(0)
     torch.manual_seed(0)

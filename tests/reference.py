@@ -34,6 +34,11 @@ def matrix_of(singular_values: Array, rows: int, cols: int, seed: int = 0) -> Ar
     return np.asarray((left * singular_values) @ right.T)
 
 
+def squares(matrix: Array) -> Array:
+    """Eigenvalues of ``WᵀW`` by LAPACK, ascending."""
+    return np.asarray(np.linalg.eigvalsh(matrix.T @ matrix), dtype=np.float64)
+
+
 def gaussian(rows: int, cols: int, seed: int = 0) -> Array:
     """Independent standard normal elements."""
     return np.random.default_rng(seed).standard_normal((rows, cols))

@@ -98,7 +98,7 @@ def test_floor_is_what_noise_reads() -> None:
 def test_predicted_and_drawn_shuffles_agree() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(512, 300))
-    exact, analytic = (analyze(model, shuffle=how)["0"] for how in ("exact", "analytic"))  # type: ignore[arg-type]
+    exact, analytic = (analyze(model, shuffle=how)["0"] for how in ("exact", "analytic"))
     assert (exact.shuffle, analytic.shuffle) == ("exact", "analytic")
     assert exact.rand_distance == pytest.approx(analytic.rand_distance, abs=0.005)
     assert exact.max_rand_eigenvalue == pytest.approx(analytic.max_rand_eigenvalue, rel=0.05)
@@ -114,13 +114,13 @@ def test_reports_are_the_same_from_call_to_call() -> None:
 def test_the_process_is_not_touched() -> None:
     model = nn.Sequential(nn.Linear(30, 30), parametrizations.spectral_norm(nn.Linear(30, 30)), nn.BatchNorm1d(30))
     before = copy.deepcopy(model.state_dict())
-    state = torch.get_rng_state(), np.random.get_state()[1].copy()  # type: ignore[index,union-attr]  # noqa: NPY002
+    state = torch.get_rng_state(), np.random.get_state()[1].copy()  # type: ignore[index]
     threads, errors = torch.get_num_threads(), np.geterr()
     analyze(model, initial=model.state_dict(), mp_fit=True, cka=True, floor=True)
     for key, value in model.state_dict().items():
         assert torch.equal(value, before[key])
     assert torch.equal(torch.get_rng_state(), state[0])
-    np.testing.assert_array_equal(np.random.get_state()[1], state[1])  # type: ignore[index]  # noqa: NPY002
+    np.testing.assert_array_equal(np.random.get_state()[1], state[1])  # type: ignore[index]
     assert (torch.get_num_threads(), np.geterr()) == (threads, errors)
     assert all(parameter.grad is None for parameter in model.parameters())
 
@@ -200,7 +200,7 @@ def test_each_kind_of_weight_that_cannot_be_analysed_has_its_reason() -> None:
             "frozen": frozen,
         }
     )
-    model["tied"]["again"].weight = tied.weight  # type: ignore[index,union-attr]
+    model["tied"]["again"].weight = tied.weight  # type: ignore[index]
     report = analyze(model, include_frozen=False)
     assert [layer.name for layer in report.layers] == ["healthy"]
     assert reasons(report) == {
@@ -301,7 +301,9 @@ def test_large_matrices_are_approximate_and_say_so(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_model_without_matrices_is_an_error() -> None:
-    with pytest.raises(ValueError, match=r"^`analyze` found no weight matrix in this ReLU: it has no layer to watch\.$"):
+    with pytest.raises(
+        ValueError, match=r"^`analyze` found no weight matrix in this ReLU: it has no layer to watch\.$"
+    ):
         analyze(nn.ReLU())
 
 
@@ -318,7 +320,7 @@ def moved(model: nn.Module) -> nn.Module:
     other = copy.deepcopy(model)
     with torch.no_grad():
         for parameter in other.parameters():
-            parameter += 0.1 * torch.randn_like(parameter)
+            parameter.add_(torch.randn_like(parameter), alpha=0.1)
     return other
 
 
@@ -333,17 +335,17 @@ def test_distance_from_a_module_or_its_state_dict(as_state: bool) -> None:
             "normed": parametrizations.weight_norm(nn.Linear(20, 16)),
         }
     )
-    before = copy.deepcopy(model)
-    now = moved(model)
+    before: Any = copy.deepcopy(model)
+    now: Any = moved(model)
     report = analyze(now, initial=before.state_dict() if as_state else before)
     for name in ("linear", "conv"):
-        w, w0 = now[name].weight, before[name].weight  # type: ignore[index]
+        w, w0 = now[name].weight, before[name].weight
         assert report[name].distance_from_init == pytest.approx(float((w - w0).detach().norm()), rel=1e-5)
-    w, w0 = (m["attention"].in_proj_weight.detach()[16:32] for m in (now, before))  # type: ignore[index,union-attr]
+    w, w0 = (m["attention"].in_proj_weight.detach()[16:32] for m in (now, before))
     assert report["attention.k_proj"].distance_from_init == pytest.approx(float((w - w0).detach().norm()), rel=1e-5)
-    w, w0 = (m["lstm"].weight_hh_l0.detach()[:16] for m in (now, before))  # type: ignore[index,union-attr]
+    w, w0 = (m["lstm"].weight_hh_l0.detach()[:16] for m in (now, before))
     assert report["lstm.weight_hh_l0.i"].distance_from_init == pytest.approx(float((w - w0).detach().norm()), rel=1e-5)
-    w, w0 = now["normed"].weight.detach(), before["normed"].weight.detach()  # type: ignore[index,union-attr]
+    w, w0 = now["normed"].weight.detach(), before["normed"].weight.detach()
     assert report["normed"].distance_from_init == pytest.approx(float((w - w0).detach().norm()), rel=1e-5)
 
 

@@ -41,20 +41,20 @@ def test_nonfinite_comes_from_the_skipped_layers_and_fires_with_one() -> None:
 
 
 def test_rank_collapse_has_hysteresis() -> None:
-    before = None
+    before = Diagnosis()
     seen = []
     for share in (0.45, 0.5, 0.45, 0.4, 0.39, 0.45):
-        before = diagnose(report(collapsed("a", share)), before)
+        before = diagnose(report(collapsed("a", share)), before.by_trigger)
         seen.append(bool(before.flags))
     assert seen == [False, True, True, True, False, False]
 
 
 def test_correlation_trap_asks_for_a_large_element_and_has_hysteresis() -> None:
-    before = None
+    before = Diagnosis()
     seen = []
     # a mean shift alone; both; z falls within its band; the element below its own; both again but not yet enough
     for z, element in ((30, 0.9), (3.3, 1.0), (2.1, 0.81), (2.1, 0.79), (3.2, 1.5), (4, 1), (1.9, 3)):
-        before = diagnose(report(trapped("a", z, element)), before)
+        before = diagnose(report(trapped("a", z, element)), before.by_trigger)
         seen.append(bool(before.flags))
     assert seen == [False, True, True, False, False, True, False]
 
@@ -81,9 +81,9 @@ def test_correlation_trap_fires_with_half_of_the_layers() -> None:
 def test_a_flag_says_its_number_threshold_and_meaning() -> None:
     found = diagnose(report(collapsed("a.b", 0.62)))
     assert str(found.flags[0]) == (
-        "`rank_collapse` at layer `a.b`: rank_deficit 0.62 (threshold 0.5): that share of its singular values is below a "
-        "tenth of what the same elements in random order have. Often over-regularisation (weight decay, L2): lower it if "
-        "validation suffers; often harmless."
+        "`rank_collapse` at layer `a.b`: rank_deficit 0.62 (threshold 0.5): that share of its singular values is "
+        "below a tenth of what the same elements in random order have. Often over-regularisation (weight decay, L2): "
+        "lower it if validation suffers; often harmless."
     )
     found = diagnose(report(trapped("a", 12.34, 1.5, trap_mean_shift=0.25)))
     assert str(found.flags[0]) == (
@@ -102,7 +102,10 @@ def test_thresholds_are_arguments() -> None:
     ("arguments", "message"),
     [
         ({"trap_z_enter": -1}, "`FlagThresholds(trap_z_enter=-1)`: expected a number that is not negative."),
-        ({"rank_deficit_enter": "x"}, "`FlagThresholds(rank_deficit_enter='x')`: expected a number that is not negative."),
+        (
+            {"rank_deficit_enter": "x"},
+            "`FlagThresholds(rank_deficit_enter='x')`: expected a number that is not negative.",
+        ),
         (
             {"rank_deficit_leave": 0.6},
             "`FlagThresholds(rank_deficit_leave=0.6)`: expected at most `rank_deficit_enter`, which is 0.5.",

@@ -2,5 +2,6 @@
 
 from lightning_ww.callbacks.early_stopping import SpectralEarlyStopping, SpectralStoppingReason
 from lightning_ww.callbacks.weight_spectrum import WeightSpectrumMonitor
+from lightning_ww.diagnosis import FlagThresholds
 
-__all__ = ["SpectralEarlyStopping", "SpectralStoppingReason", "WeightSpectrumMonitor"]
+__all__ = ["FlagThresholds", "SpectralEarlyStopping", "SpectralStoppingReason", "WeightSpectrumMonitor"]

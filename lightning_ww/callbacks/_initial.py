@@ -18,7 +18,7 @@ import torch
 from lightning_ww.weights.initial import snapshot
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from torch import Tensor
 
@@ -41,19 +41,26 @@ class InitialWeights:
         return cls(snapshot(layers), directory)
 
     @classmethod
-    def restore(cls, state: Mapping[str, str], beside: Iterable[str], directory: str) -> InitialWeights | None:
+    def restore(
+        cls, state: Mapping[str, str] | None, checkpoint: str | os.PathLike[str] | None, directory: str
+    ) -> InitialWeights | None:
         """The snapshot that a checkpoint's state speaks of, or ``None`` if it is nowhere to be found.
 
         Args:
-            state: What `state_dict` gave.
-            beside: Further directories to look in.
+            state: What `state_dict` gave, or ``None`` if the run had no snapshot.
+            checkpoint: The file that is resumed from; they are looked for beside it, and one folder up.
             directory: Of the new run, which keeps a copy of its own.
         """
-        known = Path(state["path"])
-        for path in (known, *(Path(folder) / known.name for folder in beside)):
+        if state is None:
+            return None
+        places = [Path(state["path"])]
+        if checkpoint is not None:
+            folder = Path(checkpoint).absolute().parent
+            places += [folder / places[0].name, folder.parent / places[0].name]
+        for path in places:
             try:
                 slices = torch.load(path, map_location="cpu", weights_only=True)
-            except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError):  # absent, unreadable or not ours
+            except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError):  # absent or damaged
                 continue
             found = cls(slices, directory)
             if found.fingerprint == state["fingerprint"]:
@@ -80,13 +87,20 @@ class InitialWeights:
         """Path and fingerprint."""
         return {"path": str(self.path), "fingerprint": self.fingerprint}
 
-    def save(self) -> None:
-        """Write them, once; a reader never sees half a file."""
-        if self._is_written or self.path.exists():
-            self._is_written = True
-            return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+    def save(self) -> str | None:
+        """Write them, once; a reader never sees half a file. What went wrong is returned in words."""
+        if self._is_written:
+            return None
         partial = self.path.with_suffix(f".{os.getpid()}.partial")
-        torch.save(dict(self.slices), partial)
-        partial.replace(self.path)
+        try:
+            if not self.path.exists():
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                torch.save(dict(self.slices), partial)
+                partial.replace(self.path)
+        except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
+            return (
+                f"could not write the initial weights to `{self.path}` ({error}): a run resumed from this checkpoint will "
+                "not have `distance_from_init`."
+            )
         self._is_written = True
+        return None

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from typing_extensions import override
 
+from lightning_ww.callbacks import _checks
 from lightning_ww.callbacks._lightning import CallbackBase, LightningModule, Trainer, inform
 
 if TYPE_CHECKING:
@@ -63,12 +64,9 @@ class SpectralEarlyStopping(CallbackBase):
         self, stop_on: str | Sequence[str] = (), patience: int = 3, min_epochs: int = 5, verbose: bool = True
     ) -> None:
         super().__init__()
-        for name, value, least in (("patience", patience, 1), ("min_epochs", min_epochs, 0)):
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise ValueError(f"`SpectralEarlyStopping({name}={value!r})`: expected an integer of at least {least}.")
         self.stop_on = (stop_on,) if isinstance(stop_on, str) else tuple(stop_on)
-        self.patience = patience
-        self.min_epochs = min_epochs
+        self.patience = _checks.count(type(self).__name__, "patience", patience, least=1)
+        self.min_epochs = _checks.count(type(self).__name__, "min_epochs", min_epochs, least=0)
         self.verbose = verbose
         self._model: weakref.ref[LightningModule] | None = None
         self._is_restored = False

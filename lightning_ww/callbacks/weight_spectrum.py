@@ -6,29 +6,26 @@ import dataclasses
 import time
 import weakref
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
-import numpy as np
 from typing_extensions import override
 
 from lightning_ww.analyze import Shuffle, measure
-from lightning_ww.callbacks import _publish
+from lightning_ww.callbacks import _checks, _publish
+from lightning_ww.callbacks._guard import Guard
 from lightning_ww.callbacks._initial import InitialWeights
 from lightning_ww.callbacks._lightning import CallbackBase, LightningModule, Trainer, warn
+from lightning_ww.callbacks._logged_layers import LoggedLayers
 from lightning_ww.callbacks._schedule import Schedule, logged_step
 from lightning_ww.diagnosis import TRIGGERS, Diagnosis, FlagThresholds, TriggerName, diagnose
 from lightning_ww.history import History, Measurement, record
-from lightning_ww.panels.esd import EsdBins
 from lightning_ww.panels.table import report_table
 from lightning_ww.report import BULK_METRICS, METRICS, WeightReport
 from lightning_ww.weights.matrices import find_layers
 from lightning_ww.weights.randomized import Shuffler
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-T = TypeVar("T")
+    from collections.abc import Mapping
 
 DEFAULT_METRICS = ("alpha", "rand_distance", "sv_min", "distance_from_init", "stable_rank")
 
@@ -113,19 +110,20 @@ class WeightSpectrumMonitor(CallbackBase):
         on_error: Literal["warn", "raise"] = "warn",
     ) -> None:
         super().__init__()
-        self._schedule = Schedule.checked(type(self).__name__, every_n_epochs, every_n_train_steps)
+        call = type(self).__name__
+        self._schedule = Schedule.checked(call, every_n_epochs, every_n_train_steps)
         self.every_n_epochs = every_n_epochs
         self.every_n_train_steps = every_n_train_steps
         self.layers = layers
-        self.metrics = _checked_metrics(metrics)
-        self.shuffle = _checked_choice("shuffle", shuffle, get_args(Shuffle))
-        self.seed = _checked_count("seed", seed, least=0)
+        self.metrics = _checks.names(call, "metrics", metrics, METRICS)
+        self.shuffle = _checks.choice(call, "shuffle", shuffle, get_args(Shuffle))
+        self.seed = _checks.count(call, "seed", seed, least=0)
         self.include_frozen = include_frozen
         self.thresholds = thresholds
         self.log_key_prefix = log_key_prefix
-        self.max_logged_layers = _checked_count("max_logged_layers", max_logged_layers, least=1)
-        self.max_history = _checked_count("max_history", max_history, least=1)
-        self.on_error = _checked_choice("on_error", on_error, ("warn", "raise"))
+        self.max_logged_layers = _checks.count(call, "max_logged_layers", max_logged_layers, least=1)
+        self.max_history = _checks.count(call, "max_history", max_history, least=1)
+        self.on_error = _checks.choice(call, "on_error", on_error, ("warn", "raise"))
         self._shuffler = Shuffler(seed)
         self._model: weakref.ref[LightningModule] | None = None
         self._restored_initial: Mapping[str, str] | None = None
@@ -139,11 +137,10 @@ class WeightSpectrumMonitor(CallbackBase):
         self.measurement: Measurement | None = None
         self.history = History(self.max_history)
         self._initial: InitialWeights | None = None
-        self._logged: list[str] = []
-        self._bins: dict[str, EsdBins] = {}
+        self._logged = LoggedLayers(self.max_logged_layers)
         self._floors: dict[str, float] | None = None if self.shuffle != "off" else {}
         self._held: dict[str, float] = {}
-        self._warned: set[str] = set()
+        self._guard = Guard(type(self).__name__, self.on_error)
         self._spent = 0.0
         self._began = 0.0
         self._last_step: int | None = None
@@ -160,21 +157,26 @@ class WeightSpectrumMonitor(CallbackBase):
         if getattr(trainer, "barebones", False):
             warn(trainer, f"`{type(self).__name__}` does nothing under `Trainer(barebones=True)`.")
             return
+        call = type(self).__name__
         is_new = self._model is None or self._model() is not pl_module
         if is_new and not self._is_restored:
             self._reset()
         self._model = weakref.ref(pl_module)
-        found, _ = find_layers(pl_module, self.layers, culprit=type(self).__name__)
-        directory = str(trainer.log_dir or trainer.default_root_dir)
-        if not any(metric.startswith("distance_from_init") for metric in self.metrics):
-            self._initial = None
-        elif self._is_restored and self._restored_initial is not None:
-            self._initial = self._take_up(trainer, self._restored_initial, directory)
-        elif self._is_restored:
-            self._initial = None
-            warn(trainer, f"{self._without_initial} The checkpoint was written without them.")
-        elif self._initial is None:
-            self._initial = InitialWeights.take(found, directory)
+        found, _ = find_layers(pl_module, self.layers, culprit=call)
+        directory = trainer.log_dir or trainer.default_root_dir  # asked for on every rank: it is broadcast
+        if any(metric.startswith("distance_from_init") for metric in self.metrics):
+            if self._is_restored:
+                self._initial = InitialWeights.restore(self._restored_initial, trainer.ckpt_path, directory)
+            elif self._initial is None:
+                self._initial = InitialWeights.take(found, directory)
+            if self._initial is None:
+                self._held.pop("ww/distance_from_init_relative", None)
+                expected = (self._restored_initial or {}).get("path", "nowhere: the checkpoint was written without them")
+                warn(
+                    trainer,
+                    f"`{call}` resumes without the initial weights, and omits `distance_from_init`. Expected them at "
+                    f"`{expected}` or beside the checkpoint.",
+                )
         self._is_restored = False
 
     @override
@@ -206,45 +208,22 @@ class WeightSpectrumMonitor(CallbackBase):
         began = time.perf_counter()
         self._last_step = trainer.global_step
         try:
-            report = self._guarded(trainer, lambda: self._analyse(pl_module))
-            diagnosis = None if report is None else diagnose(report, self.diagnosis, self.thresholds)
-            now = time.perf_counter()
-            summary = None
-            if report is not None and diagnosis is not None:
-                summary = {f"ww/{name}": value for name, value in report.summary.items()}
-                summary |= {"ww/num_flagged": float(len(diagnosis.flagged_layers)), "ww/seconds": now - began}
-                if not is_baseline:
-                    summary["ww/overhead"] = (self._spent + now - began) / (now - self._began)
+            found = self._guard.run(trainer, lambda: self._analyse(pl_module))
+            summary = None if found is None else self._summarise(*found, began, is_baseline=is_baseline)
             # Every rank takes part, also one whose measurement failed; what is published is equal on all.
             summary = trainer.strategy.broadcast(summary)
-            if summary is None or report is None or diagnosis is None:
+            if summary is None or found is None:
                 return
             self._held |= summary  # where a mean has no value now, the last one is held
-            self._keep(trainer, report, diagnosis, is_baseline=is_baseline)
+            self._keep(trainer, *found, is_baseline=is_baseline)
             _publish.to_callback_metrics(trainer, self._prefixed(self._held))
             step = logged_step(trainer, after_epoch=after_epoch)
-            self._guarded(trainer, lambda: self._log(trainer, report, diagnosis, step))
-            self._warn_of_new_flags(trainer, diagnosis)
+            self._guard.run(trainer, lambda: self._log(trainer, *found, step))
+            self._warn_of_new_flags(trainer, found[1])
         finally:
             self._spent += time.perf_counter() - began
 
-    def _guarded(self, trainer: Trainer, action: Callable[[], T]) -> T | None:
-        """What the action returns; an error of its stays here, unless asked otherwise."""
-        try:
-            return action()
-        except Exception as error:
-            if self.on_error == "raise":
-                raise
-            cause = f"{type(error).__name__}: {error}"
-            if self._is_first(cause):
-                warn(
-                    trainer,
-                    f"`{type(self).__name__}` could not measure at step {trainer.global_step} ({cause}). Training goes on; "
-                    "the same error will not be reported again. Set `on_error='raise'` to see where it comes from.",
-                )
-            return None
-
-    def _analyse(self, pl_module: LightningModule) -> WeightReport:
+    def _analyse(self, pl_module: LightningModule) -> tuple[WeightReport, Diagnosis]:
         found, skipped = find_layers(pl_module, self.layers, culprit=type(self).__name__)
         report = measure(
             found,
@@ -262,7 +241,19 @@ class WeightSpectrumMonitor(CallbackBase):
             self._floors = {name: floor for name, floor in floors.items() if floor is not None}
         known = self._floors
         layers = (dataclasses.replace(layer, rand_distance_floor=known.get(layer.name)) for layer in report.layers)
-        return dataclasses.replace(report, layers=tuple(layers))
+        report = dataclasses.replace(report, layers=tuple(layers))
+        previous = self.history[-1].flags if len(self.history) else None
+        return report, diagnose(report, previous, self.thresholds)
+
+    def _summarise(
+        self, report: WeightReport, diagnosis: Diagnosis, began: float, *, is_baseline: bool
+    ) -> dict[str, float]:
+        now = time.perf_counter()
+        summary = {f"ww/{name}": value for name, value in report.summary.items()}
+        summary |= {"ww/num_flagged": float(len(diagnosis.flagged_layers)), "ww/seconds": now - began}
+        if not is_baseline:
+            summary["ww/overhead"] = (self._spent + now - began) / (now - self._began)
+        return summary
 
     def _keep(self, trainer: Trainer, report: WeightReport, diagnosis: Diagnosis, *, is_baseline: bool) -> None:
         self.report, self.diagnosis = report, diagnosis
@@ -276,57 +267,19 @@ class WeightSpectrumMonitor(CallbackBase):
             is_baseline=is_baseline,
         )
         self.history.append(self.measurement)
-        self._choose_logged(report, diagnosis)
+        self._logged.choose(report, diagnosis)
 
     def _log(self, trainer: Trainer, report: WeightReport, diagnosis: Diagnosis, step: int) -> None:
         if trainer.is_global_zero and trainer.loggers:
-            scalars = self._held | self._layer_scalars(report, diagnosis)
+            scalars = self._held | {f"ww/{name}": value for name, value in report.quantiles.items()}
+            scalars |= self._logged.scalars(report, diagnosis, self.metrics, self.triggers)
             _publish.to_loggers(trainer, self._prefixed(scalars), step)
-            _publish.histograms(trainer, self._prefixed(self._spectra(report)), step)
+            _publish.histograms(trainer, self._prefixed(self._logged.spectra(report)), step)
             _publish.text(trainer, self.log_key_prefix + "ww/report", report_table(report, diagnosis), step)
 
     def _warn_of_new_flags(self, trainer: Trainer, diagnosis: Diagnosis) -> None:
         for flag in diagnosis.flags:
-            if self._is_first(f"{flag.trigger} {flag.layer}"):
-                warn(trainer, f"`{type(self).__name__}`, step {trainer.global_step}: {flag}")
-
-    def _is_first(self, cause: str) -> bool:
-        """Whether this was not warned of before."""
-        if cause in self._warned:
-            return False
-        self._warned.add(cause)
-        return True
-
-    def _choose_logged(self, report: WeightReport, diagnosis: Diagnosis) -> None:
-        """The layers logged one by one: fixed at the first measurement; flagged ones join for good."""
-        names = [layer.name for layer in report.layers]
-        if not self._logged:
-            places = np.linspace(0, len(names) - 1, min(len(names), self.max_logged_layers)).round().astype(int)
-            self._logged = [names[i] for i in places]
-        self._logged += [name for name in diagnosis.flagged_layers if name not in self._logged]
-        for layer in report.layers:
-            if layer.spectrum is not None and layer.name in self._logged and layer.name not in self._bins:
-                self._bins[layer.name] = EsdBins.about(layer.spectrum.eigenvalues)
-
-    def _layer_scalars(self, report: WeightReport, diagnosis: Diagnosis) -> dict[str, float]:
-        scalars = {f"ww/{name}": value for name, value in report.quantiles.items()}
-        for layer in report.layers:
-            if layer.name in self._logged:
-                for metric in self.metrics:
-                    if (value := layer.metric(metric)) is not None:
-                        scalars[f"ww.{metric}/{layer.name}"] = value
-        for trigger in self.triggers:
-            flagged = diagnosis.layers(trigger)
-            scalars[f"flags/{trigger}"] = float(len(flagged))
-            scalars |= {f"flags.{trigger}/{name}": float(name in flagged) for name in self._logged}
-        return scalars
-
-    def _spectra(self, report: WeightReport) -> dict[str, Any]:
-        return {
-            f"ww.esd/{layer.name}": (layer.spectrum, self._bins[layer.name])
-            for layer in report.layers
-            if layer.name in self._bins and layer.spectrum is not None
-        }
+            self._guard.warn_once(trainer, f"{flag.trigger} {flag.layer}", f"at step {trainer.global_step}: {flag}")
 
     def _prefixed(self, values: Mapping[str, Any]) -> dict[str, Any]:
         return {self.log_key_prefix + key: value for key, value in values.items()}
@@ -342,11 +295,10 @@ class WeightSpectrumMonitor(CallbackBase):
     def state_dict(self) -> dict[str, Any]:
         return {
             "history": self.history.state_dict(),
-            "logged": list(self._logged),
-            "bins": {name: [bins.low, bins.high] for name, bins in self._bins.items()},
+            "logged": self._logged.state_dict(),
             "floors": self._floors,
             "held": dict(self._held),
-            "warned": sorted(self._warned),
+            "warned": self._guard.state_dict(),
             "initial": None if self._initial is None else self._initial.state_dict(),
         }
 
@@ -354,66 +306,14 @@ class WeightSpectrumMonitor(CallbackBase):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._reset()
         self.history.load_state_dict(state_dict["history"])
-        self._logged = list(state_dict["logged"])
-        self._bins = {name: EsdBins(*bins) for name, bins in state_dict["bins"].items()}
+        self._logged.load_state_dict(state_dict["logged"])
         self._floors = state_dict["floors"]
         self._held = dict(state_dict["held"])
-        self._warned = set(state_dict["warned"])
+        self._guard = Guard(type(self).__name__, self.on_error, state_dict["warned"])
         self._restored_initial = state_dict["initial"]
         self._is_restored = True
 
     @override
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        if self._initial is None or not trainer.is_global_zero:
-            return
-        try:
-            self._initial.save()
-        except OSError as error:
-            if self._is_first("initial weights"):
-                warn(
-                    trainer,
-                    f"`{type(self).__name__}` could not write the initial weights to `{self._initial.path}` ({error}): a run "
-                    "resumed from this checkpoint will not have `distance_from_init`.",
-                )
-
-    @property
-    def _without_initial(self) -> str:
-        return f"`{type(self).__name__}` resumes without the initial weights, and omits `distance_from_init`."
-
-    def _take_up(self, trainer: Trainer, state: Mapping[str, str], directory: str) -> InitialWeights | None:
-        """The initial weights of the run that is resumed."""
-        beside = []
-        if trainer.ckpt_path:
-            folder = Path(trainer.ckpt_path).absolute().parent
-            beside = [str(folder), str(folder.parent)]
-        initial = InitialWeights.restore(state, beside, directory)
-        if initial is None:
-            warn(
-                trainer,
-                f"{self._without_initial} Expected them at `{state['path']}` or beside the checkpoint; put the file there.",
-            )
-        return initial
-
-
-def _checked_metrics(metrics: str | Sequence[str]) -> tuple[str, ...]:
-    if metrics == "all":
-        return METRICS
-    names = (metrics,) if isinstance(metrics, str) else tuple(metrics)
-    for name in names:
-        if name not in METRICS:
-            raise ValueError(
-                f"`WeightSpectrumMonitor(metrics=...)` does not know {name!r}. Known are 'all' and: {', '.join(METRICS)}."
-            )
-    return names
-
-
-def _checked_choice(name: str, value: Any, choices: tuple[str, ...]) -> Any:
-    if value not in choices:
-        raise ValueError(f"`WeightSpectrumMonitor({name}={value!r})`: expected one of {choices}.")
-    return value
-
-
-def _checked_count(name: str, value: int, *, least: int) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise ValueError(f"`WeightSpectrumMonitor({name}={value!r})`: expected an integer of at least {least}.")
-    return value
+        if self._initial is not None and trainer.is_global_zero and (trouble := self._initial.save()):
+            self._guard.warn_once(trainer, "initial weights", trouble)

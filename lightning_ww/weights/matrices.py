@@ -1,7 +1,8 @@
 """A module's weight matrices, by name; what was left out, and why.
 
 Two steps: `find_layers` names every weight without looking at its values; `Layer.read` gives the matrices of one of
-them, or raises `UnreadableWeightError` with the reason. So a model is never copied whole, and one bad layer spoils nothing.
+them, or raises `UnreadableWeightError` with the reason. So a model is never copied whole, and one bad layer spoils
+nothing.
 """
 
 from __future__ import annotations
@@ -105,7 +106,9 @@ class Layer:
         if weight.ndim == 2:
             return weight.unsqueeze(0)
         if not self.is_convolution:
-            raise UnreadableWeightError("unsupported_shape", f"a {self.kind} with a weight of {weight.ndim} axes is not known")
+            raise UnreadableWeightError(
+                "unsupported_shape", f"a {self.kind} with a weight of {weight.ndim} axes is not known"
+            )
         return weight.movedim((0, 1), (-2, -1)).flatten(0, -3)
 
 
@@ -229,7 +232,9 @@ def _readable(weight: Tensor | None) -> Tensor:
     if hasattr(weight, "full_tensor"):
         raise UnreadableWeightError("sharded", "the weight is a DTensor, spread over several processes")
     if weight.is_quantized or weight.dtype in (torch.uint8, torch.int8):
-        raise UnreadableWeightError("quantised", f"the weight is stored as {weight.dtype}; its codes are not its values")
+        raise UnreadableWeightError(
+            "quantised", f"the weight is stored as {weight.dtype}; its codes are not its values"
+        )
     if not weight.is_floating_point():
         raise UnreadableWeightError("unsupported_dtype", f"a weight of dtype {weight.dtype} is not real floating point")
     if weight.layout != torch.strided:

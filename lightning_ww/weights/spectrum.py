@@ -152,10 +152,10 @@ def largest_singular_value(matrix: Array, *, steps: int = 64, seed: int = 0) -> 
     steps = min(steps, tall.shape[1])
     basis = np.zeros((steps, tall.shape[1]))
     images = np.zeros((steps, tall.shape[1]))
-    vector = np.random.default_rng(seed).standard_normal(tall.shape[1])
+    vector: Array = np.random.default_rng(seed).standard_normal((tall.shape[1],))
     for k in range(steps):
         for _ in range(2):  # twice is enough
-            vector -= basis[:k].T @ (basis[:k] @ vector)
+            vector = vector - basis[:k].T @ (basis[:k] @ vector)
         norm = float(np.linalg.norm(vector))
         if norm == 0:
             break
@@ -181,4 +181,4 @@ def _gram(tall: Array) -> Array:
 def _symmetric_eigenvalues(matrix: Array) -> Array:
     if matrix.shape[0] >= TORCH_SOLVES_FROM:
         return torch.linalg.eigvalsh(torch.from_numpy(matrix)).numpy()  # type: ignore[no-any-return]
-    return np.linalg.eigvalsh(matrix)
+    return np.asarray(np.linalg.eigvalsh(matrix), dtype=np.float64)

@@ -54,6 +54,8 @@ class Classifier(LightningModule):
 class Restless(nn.Module):
     """A parametrisation that reading leaves a trace in: a buffer, the random stream, an attribute that it acts on."""
 
+    count: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("count", torch.zeros(()))
@@ -119,7 +121,7 @@ class Witness(Callback):
                 "gradients": {name: None if g is None else g.clone() for name, g in gradients.items()},
                 "versions": {name: p._version for name, p in pl_module.named_parameters()},
                 "modes": [module.training for module in pl_module.modules()],
-                "random": (random.getstate(), np.random.get_state()[1].tobytes(), torch.get_rng_state()),  # type: ignore[index,union-attr]  # noqa: NPY002
+                "random": (random.getstate(), np.random.get_state()[1].tobytes(), torch.get_rng_state()),  # type: ignore[index]  # noqa: NPY002
                 "metrics": {k: v for k, v in trainer.callback_metrics.items() if not k.startswith(self.OURS)},
                 "flags": (torch.is_grad_enabled(), torch.get_num_threads(), torch.get_default_dtype(), np.geterr()),
                 "hooks": [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in pl_module.modules()],

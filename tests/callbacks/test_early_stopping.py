@@ -54,7 +54,8 @@ def fit(*callbacks: Callback, model: LightningModule | None = None, **arguments:
 
 
 def stopping(**arguments: Any) -> SpectralEarlyStopping:
-    return SpectralEarlyStopping(**({"stop_on": ["rank_collapse"], "min_epochs": 0} | arguments))
+    defaults: dict[str, Any] = {"stop_on": ["rank_collapse"], "min_epochs": 0}
+    return SpectralEarlyStopping(**(defaults | arguments))
 
 
 ALWAYS = tuple(range(100))

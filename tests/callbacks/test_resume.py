@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from callbacks.networks import Classifier, data, quiet_trainer
-from pytorch_lightning import LightningModule, Trainer, seed_everything
+from pytorch_lightning import Callback, LightningModule, Trainer, seed_everything
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger
 
@@ -92,6 +92,7 @@ def test_without_its_initial_weights_a_resumed_run_omits_the_distance_with_one_w
     assert len([w for w in caught if "initial weights" in str(w.message)]) == 1
     assert any(str(file) in str(w.message) for w in caught)
     assert resumed.history[-1].value("hidden", "distance_from_init") is None
+    assert "ww/distance_from_init_relative" not in resumed.history[-1].summary  # nor the last value of before
     assert resumed.history[-1].value("hidden", "alpha") is not None
 
 
@@ -159,3 +160,42 @@ def test_fitting_the_same_model_again_goes_on() -> None:
     trainer.fit(model, data(), data(32, shuffle=False))
     assert [past.step for past in monitor.history] == [0, 6, 12]
     assert monitor.history[1].value("hidden", "distance_from_init") == moved  # from the first weights
+
+
+def test_hysteresis_survives_a_resume(tmp_path: Path) -> None:
+    class Half(Callback):
+        """Collapses sixty per cent of a layer's rank in the first epoch, forty-five in the later ones."""
+
+        def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+            weight: Any = pl_module.hidden.weight  # type: ignore[union-attr]
+            left, values, right = torch.linalg.svd(torch.randn(32, 24), full_matrices=False)
+            values[int(24 * (0.4 if trainer.current_epoch < 1 else 0.55)) :] = 0
+            with torch.no_grad():
+                weight.copy_(left @ torch.diag(values) @ right)
+
+    def go(epochs: int, ckpt: str | None) -> WeightSpectrumMonitor:
+        monitor = WeightSpectrumMonitor(on_error="raise")
+        checkpoint = ModelCheckpoint(tmp_path, save_last=True)
+        trainer = quiet_trainer(
+            max_epochs=epochs,
+            callbacks=[monitor, Half(), checkpoint],
+            enable_checkpointing=True,
+            default_root_dir=str(tmp_path),
+        )
+        trainer.fit(Classifier(lr=0.0), data(), data(32, shuffle=False), ckpt_path=ckpt)
+        return monitor
+
+    with pytest.warns(UserWarning, match="`rank_collapse` at layer `hidden`"):
+        go(1, None)
+    resumed = go(2, str(tmp_path / "last.ckpt"))  # and it does not warn again
+    assert "rank_collapse" in resumed.history[-1].flags  # between the thresholds: it holds
+
+
+def test_a_folder_that_cannot_be_written_to_warns_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr("lightning_ww.callbacks._initial.Path.replace", full)
+    with pytest.warns(UserWarning, match="could not write the initial weights to") as caught:
+        fit(tmp_path, 3)
+    assert len([w for w in caught if "could not write" in str(w.message)]) == 1

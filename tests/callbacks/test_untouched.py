@@ -54,7 +54,7 @@ def run(callbacks: Sequence[Callback], directory: Path, **arguments: Any) -> dic
         "losses": model.losses,
         "logged": [row for row in rows if set(row) - {"epoch", "step"}],
         "metrics": {k: v for k, v in trainer.callback_metrics.items() if not k.startswith(Witness.OURS)},
-        "random": (random.getstate(), np.random.get_state()[1].tobytes(), torch.get_rng_state()),  # type: ignore[index,union-attr]  # noqa: NPY002
+        "random": (random.getstate(), np.random.get_state()[1].tobytes(), torch.get_rng_state()),  # type: ignore[index]  # noqa: NPY002
         "filters": list(warnings.filters),
         "logging": (logging.root.level, len(logging.root.handlers)),
         "loops": trainer.fit_loop.state_dict(),

@@ -150,7 +150,7 @@ def test_an_epoch_cut_short_is_measured_at_its_end() -> None:
 def test_an_iterable_without_length() -> None:
     class Stream(torch.utils.data.IterableDataset[Any]):
         def __iter__(self) -> Any:
-            return iter(data().dataset[i] for i in range(40))  # type: ignore[index]
+            return iter(data().dataset[i] for i in range(40))
 
     ours, trainer = monitor(), quiet_trainer(max_epochs=2)
     trainer.callbacks.append(ours)  # type: ignore[attr-defined]
@@ -322,7 +322,7 @@ class Lose(Callback):
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.current_epoch == 1:
             with torch.no_grad():
-                pl_module.head.weight[0, 0] = float("nan")  # type: ignore[index,union-attr,operator]
+                pl_module.head.weight[0, 0] = float("nan")  # type: ignore[operator,union-attr]
 
 
 def test_a_run_that_becomes_nan_is_flagged_and_never_puts_nan_into_callback_metrics() -> None:

@@ -70,13 +70,13 @@ def module(name: str) -> nn.Module:
 def module_for_weightwatcher(name: str) -> nn.Module:
     """The same, with convolutions that weightwatcher does not know written as the Conv2d of the same slices."""
     given = module(name)
-    weight = given[0].weight.data  # type: ignore[index,union-attr]
+    weight = given[0].weight.data  # type: ignore[index]
     if weight.ndim not in (3, 5):
         return given
     shape = (*weight.shape[:2], int(np.prod(weight.shape[2:-1])), weight.shape[-1])
     if weight.ndim == 3:
         shape = (*weight.shape, 1)
-    layer = nn.Conv2d(shape[1], shape[0], shape[2:])  # type: ignore[arg-type]
+    layer = nn.Conv2d(shape[1], shape[0], shape[2:])
     layer.weight.data = weight.reshape(shape)
     return nn.Sequential(layer)
 
@@ -86,8 +86,8 @@ def weightwatcher_shuffle(
 ) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
     """The shuffle from which weightwatcher takes rand_distance, when numpy's stream was seeded with `SEED` before.
 
-    It shuffles each slice once to find the largest random eigenvalue (five times if there are fewer than 100), then once
-    more for the distance. It lays a convolution's slices upright before.
+    It shuffles each slice once to find the largest random eigenvalue (five times if there are fewer than 100), then
+    once more for the distance. It lays a convolution's slices upright before.
     """
     if slices.shape[0] > 1 and slices.shape[1] < slices.shape[2]:
         return weightwatcher_shuffle(slices.transpose(0, 2, 1), swapped=slices.shape[0] % 2 == 0).transpose(0, 2, 1)

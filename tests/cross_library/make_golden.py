@@ -1,7 +1,7 @@
 """Write what weightwatcher 0.7.7 says of the weights of `cases.py` to `golden.json`.
 
-Run it in a process of its own (``make golden``): importing weightwatcher silences every warning of the process and sets up
-the root logger.
+Run it in a process of its own (``make golden``): importing weightwatcher silences every warning of the process and
+sets up the root logger.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import cross_library.cases as cases
 import numpy as np
+
+import cross_library.cases as cases
 
 GOLDEN = Path(__file__).with_name("golden.json")
 
@@ -25,7 +26,7 @@ def rows() -> dict[str, dict[str, Any]]:
     logging.getLogger("weightwatcher").setLevel(logging.ERROR)
     found = {}
     for name in cases.WEIGHTS:
-        np.random.seed(cases.SEED)  # noqa: NPY002 - weightwatcher draws from the global stream
+        np.random.seed(cases.SEED)
         watcher = weightwatcher.WeightWatcher(model=cases.module_for_weightwatcher(name))
         details = watcher.analyze(randomize=True, mp_fit=True, detX=True, ERG=True)
         row = details.iloc[0].to_dict()

@@ -8,11 +8,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import cross_library.cases as cases
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+import cross_library.cases as cases
 from lightning_ww.analyze import measure
 from lightning_ww.weights.matrices import find_layers
 from lightning_ww.weights.randomized import Shuffler
@@ -39,8 +39,7 @@ class TheirShuffler(Shuffler):
 def our_row(name: str) -> dict[str, Any]:
     found, _ = find_layers(cases.module(name))
     report = measure(found, shuffler=TheirShuffler(), shuffle="exact", mp_fit=True)
-    row: dict[str, Any] = report.to_pandas(like="weightwatcher").iloc[0].to_dict()
-    return row
+    return {str(k): v for k, v in report.to_pandas(like="weightwatcher").iloc[0].to_dict().items()}
 
 
 @pytest.mark.parametrize("name", cases.WEIGHTS)

@@ -60,6 +60,8 @@ def test_weight_is_the_one_that_the_next_evaluation_uses(make: Any) -> None:
 class Restless(nn.Module):
     """A parametrisation that leaves a trace wherever one can: in a buffer, in the random stream, in an attribute."""
 
+    count: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("count", torch.zeros(()))
@@ -75,7 +77,7 @@ def test_reading_leaves_no_trace() -> None:
     layer = nn.Linear(6, 4)
     nn.utils.parametrize.register_parametrization(layer, "weight", Restless())
     restless: Any = layer.parametrizations["weight"][0]  # type: ignore[index]
-    frozen = layer.parametrizations["weight"]  # type: ignore[index]
+    frozen: Any = layer.parametrizations["weight"]  # type: ignore[index]
     layer.train()
     frozen.eval()
     before = restless.count.clone(), restless.calls, torch.get_rng_state()

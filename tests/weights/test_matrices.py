@@ -41,8 +41,8 @@ def test_a_linear_is_one_matrix() -> None:
         nn.ConvTranspose2d(6, 4, 3),
     ],
 )
-def test_a_convolution_has_one_matrix_per_kernel_position(conv: nn.Module) -> None:
-    weight = conv.weight.detach()  # type: ignore[operator,union-attr]
+def test_a_convolution_has_one_matrix_per_kernel_position(conv: Any) -> None:
+    weight = conv.weight.detach()
     found = slices(nn.Sequential(conv), "0")
     kernel = list(torch.cartesian_prod(*(torch.arange(k) for k in weight.shape[2:])).reshape(-1, weight.ndim - 2))
     assert found.shape == (len(kernel), *weight.shape[:2])
@@ -65,7 +65,7 @@ def test_attention_with_other_widths_is_q_k_and_v_too() -> None:
 
 
 def test_recurrent_weights_are_their_gates() -> None:
-    lstm = nn.LSTM(3, 4, num_layers=2, bidirectional=True, proj_size=2)
+    lstm: Any = nn.LSTM(3, 4, num_layers=2, bidirectional=True, proj_size=2)
     model = nn.ModuleDict({"lstm": lstm, "gru": nn.GRU(3, 4), "rnn": nn.RNN(3, 4), "cell": nn.LSTMCell(3, 4)})
     found = names(model)
     assert found[:5] == [*(f"lstm.weight_ih_l0.{gate}" for gate in "ifgo"), "lstm.weight_hh_l0.i"]

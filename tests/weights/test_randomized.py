@@ -81,7 +81,7 @@ def test_shuffle_keeps_each_slices_elements(count: int, rows: int, cols: int, se
 
 def test_shuffle_depends_on_seed_layer_and_draw_alone() -> None:
     slices = gaussian(20, 30)[None]
-    global_state = np.random.get_state()[1].copy()  # type: ignore[index,union-attr]  # noqa: NPY002
+    global_state = np.random.get_state()[1].copy()  # type: ignore[index]
     shuffler = Shuffler(3)
     first = shuffler.shuffle(slices, "layer")
     np.testing.assert_array_equal(shuffler.shuffle(slices, "layer"), first)
@@ -92,7 +92,7 @@ def test_shuffle_depends_on_seed_layer_and_draw_alone() -> None:
         shuffler.shuffle(slices, "layer", draw=1),
     ):
         assert not np.array_equal(other, first)
-    np.testing.assert_array_equal(np.random.get_state()[1], global_state)  # type: ignore[index]  # noqa: NPY002
+    np.testing.assert_array_equal(np.random.get_state()[1], global_state)  # type: ignore[index]
 
 
 def test_permutations_are_kept_up_to_the_limit() -> None:

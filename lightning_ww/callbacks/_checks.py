@@ -1,0 +1,33 @@
+"""Arguments that are out of their domain are errors in construction, before any training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def choice(call: str, name: str, value: T, choices: Sequence[T]) -> T:
+    """The value, if it is one of the choices; ``call`` is the class whose argument it is."""
+    if value not in choices:
+        raise ValueError(f"`{call}({name}={value!r})`: expected one of {tuple(choices)}.")
+    return value
+
+
+def count(call: str, name: str, value: int, *, least: int) -> int:
+    """The value, if it is an integer of at least ``least``."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise ValueError(f"`{call}({name}={value!r})`: expected an integer of at least {least}.")
+    return value
+
+
+def names(call: str, name: str, values: str | Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
+    """The names as a tuple, if each is known; ``"all"`` stands for every one."""
+    if values == "all":
+        return tuple(known)
+    chosen = (values,) if isinstance(values, str) else tuple(values)
+    for value in chosen:
+        if value not in known:
+            raise ValueError(f"`{call}({name}=...)` does not know {value!r}. Known are 'all' and: {', '.join(known)}.")
+    return chosen

@@ -1,0 +1,33 @@
+"""The examples run, and say what the README says they do."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_the_demo_shows_a_healthy_run_and_one_that_collapses_and_is_stopped(tmp_path: Path) -> None:
+    command = [sys.executable, "-W", "error::RuntimeWarning", "examples/digits.py", "--epochs", "10", "--logs"]
+    done = subprocess.run([*command, str(tmp_path)], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    healthy, _, collapsing = done.stdout.partition("over-regularised")
+    assert "No layer shows a collapsed rank or a trap." in healthy
+    assert "Stopped early. `SpectralEarlyStopping`: `rank_collapse` fired at" in collapsing
+    assert "FLAGGED: rank_collapse" in collapsing
+    assert "http://localhost:6006" in done.stdout.splitlines()[-3]
+    for run in ("healthy", "over-regularised"):
+        events = EventAccumulator(str(next((tmp_path / run).glob("version_*")))).Reload()
+        tags = set(events.Tags()["scalars"])
+        for layer in ("encoder", "middle", "head"):
+            for metric in ("alpha", "rand_distance", "sv_min", "distance_from_init", "stable_rank"):
+                assert f"ww.{metric}/{layer}" in tags
+            for trigger in ("nonfinite", "rank_collapse", "correlation_trap"):
+                assert f"flags.{trigger}/{layer}" in tags
+            assert f"ww.esd/{layer}" in events.Tags()["histograms"]
+        assert "ww/report/text_summary" in events.Tags()["tensors"]
+    assert events.Scalars("flags/rank_collapse")[-1].value == 1
