@@ -10,18 +10,8 @@ if TYPE_CHECKING:
     from lightning_ww.diagnosis import Diagnosis
     from lightning_ww.report import WeightReport
 
-HEADINGS = {
-    "alpha": "alpha",
-    "ks_distance": "D",
-    "rand_distance": "rand_distance",
-    "sv_min": "sv_min",
-    "sv_max": "sv_max",
-    "stable_rank": "stable_rank",
-    "rank_deficit": "rank_deficit",
-    "trap_z": "trap_z",
-    "trap_element": "trap_element",
-    "distance_from_init": "distance_from_init",
-}
+COLUMNS = ("alpha", "rand_distance", "sv_min", "stable_rank", "distance_from_init")
+"""Of the metrics, those that fit a page of TensorBoard's text dashboard."""
 
 
 def report_table(report: WeightReport, diagnosis: Diagnosis | None = None) -> str:
@@ -29,10 +19,10 @@ def report_table(report: WeightReport, diagnosis: Diagnosis | None = None) -> st
     rows = []
     for layer in report.layers:
         flags = [flag.trigger for flag in diagnosis.flags if flag.layer == layer.name] if diagnosis else []
-        numbers = [_number(layer.metric(metric)) for metric in HEADINGS]
+        numbers = [_number(layer.metric(metric)) for metric in COLUMNS]
         shape = f"{layer.N} × {layer.M}" + (f" × {layer.slices}" if layer.slices > 1 else "")
-        rows.append([f"`{layer.name}`", layer.kind, shape, *numbers, ", ".join(flags) or "–"])
-    text = _markdown(["layer", "kind", "shape", *HEADINGS.values(), "flags"], rows)
+        rows.append([f"`{layer.name}`", shape, *numbers, ", ".join(flags) or "–"])
+    text = _markdown(["layer", "shape", *COLUMNS, "flags"], rows)
     if report.skipped:
         skipped = [[f"`{skip.name}`", skip.reason, skip.sentence] for skip in report.skipped]
         text += "\n\nNot analysed:\n\n" + _markdown(["layer", "reason", "why"], skipped)
