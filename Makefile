@@ -3,7 +3,7 @@ PYTHON ?= python3
 PY := .venv/bin/python
 LOGS ?= runs
 
-.PHONY: help demo test test-slow test-peers check format bench tensorboard golden clean
+.PHONY: help demo test test-peers check format bench false-alarms tensorboard golden clean
 
 help:  ## What can be done here
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -24,9 +24,6 @@ demo: .venv/.ready  ## Train on scikit-learn's digits with every monitor, then s
 test: .venv/.ready  ## The tests
 	$(PY) -m pytest
 
-test-slow: .venv/.ready  ## The tests that train for longer
-	$(PY) -m pytest -m slow
-
 test-peers: .venv/.peers  ## The golden values, computed again by weightwatcher
 	$(PY) -m pytest -m peers
 
@@ -41,6 +38,9 @@ format: .venv/.ready  ## Mend format and lint where a tool can
 
 bench: .venv/.peers  ## Against weightwatcher and bare LAPACK, side by side
 	$(PY) benchmarks/weights.py
+
+false-alarms: .venv/.peers  ## When each trigger fires in runs of known health
+	$(PY) benchmarks/false_alarms.py
 
 tensorboard: .venv/.ready  ## Look at the runs
 	$(PY) -m tensorboard.main --logdir $(LOGS) --load_fast=false
