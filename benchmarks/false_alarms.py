@@ -127,8 +127,8 @@ def main() -> None:
     print(table)
     heading = (
         "# When the triggers fire\n\nWritten by `make false-alarms`: digits, a perceptron 64 – 256 – 256 – 10, "
-        "40 epochs, two seeds.\nWhere `SpectralEarlyStopping` with its defaults would have stopped, and how many points of\n"
-        "validation accuracy that costs against the best epoch of the whole run.\n\n"
+        "40 epochs, two seeds.\nWhere `SpectralEarlyStopping` with its defaults would have stopped, and how many\n"
+        "points of validation accuracy that costs against the best epoch of the whole run.\n\n"
     )
     (Path(__file__).parents[1] / "docs" / "false_alarms.md").write_text(heading + table + "\n")
 
