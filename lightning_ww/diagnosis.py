@@ -28,15 +28,17 @@ class FlagThresholds:
 
     Args:
         rank_deficit_enter: `rank_collapse` rises where this share of singular values, or more, has collapsed.
-        rank_deficit_leave: It falls below this share.
-        rank_deficit_alone: One layer with this share, or more, makes `rank_collapse` fire.
-        rank_collapse_share: So does this share of the eligible layers.
-        trap_z_enter: `correlation_trap` rises above this score (Tracy–Widom's 99.9 % point) …
+            Default: 0.5.
+        rank_deficit_leave: It falls below this share. Default: 0.4.
+        rank_deficit_alone: One layer with this share, or more, makes `rank_collapse` fire. Default: 0.9.
+        rank_collapse_share: So does this share of the eligible layers. Default: 0.25.
+        trap_z_enter: `correlation_trap` rises above this score … Default: 3.27, Tracy–Widom's 99.9 % point.
         trap_element_enter: … in layers with an element this large, or larger, in units of the size at which it shows.
-        trap_z_leave: It falls below this score, …
-        trap_element_leave: … or below this size.
-        correlation_trap_share: This share of the eligible layers makes `correlation_trap` fire.
-        min_short_side: Layers with a shorter short side are never flagged for rank or traps.
+            Default: 1. It tells large elements from a mean that is not zero, which healthy Adam runs have.
+        trap_z_leave: It falls below this score, … Default: 2, the 99 % point.
+        trap_element_leave: … or below this size. Default: 0.8.
+        correlation_trap_share: This share of the eligible layers makes `correlation_trap` fire. Default: 0.5.
+        min_short_side: Layers with a shorter short side are never flagged for rank or traps. Default: 16.
     """
 
     rank_deficit_enter: float = 0.5
@@ -155,7 +157,7 @@ def _rank_collapse(layer: LayerReport, limits: FlagThresholds, was_flagged: bool
         "rank_collapse",
         layer.name,
         f"rank_deficit {deficit:.2f} (threshold {limits.rank_deficit_enter:g}): that share of its singular values is "
-        "below a tenth of what the same elements in random order have",
+        "at most a tenth of what the same elements in random order have",
         "Often over-regularisation (weight decay, L2): lower it if validation suffers; often harmless.",
     )
 

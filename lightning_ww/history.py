@@ -32,7 +32,9 @@ class Measurement:
     fired: tuple[TriggerName, ...]  # triggers with flags on enough layers
 
     def value(self, layer: str, metric: str) -> float | None:
-        """One number, or ``None`` where it has no value."""
+        """One number, or ``None`` where it has no value: the layer was skipped, the metric undefined or not logged."""
+        if layer not in self.layers or metric not in self.metrics:
+            return None
         number = float(self.values[self.layers.index(layer), self.metrics.index(metric)])
         return None if number != number else number
 
@@ -98,9 +100,10 @@ class History:
             ) from error
         rows: list[dict[str, Any]] = []
         for past in self._measurements:
-            for layer, values in zip(past.layers, past.values.tolist(), strict=True):
+            flagged = {layer for layers in past.flags.values() for layer in layers}
+            for layer in [*past.layers, *sorted(flagged - set(past.layers))]:  # a layer that is lost has its flag alone
                 flags = ", ".join(trigger for trigger, layers in past.flags.items() if layer in layers)
-                numbers = dict(zip(past.metrics, values, strict=True))
+                numbers = {metric: past.value(layer, metric) for metric in past.metrics}
                 rows.append({"step": past.step, "epoch": past.epoch, "layer": layer, **numbers, "flags": flags})
         return pandas.DataFrame(rows)
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lightning_ww.weights.marchenko_pastur import fit_marchenko_pastur
-from lightning_ww.weights.power_law import NoPowerLawError, fit_power_law
+from lightning_ww.weights.power_law import MIN_SMALL_TAIL, PowerLawFit, best_tail
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -26,7 +26,7 @@ FLOOR = 1e-5  # its EVALS_THRESH
 WEAK = 1e-6  # its WEAK_RANK_LOSS_TOLERANCE
 EPSILON = 1e-10
 OVER_TRAINED, UNDER_TRAINED = 2.0, 6.0
-EPS = float(np.finfo(np.float64).eps)
+FLOAT64 = float(np.finfo(np.float64).eps)
 
 
 def weightwatcher_row(layer: LayerReport, index: int) -> dict[str, Any]:
@@ -57,8 +57,7 @@ def weightwatcher_row(layer: LayerReport, index: int) -> dict[str, Any]:
     row["alpha_weighted"] = row["alpha"] * row["log_spectral_norm"]
     with np.errstate(all="ignore"):
         row["log_alpha_norm"] = float(np.log10(np.power(ev, row["alpha"]).sum()))
-    row["detX_num"] = layer.detx_num
-    row["ERG_gap"] = None if layer.detx_num is None else layer.detx_num - row["num_pl_spikes"]
+    row |= _erg(ev, layer.detx_num, row["num_pl_spikes"])
     if layer.mp_scale is not None:
         row |= _bulk(ev, layer)
     if layer.shuffled is not None:
@@ -69,6 +68,7 @@ def weightwatcher_row(layer: LayerReport, index: int) -> dict[str, Any]:
         row["ww_maxdist"] = float(ev[-1] - shuffled[-1])
         if layer.mp_scale is not None:
             row |= {f"rand_{name}": value for name, value in _bulk(shuffled, layer).items()}
+            row["num_traps"] = row["rand_num_spikes"]
     if layer.distance_from_init is not None:
         row["delta_W"] = layer.distance_from_init
     return row
@@ -83,7 +83,7 @@ def _layer_type(layer: LayerReport) -> str:
 def _norms(singular: Array, ev: Array, N: int) -> dict[str, Any]:
     largest = float(ev[-1])
     p = ev / ev.sum() + EPSILON if largest > 0 else ev
-    rank = int((np.sqrt(ev) > np.sqrt(largest) * N * EPS).sum())
+    rank = int((np.sqrt(ev) > np.sqrt(largest) * N * FLOAT64).sum())
     with np.errstate(all="ignore"):
         return {
             "sv_max": float(singular.max()),
@@ -95,16 +95,15 @@ def _norms(singular: Array, ev: Array, N: int) -> dict[str, Any]:
             "log_spectral_norm": float(np.log10(largest)),
             "stable_rank": float(ev.sum() / largest) if largest > 0 else float("nan"),
             "matrix_rank": rank,
-            "rank_loss": int((singular <= singular.max(axis=1, keepdims=True) * N * EPS).sum()),
+            "rank_loss": int((singular <= singular.max(axis=1, keepdims=True) * N * FLOAT64).sum()),
             "weak_rank_loss": int((ev < WEAK).sum()),
             "entropy": float(-(p * np.log(p)).sum() / np.log(rank + EPSILON)) if largest > 0 else float("nan"),
         }
 
 
 def _fit(ev: Array) -> dict[str, Any]:
-    try:
-        fit = fit_power_law(ev, floor=FLOOR)
-    except NoPowerLawError:
+    fit = _their_fit(ev[ev > FLOOR])
+    if fit is None:
         failed: dict[str, Any] = dict.fromkeys(("alpha", "xmin", "D", "sigma", "num_pl_spikes"), -1.0)
         return failed | {"xmax": float(ev[-1]), "status": "failed", "warning": "over-trained"}
     warning = "over-trained" if fit.alpha < OVER_TRAINED else "under-trained" if fit.alpha > UNDER_TRAINED else ""
@@ -117,6 +116,33 @@ def _fit(ev: Array) -> dict[str, Any]:
         "num_pl_spikes": int((ev >= fit.xmin).sum()),
         "status": "success",
         "warning": warning,
+    }
+
+
+def _their_fit(x: Array) -> PowerLawFit | None:
+    """Our search without our refusal of narrow spectra; below 8 values, one fit to all of them."""
+    n = x.size
+    if n >= MIN_SMALL_TAIL:
+        return best_tail(x, narrowest=0.0)
+    if n < 2:
+        return None
+    logs = np.log(x / x[0])
+    slope = (n - 1) / float(logs.sum())
+    distance = float(np.abs(-np.expm1(-slope * logs) - np.arange(n) / n).max())
+    return PowerLawFit(1 + slope, float(x[0]), distance, n, slope / n**0.5)
+
+
+def _erg(ev: Array, num: int | None, num_tail: int) -> dict[str, Any]:
+    """The eigenvalue at which the product of the largest falls below 1; its two names are swapped, as theirs are."""
+    if num is None:
+        return {}
+    value = float(ev[-num if num < ev.size else 1])  # theirs never tries the whole spectrum
+    return {
+        "detX_num": num,
+        "num_ERG_spikes": num,
+        "ERG_gap": num - num_tail,
+        "detX_val": value,
+        "detX_val_unrescaled": value * ev.size / float(ev.sum()),
     }
 
 

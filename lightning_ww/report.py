@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
@@ -69,11 +69,11 @@ class LayerReport:
     rand_distance_floor: float | None = None  # the same between two shuffles: what noise of this shape reads
     max_rand_eigenvalue: float | None = None  # λ_max of the shuffle
     ww_softrank: float | None = None  # over λ_max
-    correlation_traps: int | None = None  # eigenvalues of the shuffle beyond the Tracy–Widom 99.9 % point
+    correlation_traps: int | None = None  # eigenvalues of the shuffle that noise exceeds once in a thousand
     trap_z: float | None = None  # the largest, in Tracy–Widom units
     trap_element: float | None = None  # largest element over the size at which it shows in the shuffle
     trap_mean_shift: float | None = None  # |mean| over the size at which it shows
-    rank_deficit: float | None = None  # share of singular values below a tenth of the shuffle's
+    rank_deficit: float | None = None  # share of singular values at or below a tenth of the shuffle's
     shuffle: Literal["exact", "analytic", "off"] = "off"  # how the shuffle's spectrum was had
 
     # Marchenko–Pastur fit (only when asked)
@@ -98,6 +98,13 @@ class LayerReport:
         """n, over all slices."""
         return self.M * self.slices
 
+    def with_floor(self, floor: float | None) -> LayerReport:
+        """The same with a `rand_distance_floor` that was measured before."""
+        if floor is None:
+            return self
+        reasons = {metric: reason for metric, reason in self.reasons.items() if metric != "rand_distance_floor"}
+        return replace(self, rand_distance_floor=floor, reasons=reasons)
+
     def metric(self, name: str) -> float | None:
         """One metric by name."""
         value = getattr(self, name)
@@ -105,12 +112,15 @@ class LayerReport:
 
 
 METRICS: tuple[str, ...] = tuple(
-    f.name for f in fields(LayerReport) if f.type in ("float | None", "int | None") and f.default is None
+    f.name for f in fields(LayerReport) if f.default is None and f.name not in ("spectrum", "shuffled")
 )
 """Every per-layer metric, in the order of the report's fields."""
 
 BULK_METRICS = ("mp_scale", "bulk_min", "bulk_max", "num_spikes", "mp_softrank")
 """Metrics of the Marchenko–Pastur fit, which is made only when one of them is asked for."""
+
+KEY_METRICS = ("alpha", "rand_distance", "sv_min", "distance_from_init", "stable_rank")
+"""What is logged and shown of each layer unless asked otherwise: the four that tell most, and stable_rank."""
 
 MEAN_SUMMARIES = ("alpha", "alpha_weighted", "log_norm", "rand_distance", "stable_rank", "distance_from_init_relative")
 QUANTILE_SUMMARIES = ("alpha", "rand_distance", "stable_rank")

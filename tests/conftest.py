@@ -1,12 +1,19 @@
-"""Every test starts from the same random streams."""
+"""Every test starts from the same random streams, in a folder of its own."""
 
 from __future__ import annotations
 
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a test writes without saying where does not land in the project."""
+    monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture(autouse=True)

@@ -211,7 +211,6 @@ def test_each_kind_of_weight_that_cannot_be_analysed_has_its_reason() -> None:
         "empty": "empty",
         "norm": "one_axis",
         "plain_norm": "no_weight",
-        "loss": "no_weight",
         "one_row": "too_small",
         "small": "too_small",
         "bilinear": "unsupported_shape",
@@ -300,17 +299,99 @@ def test_large_matrices_are_approximate_and_say_so(monkeypatch: pytest.MonkeyPat
     assert layer.distance_from_init == pytest.approx(4800**0.5, rel=1e-6)
 
 
-def test_a_model_without_matrices_is_an_error() -> None:
-    with pytest.raises(
-        ValueError, match=r"^`analyze` found no weight matrix in this ReLU: it has no layer to watch\.$"
-    ):
-        analyze(nn.ReLU())
+@pytest.mark.parametrize(
+    ("model", "layers", "left_out"),
+    [
+        (nn.ReLU(), None, ""),
+        (
+            nn.Sequential(nn.Linear(3, 1), nn.LayerNorm(4)),
+            None,
+            " Left out: `0` (1 eigenvalues (1 × 3, 1 slices); 8 are needed), "
+            "`1` (a weight with 1 axis is not a matrix).",
+        ),
+        (
+            nn.Sequential(nn.Linear(20, 20), nn.BatchNorm1d(4, affine=False)),
+            "1",
+            " Left out: `1` (this BatchNorm1d has no weight).",
+        ),
+    ],
+)
+def test_a_model_without_matrices_is_an_error(model: nn.Module, layers: str | None, left_out: str) -> None:
+    message = f"`analyze` found no weight matrix in this {type(model).__name__}: nothing to watch.{left_out}"
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        analyze(model, layers=layers)
+
+
+def test_a_model_that_is_lost_altogether_is_a_report() -> None:
+    model = nn.Sequential(nn.Linear(20, 16))
+    model[0].weight.data.fill_(float("nan"))  # type: ignore[operator]
+    assert reasons(analyze(model)) == {"0": "nonfinite"}
+
+
+@pytest.mark.parametrize("small", [nn.Linear(64, 5), nn.Bilinear(4, 4, 4), nn.LayerNorm(20)])
+def test_a_weight_that_is_lost_is_told_whatever_its_shape(small: Any) -> None:
+    small.weight.data.view(-1)[0] = float("nan")
+    assert reasons(analyze(healthy_beside(small))) == {"odd": "nonfinite"}
+
+
+def test_a_parameter_of_its_own_that_is_lost_is_told() -> None:
+    model: Any = nn.Module()
+    model.linear, model.positions = nn.Linear(20, 16), nn.Parameter(torch.full((4, 4), float("inf")))
+    assert reasons(analyze(model)) == {"positions": "nonfinite"}
+    model.positions.data.zero_()
+    assert reasons(analyze(model)) == {"positions": "not_a_weight"}
+
+
+def test_every_metric_without_a_value_has_its_reason() -> None:
+    zero = nn.Linear(20, 16)
+    zero.weight.data.zero_()
+    model = nn.ModuleDict({"zero": zero, "plain": nn.Linear(20, 16), "constant": linear(torch.full((20, 16), 0.1))})
+    for report in (analyze(model), analyze(model, shuffle="off"), analyze(model, initial=model, mp_fit=True)):
+        for layer in report.layers:
+            missing = {name for name in METRICS if layer.metric(name) is None}
+            assert missing == set(layer.reasons)
+    plain = analyze(model, shuffle="off")["plain"].reasons
+    assert plain["rand_distance"] == "not asked for (`shuffle='off'`)"
+    assert plain["mp_scale"] == "not asked for (`mp_fit=True`)"
+    assert plain["distance_from_init_cosine"] == "no initial weights were given"
+
+
+def test_a_slice_of_tiny_scale_has_full_rank_and_a_condition_number() -> None:
+    conv = nn.Conv2d(8, 8, (1, 2), bias=False)
+    conv.weight.data[..., 1] *= 1e-9
+    layer = analyze(nn.Sequential(conv))["0"]
+    assert layer.rank_loss == 0
+    assert layer.sv_max is not None
+    assert layer.sv_min is not None
+    assert layer.condition_number == pytest.approx(layer.sv_max / layer.sv_min)
+
+
+def test_predicted_shuffles_show_the_large_elements() -> None:
+    weight = gaussian(300, 300)
+    weight[7, 5], weight[1, 2] = 3 * 300**0.5, -2 * 300**0.5
+    exact, analytic = (analyze(nn.Sequential(linear(weight)), shuffle=how)["0"] for how in ("exact", "analytic"))
+    assert exact.correlation_traps == analytic.correlation_traps == 2
+    assert analytic.trap_z == pytest.approx(exact.trap_z, rel=0.2)
+    assert analytic.max_rand_eigenvalue == pytest.approx(exact.max_rand_eigenvalue, rel=0.05)
+
+
+def test_distance_of_a_pruned_layer_from_a_state_dict() -> None:
+    pruned: Any = nn.Linear(20, 16)
+    prune.l1_unstructured(pruned, "weight", 0.3)  # type: ignore[no-untyped-call]
+    before = {f"module.layer.{key}": value.clone() for key, value in pruned.state_dict().items()}
+    pruned.weight_orig.data += 0.1
+    expected = 0.1 * float(pruned.weight_mask.sum()) ** 0.5
+    report = analyze(nn.ModuleDict({"layer": pruned}), initial=before)
+    assert report["layer"].distance_from_init == pytest.approx(expected, rel=1e-5)
 
 
 def test_arguments_out_of_their_domain() -> None:
     message = "`analyze(shuffle=...)` expected one of ('auto', 'exact', 'analytic', 'off'), but got 'sometimes'."
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         analyze(nn.Linear(20, 16), shuffle="sometimes")  # type: ignore[arg-type]
+    message = "`analyze(floor=True, shuffle='off')`: the floor is a distance between two shuffles."
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        analyze(nn.Linear(20, 16), shuffle="off", floor=True)
 
 
 # ── The beginning ─────────────────────────────────────────────────────────────────────────────────────────────────────

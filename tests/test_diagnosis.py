@@ -82,7 +82,7 @@ def test_a_flag_says_its_number_threshold_and_meaning() -> None:
     found = diagnose(report(collapsed("a.b", 0.62)))
     assert str(found.flags[0]) == (
         "`rank_collapse` at layer `a.b`: rank_deficit 0.62 (threshold 0.5): that share of its singular values is "
-        "below a tenth of what the same elements in random order have. Often over-regularisation (weight decay, L2): "
+        "at most a tenth of what the same elements in random order have. Often over-regularisation (weight decay, L2): "
         "lower it if validation suffers; often harmless."
     )
     found = diagnose(report(trapped("a", 12.34, 1.5, trap_mean_shift=0.25)))

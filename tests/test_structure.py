@@ -18,11 +18,12 @@ MAY_IMPORT = {
     "weights": {"weights"},
     "report": {"weights", "report", "parity"},
     "parity": {"weights", "report", "parity"},
-    "analyze": {"weights", "report", "analyze"},
+    "measure": {"weights", "report"},
+    "analyze": {"weights", "report", "measure"},
     "diagnosis": {"report", "diagnosis"},
     "history": {"report", "diagnosis", "history"},
     "panels": {"weights", "report", "diagnosis", "panels"},
-    "callbacks": {"weights", "report", "analyze", "diagnosis", "history", "panels", "callbacks"},
+    "callbacks": {"weights", "report", "measure", "diagnosis", "history", "panels", "callbacks"},
     "__init__": {"weights", "report", "analyze"},
 }
 

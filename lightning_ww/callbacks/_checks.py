@@ -26,8 +26,24 @@ def names(call: str, name: str, values: str | Sequence[str], known: Sequence[str
     """The names as a tuple, if each is known; ``"all"`` stands for every one."""
     if values == "all":
         return tuple(known)
-    chosen = (values,) if isinstance(values, str) else tuple(values)
+    chosen = patterns(call, name, values) or ()
     for value in chosen:
         if value not in known:
             raise ValueError(f"`{call}({name}=...)` does not know {value!r}. Known are 'all' and: {', '.join(known)}.")
     return chosen
+
+
+def instance(call: str, name: str, value: T, kind: type) -> T:
+    """The value, if it is of that class."""
+    if not isinstance(value, kind):
+        raise ValueError(f"`{call}({name}={value!r})`: expected a `{kind.__name__}`.")
+    return value
+
+
+def patterns(call: str, name: str, value: str | Sequence[str] | None) -> tuple[str, ...] | None:
+    """The value as a tuple, if it is a string, several strings, or ``None``."""
+    if isinstance(value, str):
+        return (value,)
+    if value is not None and (not isinstance(value, Sequence) or not all(isinstance(item, str) for item in value)):
+        raise ValueError(f"`{call}({name}={value!r})`: expected a string, a list of strings, or `None`.")
+    return None if value is None else tuple(value)

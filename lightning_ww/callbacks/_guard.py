@@ -23,8 +23,8 @@ class Guard:
         self._on_error = on_error
         self._warned = set(warned)
 
-    def run(self, trainer: Trainer, action: Callable[[], T]) -> T | None:
-        """What the action returns, or ``None`` if it failed."""
+    def run(self, trainer: Trainer, action: Callable[[], T], what: str = "measure") -> T | None:
+        """What the action returns, or ``None`` if it failed; ``what`` it does is said in the warning."""
         try:
             return action()
         except Exception as error:
@@ -33,9 +33,9 @@ class Guard:
             cause = f"{type(error).__name__}: {error}"
             self.warn_once(
                 trainer,
-                cause,
-                f"could not measure at step {trainer.global_step} ({cause}). Training goes on; the same error will not be "
-                "reported again. Set `on_error='raise'` to see where it comes from.",
+                f"{what} {type(error).__name__}",
+                f"could not {what} at step {trainer.global_step} ({cause}). Training goes on; errors of this kind "
+                "will not be reported again. Set `on_error='raise'` to see where it comes from.",
             )
             return None
 

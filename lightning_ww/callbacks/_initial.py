@@ -30,15 +30,17 @@ class InitialWeights:
 
     def __init__(self, slices: Mapping[str, Tensor], directory: str) -> None:
         """``slices`` by layer, on the CPU; they are written under ``directory`` when `save` is called."""
-        self.slices = slices
+        self.slices = dict(slices)
         self._directory = directory
         self._fingerprint: str | None = None
         self._is_written = False
 
-    @classmethod
-    def take(cls, layers: Sequence[Layer], directory: str) -> InitialWeights:
-        """A snapshot of the layers as they are."""
-        return cls(snapshot(layers), directory)
+    def add(self, layers: Sequence[Layer]) -> None:
+        """Take in layers that came into being since."""
+        late = [layer for layer in layers if layer.name not in self.slices]
+        if late and (found := snapshot(late)):
+            self.slices |= found
+            self._fingerprint, self._is_written = None, False
 
     @classmethod
     def restore(
@@ -91,6 +93,8 @@ class InitialWeights:
         """Write them, once; a reader never sees half a file. What went wrong is returned in words."""
         if self._is_written:
             return None
+        if "://" in self._directory:
+            return f"does not write the initial weights to `{self._directory}`: only local folders are supported."
         partial = self.path.with_suffix(f".{os.getpid()}.partial")
         try:
             if not self.path.exists():
@@ -104,3 +108,52 @@ class InitialWeights:
             )
         self._is_written = True
         return None
+
+
+class InitialWeightsKeeper:
+    """The initial weights of a monitor's run, from its first step, through checkpoints, to the runs that resume it."""
+
+    def __init__(self) -> None:
+        self._weights: InitialWeights | None = None
+        self._directory = ""
+        self._resumed: dict[str, str] | None = None  # what the checkpoint said of them
+        self._is_resumed = False
+
+    def begin(
+        self, state: Mapping[str, Any] | None, checkpoint: str | os.PathLike[str] | None, directory: str
+    ) -> str | None:
+        """Prepare for a fit; ``state`` is that of the monitor that is resumed. What cannot be had is returned in words."""
+        self._directory = directory
+        self._is_resumed = state is not None and bool(state["history"])
+        if state is None or not self._is_resumed:
+            return None
+        self._resumed = state["initial"]
+        self._weights = InitialWeights.restore(self._resumed, checkpoint, directory)
+        if self._weights is not None:
+            return None
+        expected = (
+            "The checkpoint was written by a run that kept none."
+            if self._resumed is None
+            else f"Expected them at `{self._resumed['path']}` or beside the checkpoint."
+        )
+        return f"resumes without the initial weights, and omits `distance_from_init`. {expected}"
+
+    def slices(self, layers: Sequence[Layer]) -> Mapping[str, Tensor] | None:
+        """The initial slices, by layer. A layer that comes into being during the run begins when it is first seen."""
+        if not self._is_resumed:
+            self._weights = self._weights or InitialWeights({}, self._directory)
+            self._weights.add(layers)
+        return None if self._weights is None else self._weights.slices
+
+    @property
+    def are_lost(self) -> bool:
+        """Whether this is a resumed run without them."""
+        return self._is_resumed and self._weights is None
+
+    def state_dict(self) -> dict[str, Any] | None:
+        """Path and fingerprint; of a resumed run that did not find them, what it was told."""
+        return self._resumed if self._weights is None else self._weights.state_dict()
+
+    def save(self) -> str | None:
+        """Write them, if there are any; what went wrong is returned in words."""
+        return None if self._weights is None else self._weights.save()

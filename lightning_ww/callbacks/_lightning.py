@@ -7,12 +7,15 @@ else those installed. A namespace that is imported later still accepts our callb
 
 from __future__ import annotations
 
+import logging
 import sys
 import warnings
 import weakref
 from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
+
+from typing_extensions import override
 
 NAMESPACES = ("pytorch_lightning", "lightning.pytorch")
 
@@ -34,26 +37,54 @@ else:
 
 
 class CallbackBase(_Both):
-    """What our callbacks derive from."""
+    """What our callbacks derive from: state that is taken up when a fit begins, and not before.
+
+    Lightning restores callbacks also for `trainer.test(ckpt_path=...)`, and when a tuner puts back the checkpoint that it took
+    before its trials. Neither may change what a callback remembers of its run.
+    """
+
+    _pending: dict[str, Any] | None = None  # restored, and not taken up yet
+    _seen: tuple[weakref.ref[Any], weakref.ref[Any]] | None = None  # the Trainer and the model of the last fit
+
+    @override
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._pending = None  # what was restored for something else than the fit that begins now
+
+    @override
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._pending = state_dict
+
+    def _begin(self, trainer: Trainer, pl_module: LightningModule) -> tuple[bool, dict[str, Any] | None]:
+        """Whether this fit is a new run (another Trainer or model than the last), and the state to take up, if any."""
+        state, self._pending = self._pending, None
+        is_new = self._seen is None or self._seen[0]() is not trainer or self._seen[1]() is not pl_module
+        self._seen = (weakref.ref(trainer), weakref.ref(pl_module))
+        return is_new, state
 
     def __getstate__(self) -> dict[str, Any]:
         """Without what would drag the whole model along: Lightning's `log` methods, and the model last seen."""
         kept = {name: value for name, value in vars(self).items() if name not in ("log", "log_dict")}
-        return {name: None if isinstance(value, weakref.ref) else value for name, value in kept.items()}
+        return {name: value for name, value in kept.items() if name != "_seen"}
+
+
+def callbacks(trainer: Trainer) -> list[Any]:
+    """The Trainer's callbacks."""
+    return list(trainer.callbacks)  # type: ignore[attr-defined]
 
 
 def warn(trainer: Trainer, message: str) -> None:
-    """One warning, from the process of rank zero."""
+    """One warning, from the process of rank zero. Where warnings are errors, a line in the log: the run goes on."""
     if trainer.is_global_zero:
-        warnings.warn(message, UserWarning, stacklevel=2)
+        try:
+            warnings.warn(message, UserWarning, stacklevel=3)
+        except UserWarning:
+            logging.getLogger("lightning_ww").warning(message)
 
 
 def inform(trainer: Trainer, message: str) -> None:
     """One line of information, by the logger whose lines a Lightning user sees."""
     if trainer.is_global_zero:
-        import logging
-
         logging.getLogger(type(trainer).__module__).info(message)
 
 
-__all__ = ["CallbackBase", "LightningModule", "Trainer", "inform", "warn"]
+__all__ = ["CallbackBase", "LightningModule", "Trainer", "callbacks", "inform", "warn"]

@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 
 class LoggedLayers:
-    """Fixed at the first measurement, so that curves do not come and go; a layer that is flagged joins for good."""
+    """Fixed at the first measurement, so that curves do not come and go.
+
+    A layer that is flagged joins for good, and so does one that comes into being later while there is room.
+    """
 
     def __init__(self, most: int) -> None:
         """Of more than ``most`` layers, so many are logged, evenly by depth."""
@@ -31,7 +34,8 @@ class LoggedLayers:
         if not self._names:
             places = np.linspace(0, len(measured) - 1, min(len(measured), self._most)).round().astype(int)
             self._names = [measured[i] for i in places]
-        self._names += [name for name in diagnosis.flagged_layers if name not in self._names]
+        late = [name for name in measured if name not in self._names][: max(0, self._most - len(self._names))]
+        self._names += [name for name in (*late, *diagnosis.flagged_layers) if name not in self._names]
         for layer in report.layers:
             if layer.spectrum is not None and layer.name in self._names and layer.name not in self._bins:
                 self._bins[layer.name] = EsdBins.about(layer.spectrum.eigenvalues)

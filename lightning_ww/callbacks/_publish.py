@@ -2,61 +2,73 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
+    from lightning_ww.callbacks._guard import Guard
     from lightning_ww.callbacks._lightning import Trainer
     from lightning_ww.panels.esd import EsdBins
     from lightning_ww.weights.spectrum import Spectrum
 
 
 def to_callback_metrics(trainer: Trainer, values: Mapping[str, float]) -> None:
-    """0-d tensors, where `EarlyStopping` and `ModelCheckpoint` look. The caller sees to it that all are finite."""
-    trainer.callback_metrics.update({key: torch.tensor(value) for key, value in values.items()})
+    """Finite 0-d tensors, where `EarlyStopping` and `ModelCheckpoint` look."""
+    tensors = {key: torch.tensor(value, dtype=torch.float32) for key, value in values.items()}
+    trainer.callback_metrics.update({key: tensor for key, tensor in tensors.items() if torch.isfinite(tensor)})
 
 
-def to_loggers(trainer: Trainer, values: Mapping[str, float], step: int) -> None:
-    """Scalars to every logger; a logger writes on rank zero only."""
+def to_loggers(
+    trainer: Trainer,
+    guard: Guard,
+    scalars: Mapping[str, float],
+    spectra: Mapping[str, tuple[Spectrum, EsdBins]],
+    texts: Mapping[str, str],
+    step: int,
+) -> None:
+    """The same to each logger; one that fails takes nothing from the others."""
     for logger in trainer.loggers:
-        logger.log_metrics(dict(values), step=step)
+        guard.run(trainer, partial(to_logger, logger, scalars, spectra, texts, step), f"log to {type(logger).__name__}")
 
 
-def histograms(trainer: Trainer, spectra: Mapping[str, tuple[Spectrum, EsdBins]], step: int) -> None:
-    """log10 λ of each layer, by tag, where a logger's experiment takes histograms of bins (TensorBoard)."""
-    for prefix, experiment in _experiments(trainer, "add_histogram_raw"):
-        for tag, (spectrum, bins) in spectra.items():
-            eigenvalues = spectrum.eigenvalues
-            counts, edges = bins.count(eigenvalues), bins.edges
-            logs = torch.as_tensor(eigenvalues).log10().clamp(bins.low, bins.high)
-            experiment.add_histogram_raw(
-                prefix + tag,
-                min=float(logs.min()),
-                max=float(logs.max()),
-                num=int(counts.sum()),
-                sum=float(logs.sum()),
-                sum_squares=float(logs.square().sum()),
-                bucket_limits=edges[1:].tolist(),
-                bucket_counts=counts.tolist(),
-                global_step=step,
-            )
-
-
-def text(trainer: Trainer, tag: str, markdown: str, step: int) -> None:
-    """A text where a logger's experiment takes one (TensorBoard)."""
-    for prefix, experiment in _experiments(trainer, "add_text"):
-        experiment.add_text(prefix + tag, markdown, global_step=step)
-
-
-def _experiments(trainer: Trainer, method: str) -> Iterator[tuple[str, Any]]:
-    """The loggers' experiments that have a method, with the prefix that `log_metrics` would have added."""
-    if not trainer.is_global_zero:
+def to_logger(
+    logger: Any,
+    scalars: Mapping[str, float],
+    spectra: Mapping[str, tuple[Spectrum, EsdBins]],
+    texts: Mapping[str, str],
+    step: int,
+) -> None:
+    """Scalars, by key, to any logger; histograms of log10 λ and texts, by tag, to a logger that writes for TensorBoard."""
+    logger.log_metrics(dict(scalars), step=step)
+    prefix, writer = _summary_writer(logger)
+    if writer is None:
         return
-    for logger in trainer.loggers:
-        experiment = getattr(logger, "experiment", None)
-        if callable(getattr(experiment, method, None)):
-            prefix = getattr(logger, "_prefix", "") or ""
-            yield (f"{prefix}{getattr(logger, 'LOGGER_JOIN_CHAR', '-')}" if prefix else ""), experiment
+    for tag, (spectrum, bins) in spectra.items():
+        counts = bins.count(spectrum.eigenvalues)
+        logs = torch.as_tensor(spectrum.eigenvalues).log10().clamp(bins.low, bins.high)
+        writer.add_histogram_raw(
+            prefix + tag,
+            min=float(logs.min()),
+            max=float(logs.max()),
+            num=int(counts.sum()),
+            sum=float(logs.sum()),
+            sum_squares=float(logs.square().sum()),
+            bucket_limits=bins.edges[1:].tolist(),
+            bucket_counts=counts.tolist(),
+            global_step=step,
+        )
+    for tag, markdown in texts.items():
+        writer.add_text(prefix + tag, markdown, global_step=step)
+
+
+def _summary_writer(logger: Any) -> tuple[str, Any]:
+    """The prefix that `log_metrics` would have added, and the logger's experiment if it is a TensorBoard writer."""
+    experiment = getattr(logger, "experiment", None)
+    if not callable(getattr(experiment, "add_histogram_raw", None)):
+        return "", None
+    prefix = getattr(logger, "_prefix", "") or ""
+    return (f"{prefix}{getattr(logger, 'LOGGER_JOIN_CHAR', '-')}" if prefix else ""), experiment

@@ -23,28 +23,30 @@ class Schedule:
     every_n_train_steps: int | None
 
     @classmethod
-    def checked(cls, culprit: str, every_n_epochs: int | None, every_n_train_steps: int | None) -> Schedule:
-        """The schedule, if the arguments make one; ``culprit`` is the class whose arguments they are.
+    def checked(cls, call: str, every_n_epochs: int | None, every_n_train_steps: int | None) -> Schedule:
+        """The schedule, if the arguments make one; ``call`` is the class whose arguments they are.
 
         Raises:
             ValueError: If one is neither a positive integer nor ``None``, or both are ``None``.
         """
         for name, value in (("every_n_epochs", every_n_epochs), ("every_n_train_steps", every_n_train_steps)):
             if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-                raise ValueError(f"`{culprit}({name}={value!r})`: expected a positive integer or `None`.")
+                raise ValueError(f"`{call}({name}={value!r})`: expected a positive integer or `None`.")
         if every_n_epochs is None and every_n_train_steps is None:
             raise ValueError(
-                f"`{culprit}(every_n_epochs=None, every_n_train_steps=None)` would never measure: set one of the two."
+                f"`{call}(every_n_epochs=None, every_n_train_steps=None)` would never measure: set one of the two."
             )
         return cls(every_n_epochs, every_n_train_steps)
 
     def due_after_batch(self, trainer: Trainer, last_step: int | None) -> bool:
         """Whether to measure now that a training batch has ended; ``last_step`` is that of the last measurement."""
+        if getattr(trainer, "fast_dev_run", False):  # once, whatever the schedule
+            return bool(trainer.is_last_batch)
         if trainer.is_last_batch and self._epoch_is_due(trainer):
             return True
         n = self.every_n_train_steps
-        # under gradient accumulation several batches end at one step
-        return n is not None and trainer.global_step != last_step and trainer.global_step % n == 0
+        # in steps of n, not at multiples of n: with several optimisers a batch may make several steps
+        return n is not None and trainer.global_step // n != (last_step or 0) // n
 
     def due_after_epoch(self, trainer: Trainer, last_step: int | None) -> bool:
         """Whether an epoch ended without its last batch (`max_steps`, `should_stop`) and is still to be measured."""

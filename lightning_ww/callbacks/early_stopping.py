@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Sequence
 from enum import Enum
 from typing import TYPE_CHECKING, Any
@@ -10,10 +9,13 @@ from typing import TYPE_CHECKING, Any
 from typing_extensions import override
 
 from lightning_ww.callbacks import _checks
-from lightning_ww.callbacks._lightning import CallbackBase, LightningModule, Trainer, inform
+from lightning_ww.callbacks._lightning import CallbackBase, LightningModule, Trainer, callbacks, inform
 
 if TYPE_CHECKING:
     from lightning_ww.history import Measurement
+
+MONITOR = ("triggers", "history", "diagnosis", "state_key")
+"""What a callback has that raises triggers."""
 
 IMMEDIATE = ("nonfinite",)
 """Triggers that need no patience: nothing that comes after them can be of use."""
@@ -38,10 +40,11 @@ class SpectralEarlyStopping(CallbackBase):
     scikit-learn's digits; validation loss remains the better judge of overfitting.
 
     Args:
-        stop_on: Triggers among `nonfinite`, `rank_collapse`, `correlation_trap`. Default: ``()``, which stops on nothing.
+        stop_on: Triggers among `nonfinite`, `rank_collapse`, `correlation_trap`. Default: ``()``, which only reports: it says
+            once where it would have stopped.
         patience: Stop at the so-manieth consecutive measurement at which a trigger fires. The measurement at the start of
             a fit does not count, and one that does not fire starts the count anew. `nonfinite` stops at once.
-            Default: ``3``.
+            Default: ``3``: a spectrum moves slowly, and one odd measurement is none.
         min_epochs: Do not stop before so many epochs are done (`nonfinite` does). Default: ``5``: in the first epochs
             spectra move fast.
         verbose: Say why training stops. Default: ``True``.
@@ -64,12 +67,10 @@ class SpectralEarlyStopping(CallbackBase):
         self, stop_on: str | Sequence[str] = (), patience: int = 3, min_epochs: int = 5, verbose: bool = True
     ) -> None:
         super().__init__()
-        self.stop_on = (stop_on,) if isinstance(stop_on, str) else tuple(stop_on)
+        self.stop_on = _checks.patterns(type(self).__name__, "stop_on", stop_on) or ()
         self.patience = _checks.count(type(self).__name__, "patience", patience, least=1)
         self.min_epochs = _checks.count(type(self).__name__, "min_epochs", min_epochs, least=0)
         self.verbose = verbose
-        self._model: weakref.ref[LightningModule] | None = None
-        self._is_restored = False
         self._reset()
 
     def _reset(self) -> None:
@@ -77,10 +78,14 @@ class SpectralEarlyStopping(CallbackBase):
         self.stopping_reason = SpectralStoppingReason.NOT_STOPPED
         self.stopping_reason_message: str | None = None
         self._counts: dict[str, int] = {}  # measurements in a row at which a trigger fired, by monitor and trigger
-        self._seen: dict[str, int] = {}  # step of the last measurement that was counted, by monitor
+        self._has_counted = False  # in this fit
+        self._has_stopped = False
+        self._has_reported = False
+        self._counted: dict[str, int] = {}  # step of the last measurement that was counted, by monitor
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        super().setup(trainer, pl_module, stage)
         if stage != "fit":
             return
         monitors = _monitors(trainer)
@@ -99,16 +104,19 @@ class SpectralEarlyStopping(CallbackBase):
 
     @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        is_new = self._model is None or self._model() is not pl_module
-        if is_new and not self._is_restored:
-            self._reset()
-        self._model, self._is_restored = weakref.ref(pl_module), False
+        is_new, state = self._begin(trainer, pl_module)
+        counts, counted = self._counts, self._counted
+        self._reset()
+        if state is not None:
+            self._counts, self._counted = dict(state["counts"]), dict(state["counted"])
+        elif not is_new:
+            self._counts, self._counted = counts, counted
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         for monitor in _monitors(trainer):  # what a monitor remembers from before this callback was there
             steps = [past.step for past in monitor.history]
-            self._seen.setdefault(monitor.state_key, max(steps, default=-1))
+            self._counted.setdefault(monitor.state_key, max(steps, default=-1))
 
     @override
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -122,15 +130,23 @@ class SpectralEarlyStopping(CallbackBase):
 
     def _check(self, trainer: Trainer, *, epochs_done: int) -> None:
         """Count the new measurements, and stop if all ranks are asked to by any."""
-        if getattr(trainer, "fast_dev_run", False) or not self.stop_on:
+        if getattr(trainer, "fast_dev_run", False) or self._has_stopped:
             return
         for monitor in _monitors(trainer):
             for measurement in self._unseen(monitor):
-                self._count(monitor.state_key, measurement)
+                self._count(monitor, measurement)
+                self._has_counted = True
+        if not self._has_counted:  # what a resumed run remembers is no reason to stop before it has looked
+            return
         due = self._due(trainer, epochs_done)
+        if not self.stop_on:
+            if due is not None and not self._has_reported:
+                self._has_reported = True
+                inform(trainer, f"{due[1]} Training goes on: `stop_on` is empty.")
+            return
         if trainer.strategy.reduce_boolean_decision(due is not None, all=False):
             reason, message = due or (SpectralStoppingReason.TRIGGER, "Another process asked to stop.")
-            trainer.should_stop = True
+            trainer.should_stop = self._has_stopped = True
             self.stopped_epoch = trainer.current_epoch
             self.stopping_reason, self.stopping_reason_message = reason, message
             if self.verbose:
@@ -138,13 +154,13 @@ class SpectralEarlyStopping(CallbackBase):
 
     def _unseen(self, monitor: Any) -> list[Measurement]:
         """The measurements that were not counted yet; one at the start of a fit never is."""
-        seen = self._seen.get(monitor.state_key, -1)
+        seen = self._counted.get(monitor.state_key, -1)
         return [past for past in monitor.history if past.step > seen and not past.is_baseline]
 
-    def _count(self, monitor_key: str, measurement: Measurement) -> None:
-        self._seen[monitor_key] = measurement.step
-        for trigger in self.stop_on:
-            key = f"{monitor_key} {trigger}"
+    def _count(self, monitor: Any, measurement: Measurement) -> None:
+        self._counted[monitor.state_key] = measurement.step
+        for trigger in monitor.triggers:
+            key = f"{monitor.state_key} {trigger}"
             self._counts[key] = self._counts.get(key, 0) + 1 if trigger in measurement.fired else 0
 
     def _due(self, trainer: Trainer, epochs_done: int) -> tuple[SpectralStoppingReason, str] | None:
@@ -152,7 +168,7 @@ class SpectralEarlyStopping(CallbackBase):
         # `should_stop` set before Trainer's own minimum would be remembered, and stop later whatever happens until then
         may_stop = getattr(trainer.fit_loop, "_can_stop_early", True)
         for monitor in _monitors(trainer):
-            for trigger in self.stop_on:
+            for trigger in self.stop_on or monitor.triggers:
                 count = self._counts.get(f"{monitor.state_key} {trigger}", 0)
                 if count and trigger in IMMEDIATE:
                     return SpectralStoppingReason.NONFINITE, self._sentence(monitor, trigger, count)
@@ -173,24 +189,14 @@ class SpectralEarlyStopping(CallbackBase):
 
     @override
     def state_dict(self) -> dict[str, Any]:
+        if self._pending is not None:  # saved between a restore and the fit that takes it up
+            return self._pending
         return {
             "counts": dict(self._counts),
-            "seen": dict(self._seen),
-            "stopped_epoch": self.stopped_epoch,
-            "stopping_reason": self.stopping_reason.value,
-            "stopping_reason_message": self.stopping_reason_message,
+            "counted": dict(self._counted),
         }
-
-    @override
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._counts = dict(state_dict["counts"])
-        self._seen = dict(state_dict["seen"])
-        self.stopped_epoch = state_dict["stopped_epoch"]
-        self.stopping_reason = SpectralStoppingReason(state_dict["stopping_reason"])
-        self.stopping_reason_message = state_dict["stopping_reason_message"]
-        self._is_restored = True
 
 
 def _monitors(trainer: Trainer) -> list[Any]:
     """The callbacks that say what fired, told by what they have rather than by their class."""
-    return [cb for cb in trainer.callbacks if hasattr(cb, "triggers") and hasattr(cb, "history")]  # type: ignore[attr-defined]
+    return [callback for callback in callbacks(trainer) if all(hasattr(callback, name) for name in MONITOR)]

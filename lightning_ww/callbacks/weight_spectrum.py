@@ -4,30 +4,32 @@ from __future__ import annotations
 
 import dataclasses
 import time
-import weakref
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from typing_extensions import override
 
-from lightning_ww.analyze import Shuffle, measure
 from lightning_ww.callbacks import _checks, _publish
 from lightning_ww.callbacks._guard import Guard
-from lightning_ww.callbacks._initial import InitialWeights
-from lightning_ww.callbacks._lightning import CallbackBase, LightningModule, Trainer, warn
+from lightning_ww.callbacks._initial import InitialWeightsKeeper
+from lightning_ww.callbacks._lightning import CallbackBase, LightningModule, Trainer, callbacks, warn
 from lightning_ww.callbacks._logged_layers import LoggedLayers
 from lightning_ww.callbacks._schedule import Schedule, logged_step
 from lightning_ww.diagnosis import TRIGGERS, Diagnosis, FlagThresholds, TriggerName, diagnose
 from lightning_ww.history import History, Measurement, record
+from lightning_ww.measure import Shuffle, measure
 from lightning_ww.panels.table import report_table
-from lightning_ww.report import BULK_METRICS, METRICS, WeightReport
-from lightning_ww.weights.matrices import find_layers
+from lightning_ww.report import BULK_METRICS, KEY_METRICS, METRICS, LayerReport, WeightReport
+from lightning_ww.weights.drift import METRICS as DRIFT_METRICS
+from lightning_ww.weights.matrices import find_layers, require_a_matrix
 from lightning_ww.weights.randomized import Shuffler
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-DEFAULT_METRICS = ("alpha", "rand_distance", "sv_min", "distance_from_init", "stable_rank")
+
+UNEXPECTED = ("failed", "meta", "sharded", "quantised", "uninitialised", "unsupported_shape", "unsupported_dtype")
+"""Reasons for skipping a layer of which a user is told; the others (norms, biases, ties …) stand in the report."""
 
 
 class WeightSpectrumMonitor(CallbackBase):
@@ -38,23 +40,23 @@ class WeightSpectrumMonitor(CallbackBase):
     never stops; `SpectralEarlyStopping` stops, and so does Lightning's own ``EarlyStopping(monitor="ww/alpha")``.
 
     **Logged, and in** ``trainer.callback_metrics`` (``log_key_prefix`` before each; means are over the measured layers but
-    embeddings):
+    embeddings; where a mean has no value any more, the last one stands):
 
     - ``ww/alpha``: mean power-law exponent of the layers' spectra.
     - ``ww/alpha_weighted``: mean of alpha · log10 λ_max.
     - ``ww/log_norm``: mean log10 of the squared Frobenius norm.
     - ``ww/rand_distance``: mean distance of the layers' spectra from those of the same elements shuffled, 0 … 0.83.
     - ``ww/stable_rank``: mean of ‖W‖²_F/‖W‖².
-    - ``ww/distance_from_init_relative``: mean of ‖W − W₀‖/‖W₀‖.
+    - ``ww/distance_from_init_relative``: mean of ‖W − W₀‖/‖W₀‖; W₀ is the weight at the first training step.
     - ``ww/sv_min``: least singular value of any layer.
     - ``ww/rank_deficit``: largest share of collapsed singular values of any layer.
     - ``ww/num_flagged``: layers with a flag.
-    - ``ww/seconds``: wall time of this measurement.
-    - ``ww/overhead``: share of the fit's wall time that was spent measuring (from the second measurement on).
+    - ``ww/seconds``: wall time of this measurement, without writing it to loggers.
+    - ``ww/overhead``: share of the fit's wall time spent measuring and logging (from the second measurement on).
 
     **Logged only**:
 
-    - ``ww/<metric>_q10``, ``_q50``, ``_q90`` of alpha, rand_distance and stable_rank over the layers.
+    - ``ww/alpha_q10``, ``_q50``, ``_q90``, and so for rand_distance and stable_rank: quantiles over the layers.
     - ``ww.<metric>/<layer>``: each metric of ``metrics``, of each logged layer.
     - ``flags/<trigger>``: how many layers are flagged for `nonfinite`, `rank_collapse`, `correlation_trap`.
     - ``flags.<trigger>/<layer>``: 0 or 1, of each logged layer.
@@ -63,21 +65,22 @@ class WeightSpectrumMonitor(CallbackBase):
     Args:
         every_n_epochs: Measure after every so many epochs; ``None``: not by epochs. Default: ``1``.
         every_n_train_steps: Measure after every so many optimiser steps, too. Default: ``None``, not by steps.
-        layers: Names or shell patterns of the layers to measure. Default: all.
-        metrics: What is logged for each layer: names among `lightning_ww.METRICS`, or ``"all"``. Leave out all that begin
-            with ``distance_from_init`` and no copy of the initial weights is kept. Default: the mission's four and
-            stable_rank.
-        shuffle: How the shuffled spectra are had, as in `lightning_ww.analyze`. Default: ``"auto"``.
-        seed: Of the shuffles.
-        include_frozen: Whether layers without anything to train are measured too.
-        thresholds: When a flag rises and falls. Default: `FlagThresholds()`.
-        log_key_prefix: Put before every key, to tell two monitors apart.
+        layers: Names or shell patterns of the layers to measure. Default: ``None``, all.
+        metrics: What is logged for each layer: names among `lightning_ww.METRICS`, or ``"all"``. Without any that begins
+            with ``distance_from_init`` no copy of the initial weights is kept. Default: `KEY_METRICS`.
+        shuffle: How the shuffled spectra are had, as in `lightning_ww.analyze`. ``"off"`` leaves out ``ww/rand_distance``,
+            ``ww/rank_deficit`` and the flags `rank_collapse` and `correlation_trap`. Default: ``"auto"``.
+        seed: Of the shuffles. Default: ``0``.
+        include_frozen: Whether layers without anything to train are measured too. Default: ``True``.
+        thresholds: When a flag rises and falls. Default: ``None``, `FlagThresholds()`.
+        log_key_prefix: Put before every key, to tell two monitors apart. Default: ``""``.
         max_logged_layers: Of more layers than this, so many, evenly by depth, are logged one by one (all are measured, and
             a layer that is flagged joins for good). Default: ``60``: with five metrics and three flags a layer, about the
             500 tags that TensorBoard shows without delay.
-        max_history: Measurements kept in `history`, and so in each checkpoint. Default: ``1000``.
-        on_error: An error inside a measurement warns once per cause and lets the run go on (``"warn"``), or is raised
-            (``"raise"``).
+        max_history: Measurements kept in `history`, and so in each checkpoint. Default: ``1000``: 4 MB for a hundred
+            layers and five metrics.
+        on_error: An error inside a measurement warns once per kind and lets the run go on (``"warn"``, the default), or is
+            raised (``"raise"``).
 
     Attributes:
         report: The latest `WeightReport`, or ``None``.
@@ -99,7 +102,7 @@ class WeightSpectrumMonitor(CallbackBase):
         every_n_epochs: int | None = 1,
         every_n_train_steps: int | None = None,
         layers: str | Sequence[str] | None = None,
-        metrics: str | Sequence[str] = DEFAULT_METRICS,
+        metrics: str | Sequence[str] = KEY_METRICS,
         shuffle: Shuffle = "auto",
         seed: int = 0,
         include_frozen: bool = True,
@@ -114,20 +117,17 @@ class WeightSpectrumMonitor(CallbackBase):
         self._schedule = Schedule.checked(call, every_n_epochs, every_n_train_steps)
         self.every_n_epochs = every_n_epochs
         self.every_n_train_steps = every_n_train_steps
-        self.layers = layers
+        self.layers = _checks.patterns(call, "layers", layers)
         self.metrics = _checks.names(call, "metrics", metrics, METRICS)
         self.shuffle = _checks.choice(call, "shuffle", shuffle, get_args(Shuffle))
         self.seed = _checks.count(call, "seed", seed, least=0)
-        self.include_frozen = include_frozen
-        self.thresholds = thresholds
-        self.log_key_prefix = log_key_prefix
+        self.include_frozen = _checks.instance(call, "include_frozen", include_frozen, bool)
+        self.thresholds = _checks.instance(call, "thresholds", thresholds or FlagThresholds(), FlagThresholds)
+        self.log_key_prefix = _checks.instance(call, "log_key_prefix", log_key_prefix, str)
         self.max_logged_layers = _checks.count(call, "max_logged_layers", max_logged_layers, least=1)
         self.max_history = _checks.count(call, "max_history", max_history, least=1)
         self.on_error = _checks.choice(call, "on_error", on_error, ("warn", "raise"))
         self._shuffler = Shuffler(seed)
-        self._model: weakref.ref[LightningModule] | None = None
-        self._restored_initial: Mapping[str, str] | None = None
-        self._is_restored = False
         self._reset()
 
     def _reset(self) -> None:
@@ -136,9 +136,10 @@ class WeightSpectrumMonitor(CallbackBase):
         self.diagnosis = Diagnosis()
         self.measurement: Measurement | None = None
         self.history = History(self.max_history)
-        self._initial: InitialWeights | None = None
+        keeps_initial = any(metric in self.metrics for metric in DRIFT_METRICS)
+        self._initial = InitialWeightsKeeper() if keeps_initial else None
         self._logged = LoggedLayers(self.max_logged_layers)
-        self._floors: dict[str, float] | None = None if self.shuffle != "off" else {}
+        self._floors: dict[str, float] | None = None  # not measured yet
         self._held: dict[str, float] = {}
         self._guard = Guard(type(self).__name__, self.on_error)
         self._spent = 0.0
@@ -150,34 +151,37 @@ class WeightSpectrumMonitor(CallbackBase):
         """The triggers that this monitor can flag; two of them need the shuffled spectra."""
         return TRIGGERS if self.shuffle != "off" else ("nonfinite",)
 
-    # ── When ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+    @override
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        super().setup(trainer, pl_module, stage)
+        twins = [cb for cb in callbacks(trainer) if isinstance(cb, type(self)) and cb.log_key_prefix == self.log_key_prefix]
+        if stage == "fit" and len(twins) > 1 and twins[0] is self:
+            warn(
+                trainer,
+                f"{len(twins)} `{type(self).__name__}`s of this Trainer log under the same keys, and overwrite each other's: "
+                "give all but one a `log_key_prefix`.",
+            )
 
     @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if getattr(trainer, "barebones", False):
             warn(trainer, f"`{type(self).__name__}` does nothing under `Trainer(barebones=True)`.")
             return
-        call = type(self).__name__
-        is_new = self._model is None or self._model() is not pl_module
-        if is_new and not self._is_restored:
+        is_new, state = self._begin(trainer, pl_module)
+        if is_new or state is not None:
             self._reset()
-        self._model = weakref.ref(pl_module)
-        found, _ = find_layers(pl_module, self.layers, culprit=call)
+        if state is not None:
+            self._take_up(state)
+        call = type(self).__name__
+        found, skipped = find_layers(pl_module, self.layers, call=call)
+        require_a_matrix(pl_module, found, skipped, call)
         directory = trainer.log_dir or trainer.default_root_dir  # asked for on every rank: it is broadcast
-        if any(metric.startswith("distance_from_init") for metric in self.metrics):
-            if self._is_restored:
-                self._initial = InitialWeights.restore(self._restored_initial, trainer.ckpt_path, directory)
-            elif self._initial is None:
-                self._initial = InitialWeights.take(found, directory)
-            if self._initial is None:
-                self._held.pop("ww/distance_from_init_relative", None)
-                expected = (self._restored_initial or {}).get("path", "nowhere: the checkpoint was written without them")
-                warn(
-                    trainer,
-                    f"`{call}` resumes without the initial weights, and omits `distance_from_init`. Expected them at "
-                    f"`{expected}` or beside the checkpoint.",
-                )
-        self._is_restored = False
+        if self._initial is not None and (trouble := self._initial.begin(state, trainer.ckpt_path, directory)):
+            warn(trainer, f"`{call}` {trouble}")
+        # what this run cannot measure would be held for ever at the resumed run's last value
+        lost = [] if self._initial is not None and not self._initial.are_lost else ["distance_from_init_relative"]
+        lost += ["rand_distance", "rank_deficit"] if self.shuffle == "off" else []
+        self._held = {key: value for key, value in self._held.items() if key.removeprefix("ww/") not in lost}
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -197,8 +201,6 @@ class WeightSpectrumMonitor(CallbackBase):
         if self._schedule.due_after_epoch(trainer, self._last_step):
             self._measure(trainer, pl_module, after_epoch=True)
 
-    # ── What ─────────────────────────────────────────────────────────────────────────────────────────────────────────
-
     def _measure(
         self, trainer: Trainer, pl_module: LightningModule, *, is_baseline: bool = False, after_epoch: bool = False
     ) -> None:
@@ -208,54 +210,52 @@ class WeightSpectrumMonitor(CallbackBase):
         began = time.perf_counter()
         self._last_step = trainer.global_step
         try:
-            found = self._guard.run(trainer, lambda: self._analyse(pl_module))
-            summary = None if found is None else self._summarise(*found, began, is_baseline=is_baseline)
-            # Every rank takes part, also one whose measurement failed; what is published is equal on all.
-            summary = trainer.strategy.broadcast(summary)
-            if summary is None or found is None:
+            found = self._guard.run(trainer, lambda: self._analyse(trainer, pl_module, began, is_baseline=is_baseline))
+            # Every rank takes part, also one that failed; one failure is everybody's, so that all remember the same.
+            if not trainer.strategy.reduce_boolean_decision(found is not None, all=True) or found is None:
                 return
-            self._held |= summary  # where a mean has no value now, the last one is held
-            self._keep(trainer, *found, is_baseline=is_baseline)
+            # Equal on all ranks; where a mean has no value now, the last one is held.
+            self._held |= trainer.strategy.broadcast(found[2])
             _publish.to_callback_metrics(trainer, self._prefixed(self._held))
             step = logged_step(trainer, after_epoch=after_epoch)
-            self._guard.run(trainer, lambda: self._log(trainer, *found, step))
-            self._warn_of_new_flags(trainer, found[1])
+            self._guard.run(trainer, lambda: self._keep(trainer, *found[:2], is_baseline=is_baseline, step=step))
         finally:
             self._spent += time.perf_counter() - began
 
-    def _analyse(self, pl_module: LightningModule) -> tuple[WeightReport, Diagnosis]:
-        found, skipped = find_layers(pl_module, self.layers, culprit=type(self).__name__)
+    def _analyse(
+        self, trainer: Trainer, pl_module: LightningModule, began: float, *, is_baseline: bool
+    ) -> tuple[WeightReport, Diagnosis, dict[str, float]]:
+        """Measure, flag, summarise."""
+        takes_floors = self._floors is None and self.shuffle != "off" and not getattr(trainer, "fast_dev_run", False)
+        found, skipped = find_layers(pl_module, self.layers, call=type(self).__name__, strict=False)
         report = measure(
             found,
             skipped,
-            initial=None if self._initial is None else self._initial.slices,
+            initial=None if self._initial is None else self._initial.slices(found),
             shuffler=self._shuffler,
             shuffle=self.shuffle,
             include_frozen=self.include_frozen,
             mp_fit=not set(BULK_METRICS).isdisjoint(self.metrics),
             cka="distance_from_init_cka" in self.metrics,
-            floor=self._floors is None,
+            floor=takes_floors,
         )
-        if self._floors is None:  # at the first measurement only: what noise of these shapes reads
+        if takes_floors:  # at the first measurement only: what noise of these shapes reads
             floors = {layer.name: layer.rand_distance_floor for layer in report.layers}
             self._floors = {name: floor for name, floor in floors.items() if floor is not None}
-        known = self._floors
-        layers = (dataclasses.replace(layer, rand_distance_floor=known.get(layer.name)) for layer in report.layers)
-        report = dataclasses.replace(report, layers=tuple(layers))
-        previous = self.history[-1].flags if len(self.history) else None
-        return report, diagnose(report, previous, self.thresholds)
-
-    def _summarise(
-        self, report: WeightReport, diagnosis: Diagnosis, began: float, *, is_baseline: bool
-    ) -> dict[str, float]:
+        layers = tuple(layer.with_floor((self._floors or {}).get(layer.name)) for layer in report.layers)
+        report = dataclasses.replace(report, layers=layers)
+        diagnosis = diagnose(report, self.history[-1].flags if len(self.history) else None, self.thresholds)
         now = time.perf_counter()
         summary = {f"ww/{name}": value for name, value in report.summary.items()}
         summary |= {"ww/num_flagged": float(len(diagnosis.flagged_layers)), "ww/seconds": now - began}
         if not is_baseline:
             summary["ww/overhead"] = (self._spent + now - began) / (now - self._began)
-        return summary
+        return report, diagnosis, summary
 
-    def _keep(self, trainer: Trainer, report: WeightReport, diagnosis: Diagnosis, *, is_baseline: bool) -> None:
+    def _keep(
+        self, trainer: Trainer, report: WeightReport, diagnosis: Diagnosis, *, is_baseline: bool, step: int
+    ) -> None:
+        """Remember, log, warn of new flags."""
         self.report, self.diagnosis = report, diagnosis
         self.measurement = record(
             report,
@@ -268,23 +268,21 @@ class WeightSpectrumMonitor(CallbackBase):
         )
         self.history.append(self.measurement)
         self._logged.choose(report, diagnosis)
-
-    def _log(self, trainer: Trainer, report: WeightReport, diagnosis: Diagnosis, step: int) -> None:
-        if trainer.is_global_zero and trainer.loggers:
-            scalars = self._held | {f"ww/{name}": value for name, value in report.quantiles.items()}
-            scalars |= self._logged.scalars(report, diagnosis, self.metrics, self.triggers)
-            _publish.to_loggers(trainer, self._prefixed(scalars), step)
-            _publish.histograms(trainer, self._prefixed(self._logged.spectra(report)), step)
-            _publish.text(trainer, self.log_key_prefix + "ww/report", report_table(report, diagnosis), step)
-
-    def _warn_of_new_flags(self, trainer: Trainer, diagnosis: Diagnosis) -> None:
+        for skip in report.skipped:
+            if skip.reason in UNEXPECTED:
+                self._guard.warn_once(trainer, f"{skip.name} {skip.reason}", f"skips layer `{skip.name}`: {skip.sentence}.")
         for flag in diagnosis.flags:
             self._guard.warn_once(trainer, f"{flag.trigger} {flag.layer}", f"at step {trainer.global_step}: {flag}")
+        if not trainer.is_global_zero:
+            return
+        scalars = self._held | {f"ww/{name}": value for name, value in report.quantiles.items()}
+        scalars |= self._logged.scalars(report, diagnosis, self.metrics, self.triggers)
+        spectra = self._prefixed(self._logged.spectra(report))
+        table = {self.log_key_prefix + "ww/report": report_table(report, diagnosis)}
+        _publish.to_loggers(trainer, self._guard, self._prefixed(scalars), spectra, table, step)
 
     def _prefixed(self, values: Mapping[str, Any]) -> dict[str, Any]:
         return {self.log_key_prefix + key: value for key, value in values.items()}
-
-    # ── State ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
     @property
     @override
@@ -293,6 +291,8 @@ class WeightSpectrumMonitor(CallbackBase):
 
     @override
     def state_dict(self) -> dict[str, Any]:
+        if self._pending is not None:  # saved between a restore and the fit that takes it up
+            return self._pending
         return {
             "history": self.history.state_dict(),
             "logged": self._logged.state_dict(),
@@ -302,16 +302,13 @@ class WeightSpectrumMonitor(CallbackBase):
             "initial": None if self._initial is None else self._initial.state_dict(),
         }
 
-    @override
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._reset()
-        self.history.load_state_dict(state_dict["history"])
-        self._logged.load_state_dict(state_dict["logged"])
-        self._floors = state_dict["floors"]
-        self._held = dict(state_dict["held"])
-        self._guard = Guard(type(self).__name__, self.on_error, state_dict["warned"])
-        self._restored_initial = state_dict["initial"]
-        self._is_restored = True
+    def _take_up(self, state: dict[str, Any]) -> None:
+        """Go on from what `state_dict` gave."""
+        self.history.load_state_dict(state["history"])
+        self._logged.load_state_dict(state["logged"])
+        self._floors = state["floors"]
+        self._held = dict(state["held"])
+        self._guard = Guard(type(self).__name__, self.on_error, state["warned"])
 
     @override
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:

@@ -25,7 +25,8 @@ class EsdBins:
     @classmethod
     def about(cls, eigenvalues: Array) -> EsdBins:
         """Edges from six decades below the largest eigenvalue to two above, room for what training will do."""
-        top = int(np.ceil(np.log10(eigenvalues[-1]))) if eigenvalues[-1] > 0 else 0
+        largest = eigenvalues[-1]
+        top = int(np.ceil(np.log10(largest))) if largest > 0 and np.isfinite(largest) else 0
         return cls(top - DECADES_BELOW, top + DECADES_ABOVE)
 
     @property

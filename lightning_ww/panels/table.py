@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from lightning_ww.report import KEY_METRICS
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from lightning_ww.diagnosis import Diagnosis
     from lightning_ww.report import WeightReport
-
-COLUMNS = ("alpha", "rand_distance", "sv_min", "stable_rank", "distance_from_init")
-"""Of the metrics, those that fit a page of TensorBoard's text dashboard."""
 
 
 def report_table(report: WeightReport, diagnosis: Diagnosis | None = None) -> str:
@@ -19,10 +18,10 @@ def report_table(report: WeightReport, diagnosis: Diagnosis | None = None) -> st
     rows = []
     for layer in report.layers:
         flags = [flag.trigger for flag in diagnosis.flags if flag.layer == layer.name] if diagnosis else []
-        numbers = [_number(layer.metric(metric)) for metric in COLUMNS]
+        numbers = [_number(layer.metric(metric)) for metric in KEY_METRICS]
         shape = f"{layer.N} × {layer.M}" + (f" × {layer.slices}" if layer.slices > 1 else "")
         rows.append([f"`{layer.name}`", shape, *numbers, ", ".join(flags) or "–"])
-    text = _markdown(["layer", "shape", *COLUMNS, "flags"], rows)
+    text = _markdown(["layer", "shape", *KEY_METRICS, "flags"], rows)
     if report.skipped:
         skipped = [[f"`{skip.name}`", skip.reason, skip.sentence] for skip in report.skipped]
         text += "\n\nNot analysed:\n\n" + _markdown(["layer", "reason", "why"], skipped)

@@ -3,20 +3,21 @@
 A plain parameter is just that. A pruned, weight-normed or parametrised weight is a function of other tensors, which
 torch evaluates in the forward pass: after an optimiser step the attribute itself is one step old, and evaluating a
 parametrisation may advance its buffers (spectral norm's power iteration) or the random stream. Here it is evaluated
-anew, on copies of the buffers, in evaluation mode, with the random state put back.
+anew, on a copy, in evaluation mode, with the random streams put back.
 """
 
 from __future__ import annotations
 
+import copy
+import random
 from typing import TYPE_CHECKING, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize, prune
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
-
-from lightning_ww.weights import _mode
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -27,11 +28,10 @@ SUFFIXES = ("_orig", "_g", "_v")
 
 def owns(module: nn.Module, attribute: str) -> bool:
     """Whether the module itself holds that weight, rather than handing on another module's by a property."""
-    if attribute in module._parameters or attribute in module._buffers or attribute in vars(module):
+    if attribute in _held(module._parameters) or parametrize.is_parametrized(module, attribute) or _is_packed(module):
         return True
-    if parametrize.is_parametrized(module, attribute):
-        return True
-    return _is_packed(module)
+    buffer = _held(module._buffers).get(attribute)  # a loss's weights of the classes have one axis, and are no layer
+    return isinstance(vars(module).get(attribute), Tensor) or (buffer is not None and buffer.ndim >= 2)
 
 
 def sources(module: nn.Module, attribute: str) -> Sequence[Tensor]:
@@ -39,9 +39,9 @@ def sources(module: nn.Module, attribute: str) -> Sequence[Tensor]:
     if parametrize.is_parametrized(module, attribute):
         return list(_parametrization(module, attribute).parameters())
     names = (attribute, *(attribute + suffix for suffix in SUFFIXES))
-    held = [module._parameters.get(name) for name in names]
-    found = [tensor for tensor in held if tensor is not None]
-    buffer = module._buffers.get(attribute)
+    parameters = _held(module._parameters)
+    found = [tensor for name in names if (tensor := parameters.get(name)) is not None]
+    buffer = _held(module._buffers).get(attribute)
     return found or ([] if buffer is None else [buffer])
 
 
@@ -71,14 +71,28 @@ def weight(module: nn.Module, attribute: str, originals: Mapping[str, Tensor] | 
 
 
 def _evaluate(parametrization: nn.Module, originals: Mapping[str, Tensor]) -> Tensor:
-    """The tensor that a parametrisation yields, leaving it as it was."""
-    tensors = {name: buffer.clone() for name, buffer in parametrization.named_buffers()} | dict(originals)
-    with torch.random.fork_rng(devices=_devices(parametrization)), _mode.evaluation(parametrization):
-        return cast("Tensor", torch.func.functional_call(parametrization, tensors, ()))
+    """The tensor that a parametrisation yields, from a copy of it: whatever it does leaves no trace."""
+    twin = copy.deepcopy(parametrization)
+    for module in twin.modules():
+        module.training = False
+        module._forward_hooks.clear()
+        module._forward_pre_hooks.clear()
+    streams = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng(devices=_devices(parametrization)):
+            return cast("Tensor", torch.func.functional_call(twin, dict(originals), ()))
+    finally:
+        random.setstate(streams[0])
+        np.random.set_state(streams[1])
 
 
 def _parametrization(module: nn.Module, attribute: str) -> nn.Module:
     return cast("nn.ModuleDict", module.parametrizations)[attribute]
+
+
+def _held(tensors: Mapping[str, Tensor | None]) -> dict[str, Tensor | None]:
+    """As a dict: a scripted module's is a wrapper that has ``items()`` and little else."""
+    return dict(tensors.items())
 
 
 def _is_packed(module: nn.Module) -> bool:

@@ -31,10 +31,11 @@ def initial_slices(layers: Sequence[matrices.Layer], initial: nn.Module | Mappin
         TypeError: If ``initial`` is neither.
     """
     if isinstance(initial, nn.Module):
-        then = {layer.name: layer for layer in matrices.find_layers(initial, culprit="analyze(initial=...)")[0]}
+        then = {layer.name: layer for layer in matrices.find_layers(initial, call="analyze(initial=...)")[0]}
         found = snapshot([then[layer.name] for layer in layers if layer.name in then])
     elif isinstance(initial, Mapping):
-        tensors = {matrices.clean_name(key): value for key, value in initial.items()}
+        whole = all(key.startswith("module.") for key in initial)  # the state of a data-parallel wrapper
+        tensors = {matrices.clean_name(key.removeprefix("module.") if whole else key): v for key, v in initial.items()}
         found = {}
         for layer in layers:
             weight = _from_state_dict(layer, tensors)
@@ -52,12 +53,15 @@ def initial_slices(layers: Sequence[matrices.Layer], initial: nn.Module | Mappin
 
 
 def _from_state_dict(layer: matrices.Layer, tensors: Mapping[str, Tensor]) -> Tensor | None:
+    """A layer's effective weight, from the tensors that its kind of weight is kept in."""
     prefix = f"{layer.owner}." if layer.owner else ""
-    if (plain := tensors.get(prefix + layer.attribute)) is not None:
+    weight = prefix + layer.attribute
+    if (plain := tensors.get(weight)) is not None:
         return plain
+    if f"{weight}_orig" in tensors and f"{weight}_mask" in tensors:
+        return tensors[f"{weight}_orig"] * tensors[f"{weight}_mask"]
+    parametrization = f"{prefix}parametrizations.{layer.attribute}."
     originals = {
-        key.removeprefix(f"{prefix}parametrizations.{layer.attribute}."): value
-        for key, value in tensors.items()
-        if key.startswith(f"{prefix}parametrizations.{layer.attribute}.")
+        key.removeprefix(parametrization): value for key, value in tensors.items() if key.startswith(parametrization)
     }
     return effective.weight(layer.module, layer.attribute, originals) if originals else None

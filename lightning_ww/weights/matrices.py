@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvNd
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.parameter import UninitializedParameter
+from torch.nn.utils import parametrize
 
 from lightning_ww.weights import effective
 
@@ -36,7 +37,7 @@ WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "
 PARALLEL_WRAPPERS = ("DataParallel", "DistributedDataParallel", "FullyShardedDataParallel")
 """Classes whose attribute `module` is the module that the user named."""
 
-GATES = {"LSTM": "ifgo", "GRU": "rzn"}
+GATES = {(nn.LSTM, nn.LSTMCell): "ifgo", (nn.GRU, nn.GRUCell): "rzn"}
 """The gate blocks of recurrent weights, in torch's order."""
 
 
@@ -68,6 +69,7 @@ class Layer:
     module: nn.Module
     attribute: str  # of the module
     block: tuple[int, int] = (0, 1)  # which of how many equal blocks of rows
+    is_weight: bool = True  # False: a parameter of its own, which only has to be finite
 
     @property
     def is_embedding(self) -> bool:  # noqa: D102
@@ -86,8 +88,7 @@ class Layer:
     def read(self) -> Tensor:
         """The weight as a stack of matrices, detached, in its own dtype, shape ``(slices, rows, cols)``.
 
-        A convolution has one ``out × in/groups`` matrix per kernel position (transposed: ``in × out/groups``); anything
-        else has one.
+        A convolution has one ``out × in/groups`` matrix per kernel position, anything else one matrix.
 
         Raises:
             UnreadableWeightError: With the reason.
@@ -98,43 +99,52 @@ class Layer:
         """The same of another tensor in the place of the weight (at initialisation, say)."""
         weight = _readable(weight)
         index, count = self.block
-        if weight.ndim >= 2 and count > 1:
+        if count > 1:
             weight = weight.tensor_split(count)[index]
-        if weight.ndim < 2:
-            check_finite(weight)  # no matrix, but its loss must not go unseen
-            raise UnreadableWeightError("one_axis", f"a weight with {weight.ndim} axis is not a matrix")
-        if weight.ndim == 2:
+        if self.is_weight and weight.ndim == 2:
             return weight.unsqueeze(0)
-        if not self.is_convolution:
-            raise UnreadableWeightError(
-                "unsupported_shape", f"a {self.kind} with a weight of {weight.ndim} axes is not known"
-            )
-        return weight.movedim((0, 1), (-2, -1)).flatten(0, -3)
+        if self.is_weight and weight.ndim > 2 and self.is_convolution:
+            return _kernel_positions(self.module, weight)
+        check_finite(weight)  # no matrix, but that it is lost must not go unseen
+        if not self.is_weight:
+            sentence = "a parameter of its own, not a module's `weight`; wrap it in a module to have it analysed"
+            raise UnreadableWeightError("not_a_weight", sentence)
+        if weight.ndim < 2:
+            raise UnreadableWeightError("one_axis", f"a weight with {weight.ndim} axis is not a matrix")
+        sentence = f"a {self.kind} with a weight of {weight.ndim} axes is not known"
+        raise UnreadableWeightError("unsupported_shape", sentence)
 
 
 def find_layers(
-    model: nn.Module, layers: str | Sequence[str] | None = None, *, culprit: str = "analyze"
+    model: nn.Module, layers: str | Sequence[str] | None = None, *, call: str = "analyze", strict: bool = True
 ) -> tuple[list[Layer], list[SkippedLayer]]:
     """Name the weights of a model, in the order in which its modules are registered.
 
     Args:
         model: Any module.
         layers: Names or shell patterns of those wanted. Default: all.
-        culprit: The call that an error message names.
+        call: What an error message names.
+        strict: Whether a pattern that matches nothing is an error. (A layer may be taken away during training.)
 
     Returns:
-        The layers, and what is known not to be one without reading it: weights that are ``None``, that another layer
-        shares, and parameters with two axes or more that are no module's weight.
+        The layers (last, parameters with two axes or more that are no module's weight: reading them gives the reason),
+        and what is known not to be one without reading it: weights that are ``None``, or that another layer shares.
 
     Raises:
-        ValueError: If a pattern matches nothing, or the model holds no weight at all.
+        ValueError: If a pattern matches nothing.
     """
     found: list[Layer] = []
     skipped: list[SkippedLayer] = []
     first_holder: dict[object, str] = {}
     claimed: set[int] = set()
-    for name, module in _named_modules(model):
-        for layer in _layers_of(name, module):
+    modules = list(_named_modules(model))
+    for name, module in modules:
+        try:
+            own = list(_layers_of(name, module))
+        except Exception as error:  # a module that does not let itself be looked at
+            skipped.append(SkippedLayer(name or "weight", "failed", f"{type(error).__name__}: {error}"))
+            continue
+        for layer in own:
             parts = effective.sources(module, layer.attribute)
             claimed.update(map(id, parts))
             if not parts and getattr(module, layer.attribute, None) is None:
@@ -147,18 +157,47 @@ def find_layers(
                 continue
             first_holder[identity] = layer.name
             found.append(layer)
-    for name, parameter in model.named_parameters():
-        if id(parameter) not in claimed and not isinstance(parameter, UninitializedParameter) and parameter.ndim >= 2:
-            sentence = "a parameter of its own, not a module's `weight`; wrap it in a module to have it analysed"
-            skipped.append(SkippedLayer(clean_name(name), "not_a_weight", sentence))
-    if not found:
-        raise ValueError(
-            f"`{culprit}` found no weight matrix in this {type(model).__name__}: it has no layer to watch."
+    for name, module in modules:
+        for attribute, parameter in module._parameters.items():
+            if parameter is None or id(parameter) in claimed or isinstance(parameter, UninitializedParameter):
+                continue
+            claimed.add(id(parameter))
+            if parameter.ndim >= 2:
+                full = f"{name}.{attribute}" if name else attribute
+                found.append(Layer(full, _kind(module), name, module, attribute, is_weight=False))
+    if layers is not None:
+        wanted = _matching([*(x.name for x in found), *(x.name for x in skipped)], layers, call, strict)
+        found, skipped = [x for x in found if x.name in wanted], [x for x in skipped if x.name in wanted]
+    return found, skipped
+
+
+def require_a_matrix(model: nn.Module, found: Sequence[Layer], skipped: Sequence[SkippedLayer], call: str) -> None:
+    """Raise `ValueError` if there is nothing to measure, and nothing that could become measurable."""
+    reasons = [f"`{skip.name}` ({skip.sentence})" for skip in skipped]
+    for layer in found:
+        try:
+            check_size(layer.read())
+        except UnreadableWeightError as unreadable:
+            if unreadable.reason in ("nonfinite", "uninitialised", "meta", "sharded"):
+                return
+            reasons.append(f"`{layer.name}` ({unreadable.sentence})")
+        except Exception:  # reported as failed when it is measured
+            return
+        else:
+            return
+    left_out = f" Left out: {', '.join(reasons)}." if reasons else ""
+    raise ValueError(f"`{call}` found no weight matrix in this {type(model).__name__}: nothing to watch.{left_out}")
+
+
+def check_size(slices: Tensor) -> None:
+    """Raise `UnreadableWeightError` if there are too few eigenvalues; a small weight must be finite all the same."""
+    count, rows, cols = slices.shape
+    if min(rows, cols) * count < MIN_EIGENVALUES:
+        check_finite(slices)
+        raise UnreadableWeightError(
+            "too_small",
+            f"{min(rows, cols) * count} eigenvalues ({rows} × {cols}, {count} slices); {MIN_EIGENVALUES} are needed",
         )
-    if layers is None:
-        return found, skipped
-    wanted = _matching([*(x.name for x in found), *(x.name for x in skipped)], layers, culprit)
-    return [x for x in found if x.name in wanted], [x for x in skipped if x.name in wanted]
 
 
 def check_finite(weight: Tensor) -> None:
@@ -173,13 +212,15 @@ def clean_name(name: str) -> str:
     return ".".join(part for part in name.split(".") if part not in WRAPPERS)
 
 
-def _matching(names: Sequence[str], layers: str | Sequence[str], culprit: str) -> set[str]:
+def _matching(names: Sequence[str], layers: str | Sequence[str], call: str, strict: bool) -> set[str]:
+    if not layers:
+        raise ValueError(f"`{call}(layers={layers!r})`: expected at least one name or pattern, or `None` for all.")
     wanted: set[str] = set()
     for pattern in [layers] if isinstance(layers, str) else layers:
         matched = {name for name in names if name == pattern or fnmatchcase(name, pattern)}
-        if not matched:
+        if not matched and strict:
             known = ", ".join(f"`{name}`" for name in names)
-            raise ValueError(f"`{culprit}(layers={pattern!r})` matches no weight matrix. This model has: {known}.")
+            raise ValueError(f"`{call}(layers={pattern!r})` matches no weight matrix. This model has: {known}.")
         wanted |= matched
     return wanted
 
@@ -199,7 +240,7 @@ def _named_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 def _layers_of(name: str, module: nn.Module) -> Iterable[Layer]:
     """The layers that a module itself is, without its children."""
-    kind = type(module).__name__
+    kind = _kind(module)
     prefix = f"{name}." if name else ""
     if isinstance(module, nn.MultiheadAttention):
         if module._qkv_same_embed_dim:
@@ -211,7 +252,7 @@ def _layers_of(name: str, module: nn.Module) -> Iterable[Layer]:
     elif isinstance(module, nn.RNNBase | nn.RNNCellBase):
         attributes = dict.fromkeys(effective.attribute_of(parameter) for parameter, _ in module.named_parameters())
         for attribute in (a for a in attributes if a.startswith("weight_")):
-            gates = next((g for cell, g in GATES.items() if kind.startswith(cell)), "")
+            gates = next((g for cells, g in GATES.items() if isinstance(module, cells)), "")
             if not gates or attribute.startswith("weight_hr"):  # an LSTM's projection has no gates
                 yield Layer(prefix + attribute, kind, name, module, attribute)
             else:
@@ -219,6 +260,19 @@ def _layers_of(name: str, module: nn.Module) -> Iterable[Layer]:
                     yield Layer(f"{prefix}{attribute}.{gate}", kind, name, module, attribute, (i, len(gates)))
     elif effective.owns(module, "weight"):
         yield Layer(name or "weight", kind, name, module, "weight")
+
+
+def _kind(module: nn.Module) -> str:
+    """The module's class; torch gives a parametrised module a class of its own."""
+    return str(parametrize.type_before_parametrizations(module).__name__)
+
+
+def _kernel_positions(module: nn.Module, weight: Tensor) -> Tensor:
+    """One ``out × in/groups`` matrix per kernel position, from a convolution's weight."""
+    if isinstance(module, _ConvTransposeNd):  # in × out/groups, the groups along the first axis
+        groups = weight.reshape(module.groups, -1, *weight.shape[1:])
+        weight = groups.transpose(1, 2).flatten(0, 1)
+    return weight.movedim((0, 1), (-2, -1)).flatten(0, -3)
 
 
 def _readable(weight: Tensor | None) -> Tensor:
@@ -241,4 +295,4 @@ def _readable(weight: Tensor | None) -> Tensor:
         weight = weight.to_dense()
     if weight.numel() == 0:
         raise UnreadableWeightError("empty", f"the weight has no elements (shape {tuple(weight.shape)})")
-    return weight.detach()
+    return weight.detach().as_subclass(Tensor)

@@ -51,15 +51,15 @@ class TailComparison:
     p_value: float  # that the sign of the ratio is chance
 
 
-def positive_part(eigenvalues: ArrayLike, floor: float | None = None) -> Array:
-    """The eigenvalues above ``floor`` (default: above rounding, ``1e-12·λ_max``), ascending, shape ``(n,)``."""
+def positive_part(eigenvalues: ArrayLike) -> Array:
+    """The eigenvalues above rounding, ``1e-12·λ_max``, ascending, shape ``(n,)``."""
     x = np.sort(np.asarray(eigenvalues, dtype=np.float64).ravel())
     if not x.size or not x[-1] > 0:
         return x[:0]
-    return x[x > (x[-1] * RELATIVE_FLOOR if floor is None else floor)]
+    return np.asarray(x[x > x[-1] * RELATIVE_FLOOR])
 
 
-def fit_power_law(eigenvalues: ArrayLike, *, floor: float | None = None) -> PowerLawFit:
+def fit_power_law(eigenvalues: ArrayLike) -> PowerLawFit:
     """Fit a power law to the tail of an empirical spectral density.
 
     Each eigenvalue ``x_i`` but the largest is tried as ``xmin``. With ``m`` eigenvalues at or above it and
@@ -69,9 +69,8 @@ def fit_power_law(eigenvalues: ArrayLike, *, floor: float | None = None) -> Powe
     (``S ≤ 1e-3·m``). The search is exact: a candidate is passed over only when a lower bound of its ``D`` is too large.
 
     Args:
-        eigenvalues: Not negative, in any order, shape ``(n,)``.
-        floor: Eigenvalues at or below it are left out. Default: ``1e-12`` of the largest, below which float64
-            eigenvalues are rounding. (WeightWatcher 0.7.7 uses an absolute ``1e-5``.)
+        eigenvalues: Not negative, in any order, shape ``(n,)``. Those at or below ``1e-12`` of the largest are left
+            out: they are float64 rounding.
 
     Returns:
         The fit with the smallest Kolmogorov–Smirnov distance.
@@ -87,19 +86,28 @@ def fit_power_law(eigenvalues: ArrayLike, *, floor: float | None = None) -> Powe
         >>> round(fit_power_law(tail).alpha, 2)
         3.01
     """
-    x = positive_part(eigenvalues, floor)
+    x = positive_part(eigenvalues)
     n = x.size
     if n < MIN_SMALL_TAIL:
         raise NoPowerLawError(f"spectrum too narrow: {n} positive eigenvalues, a power law needs {MIN_SMALL_TAIL}")
+    fit = best_tail(x, narrowest=NARROWEST)
+    if fit is None:
+        raise NoPowerLawError("spectrum too narrow: all eigenvalues are alike (alpha > 1001)")
+    return fit
+
+
+def best_tail(x: Array, *, narrowest: float) -> PowerLawFit | None:
+    """The search of `fit_power_law`, over positive values in ascending order; ``None`` if no tail is wide enough."""
+    n = x.size
     logs = np.log(x)
     logs -= logs[-1]  # differences alone matter; small numbers keep their digits
     tail = np.arange(n, 1, -1)  # m of every candidate
     sums = np.cumsum(logs[::-1])[::-1][:-1] - tail * logs[:-1]  # S of every candidate
-    fits = sums > NARROWEST * tail
+    fits = sums > narrowest * tail
     if n < SMALL_SAMPLE:
         fits &= tail >= MIN_SMALL_TAIL
     if not fits.any():
-        raise NoPowerLawError("spectrum too narrow: all eigenvalues are alike (alpha > 1001)")
+        return None
     slopes = np.where(fits, (tail - 1 if n < SMALL_SAMPLE else tail) / np.where(fits, sums, 1.0), np.nan)  # alpha - 1
     best, distance = _smallest_distance(logs, slopes, np.flatnonzero(fits))
     slope, size = float(slopes[best]), n - best
@@ -129,7 +137,8 @@ def hill_alpha(eigenvalues: ArrayLike) -> float:
     x = positive_part(eigenvalues)
     if x.size < MIN_SMALL_TAIL:
         raise NoPowerLawError(f"spectrum too narrow: {x.size} positive eigenvalues, a power law needs {MIN_SMALL_TAIL}")
-    upper = x[x.size // 2 :]
+    n = np.size(eigenvalues)
+    upper = x[-(n - n // 2) :]  # of all n; where more than half of them are zero, those that are not
     total = float(np.log(upper / upper[0]).sum())
     if total <= NARROWEST * upper.size:
         raise NoPowerLawError("spectrum too narrow: all eigenvalues are alike (alpha > 1001)")

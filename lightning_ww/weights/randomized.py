@@ -47,6 +47,11 @@ class ElementStatistics:
         return np.asarray(self.std * (self.N * self.M) ** 0.25)
 
     @property
+    def trap_elements(self) -> NDArray[np.bool_]:
+        """Whether a slice has an element large enough to be seen."""
+        return np.asarray(self.varies & (self.largest >= self.visible))
+
+    @property
     def varies(self) -> NDArray[np.bool_]:
         """Whether a slice's elements differ by more than rounding."""
         return np.asarray(self.std > 1e-12 * np.abs(self.mean))
@@ -123,19 +128,33 @@ class Shuffler:
         return np.stack([row[order] for row, order in zip(flat, orders, strict=True)]).reshape(slices.shape)
 
 
-def predicted_singular_values(statistics: ElementStatistics) -> Array:
-    """The shuffle's spectrum without a shuffle: Marchenko–Pastur quantiles, and the spike of a mean that is not zero.
+def predicted_singular_values(slices: Array, statistics: ElementStatistics) -> Array:
+    """The shuffle's spectrum without a shuffle.
+
+    Marchenko–Pastur quantiles of the variance without the large elements, and above them one spike for each element,
+    and for a mean, that is large enough to be seen.
+
+    Args:
+        slices: Shape ``(slices, rows, cols)``.
+        statistics: Of the same slices.
 
     Returns:
         Shape ``(slices, M)``, ascending within a slice.
     """
     N, M = statistics.N, statistics.M
-    values = np.tile(marchenko_pastur.bulk_quantiles(N, M), (statistics.mean.size, 1))
-    for k, shift in enumerate(np.abs(statistics.mean) * (N * M) ** 0.5 / statistics.std):
-        spike = marchenko_pastur.spike_position(float(shift), N, M)
-        if spike is not None:
-            values[k, -1] = max(spike, values[k, -1])
-    return np.asarray(np.sqrt(values) * statistics.std[:, None])
+    bulk = marchenko_pastur.bulk_quantiles(N, M)
+    predicted = []
+    for k, matrix in enumerate(slices):
+        scale = statistics.trimmed_variance[k] ** 0.5 or statistics.std[k]
+        deviations = np.abs(matrix - statistics.mean[k]).ravel() if statistics.trap_elements[k] else np.empty(0)
+        strengths = [*deviations[deviations >= statistics.visible[k]], abs(statistics.mean[k]) * (N * M) ** 0.5]
+        places = (marchenko_pastur.spike_position(float(strength / scale), N, M) for strength in strengths)
+        spikes = sorted(place for place in places if place is not None)[-M:]
+        values = bulk.copy()
+        if spikes:
+            values[-len(spikes) :] = np.maximum(values[-len(spikes) :], spikes)
+        predicted.append(np.sqrt(values) * scale)
+    return np.stack(predicted)
 
 
 def jensen_shannon_distance(eigenvalues: Array, others: Array) -> float:

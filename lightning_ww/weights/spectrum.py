@@ -77,9 +77,8 @@ class Spectrum:
 
     @property
     def condition_number(self) -> float | None:
-        """``sv_max / sv_min``, or ``None`` where sv_min is at or below the rank's tolerance."""
-        tolerance = self.N**0.5 * self.eps * self.sv_max
-        return self.sv_max / self.sv_min if self.sv_min > tolerance else None
+        """``sv_max / sv_min``, or ``None`` where a slice's least value is at or below its rank's tolerance."""
+        return self.sv_max / self.sv_min if self.above_rounding.min() > 0 else None
 
     @property
     def stable_rank(self) -> float:

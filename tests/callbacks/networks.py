@@ -91,7 +91,7 @@ class Busy(Classifier):
         return torch.as_tensor(self.head(hidden))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        x = batch[0] + 0.01 * random.random() + 0.01 * float(np.random.rand())  # noqa: NPY002 - the global streams
+        x = batch[0].to(self.hidden.weight.dtype) + 0.01 * random.random() + 0.01 * float(np.random.rand())  # noqa: NPY002 - the global streams
         logits = self(x)
         loss = nn.functional.cross_entropy(logits, batch[1])
         self.accuracy(logits, batch[1])

@@ -120,22 +120,36 @@ def test_step_schedules_stop_within_the_epoch() -> None:
     assert trainer.global_step == 5  # measured at 2 and 4, acted upon at the next batch
 
 
-def test_without_triggers_it_only_watches() -> None:
+def test_without_triggers_it_only_reports(caplog: pytest.LogCaptureFixture) -> None:
     ours = SpectralEarlyStopping()
-    assert fit(WeightSpectrumMonitor(), ours, Collapse(*ALWAYS)).current_epoch == 8
+    with caplog.at_level(logging.INFO):
+        assert fit(WeightSpectrumMonitor(), ours, Collapse(*ALWAYS)).current_epoch == 8
+    said = [record.message for record in caplog.records if "SpectralEarlyStopping" in record.message]
+    assert said == [
+        "`SpectralEarlyStopping`: `rank_collapse` fired at 5 measurements in a row, the last at step 30, in `hidden`. "
+        "Training goes on: `stop_on` is empty."
+    ]
     assert ours.stopping_reason is SpectralStoppingReason.NOT_STOPPED
     assert (ours.stopped_epoch, ours.stopping_reason_message) == (-1, None)
 
 
-def test_fast_dev_run_and_sanity_check_never_stop() -> None:
-    model = Still()
-    with torch.no_grad():
-        model.hidden.weight.zero_()
+def test_fast_dev_run_never_stops() -> None:
     ours = stopping(patience=1)
-    fit(WeightSpectrumMonitor(every_n_train_steps=1), ours, model=model, fast_dev_run=3)
+    trainer = fit(WeightSpectrumMonitor(every_n_train_steps=1), ours, Collapse(*ALWAYS), fast_dev_run=3)
+    assert trainer.global_step == 3
     assert ours.stopped_epoch == -1
-    trainer = fit(WeightSpectrumMonitor(), ours, model=model, num_sanity_val_steps=2)
-    assert trainer.current_epoch == 1
+
+
+def test_a_sanity_check_does_not_count() -> None:
+    trainer = fit(WeightSpectrumMonitor(), stopping(patience=2), Collapse(*ALWAYS), num_sanity_val_steps=2)
+    assert trainer.current_epoch == 2
+
+
+def test_a_stop_within_an_epoch_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    monitor = WeightSpectrumMonitor(every_n_epochs=None, every_n_train_steps=2)
+    with caplog.at_level(logging.INFO):
+        fit(monitor, stopping(patience=2), Collapse(*ALWAYS))
+    assert len([record for record in caplog.records if "`rank_collapse` fired" in record.message]) == 1
 
 
 def test_any_of_several_monitors_counts() -> None:
@@ -207,6 +221,10 @@ def test_a_trigger_that_nothing_raises_is_an_error(monitor: dict[str, Any], trig
     [
         ({"patience": 0}, "`SpectralEarlyStopping(patience=0)`: expected an integer of at least 1."),
         ({"min_epochs": -1}, "`SpectralEarlyStopping(min_epochs=-1)`: expected an integer of at least 0."),
+        (
+            {"stop_on": ["rank_collapse", 3]},
+            "`SpectralEarlyStopping(stop_on=['rank_collapse', 3])`: expected a string, a list of strings, or `None`.",
+        ),
         ({"patience": 1.5}, "`SpectralEarlyStopping(patience=1.5)`: expected an integer of at least 1."),
     ],
 )

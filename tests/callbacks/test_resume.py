@@ -10,10 +10,10 @@ import pytest
 import torch
 from callbacks.networks import Classifier, data, quiet_trainer
 from pytorch_lightning import Callback, LightningModule, Trainer, seed_everything
-from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.callbacks import LearningRateFinder, ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger
 
-from lightning_ww.callbacks import WeightSpectrumMonitor
+from lightning_ww.callbacks import SpectralEarlyStopping, WeightSpectrumMonitor
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The dirpath has changed"),  # ModelCheckpoint's, and meant
@@ -100,7 +100,7 @@ def test_a_checkpoint_is_read_with_weights_only(tmp_path: Path) -> None:
     fit(tmp_path, 2)
     state = torch.load(last(tmp_path), weights_only=True)["callbacks"]
     key = next(key for key in state if key.startswith("WeightSpectrumMonitor"))
-    assert len(state[key]["history"]) == 2 or len(state[key]["history"]) == 3
+    assert [past["step"] for past in state[key]["history"]] == [0, 6, 12]
 
 
 def test_without_the_metric_no_initial_weights_are_kept(tmp_path: Path) -> None:
@@ -140,6 +140,45 @@ def test_two_monitors_keep_their_own_state(tmp_path: Path) -> None:
     assert first.history[-1].layers == ("hidden",)
     assert second.history[-1].layers == ("hidden", "head")
     assert len(first.history) == len(second.history) == 4
+
+
+def test_testing_a_checkpoint_does_not_touch_what_the_run_left(tmp_path: Path) -> None:
+    class Tested(Classifier):
+        def test_step(self, batch: Any, batch_idx: int) -> None:
+            self.validation_step(batch, batch_idx)
+
+    monitor, stopping = WeightSpectrumMonitor(on_error="raise"), SpectralEarlyStopping("rank_collapse")
+    trainer = quiet_trainer(
+        max_epochs=3,
+        callbacks=[monitor, stopping, ModelCheckpoint(tmp_path, filename="{epoch}", save_top_k=-1)],
+        enable_checkpointing=True,
+        default_root_dir=str(tmp_path),
+    )
+    trainer.fit(Tested(), data(), data(32, shuffle=False))
+    report, counted = monitor.report, dict(stopping._counted)
+    trainer.test(Tested(), data(32, shuffle=False), ckpt_path=str(tmp_path / "epoch=0.ckpt"), verbose=False)
+    assert monitor.report is report
+    assert len(monitor.history) == 4
+    assert stopping._counted == counted
+
+
+@pytest.mark.parametrize("finder_first", [True, False])
+def test_a_learning_rate_finder_leaves_the_distance_from_init_alone(finder_first: bool, tmp_path: Path) -> None:
+    monitor, finder = WeightSpectrumMonitor(on_error="raise"), LearningRateFinder(num_training_steps=5)
+    callbacks = [finder, monitor] if finder_first else [monitor, finder]
+    trainer = quiet_trainer(callbacks=callbacks, default_root_dir=str(tmp_path))
+    trainer.fit(Classifier(), data(), data(32, shuffle=False))
+    assert [past.step for past in monitor.history] == [0, 6, 12]
+    assert monitor.history[0].value("hidden", "distance_from_init") == 0
+    assert monitor.history[-1].value("hidden", "distance_from_init") is not None
+
+
+def test_another_trainer_on_the_same_model_is_another_run() -> None:
+    monitor, model = WeightSpectrumMonitor(on_error="raise"), Classifier()
+    for _ in range(2):
+        quiet_trainer(callbacks=[monitor], max_epochs=2).fit(model, data(), data(32, shuffle=False))
+        assert [past.step for past in monitor.history] == [0, 6, 12]
+        assert monitor.history[0].value("hidden", "distance_from_init") == 0
 
 
 def test_a_callback_used_for_another_model_begins_anew() -> None:

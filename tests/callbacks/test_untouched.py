@@ -35,6 +35,7 @@ RUNS: dict[str, dict[str, Any]] = {
     "accumulation and clipping": {"accumulate_grad_batches": 2, "gradient_clip_val": 0.5},
     "no validation": {"limit_val_batches": 0},
     "validation within the epoch": {"val_check_interval": 0.5},
+    "float64, where our copies could be the weights themselves": {"precision": "64-true"},
 }
 
 

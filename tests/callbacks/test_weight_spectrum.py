@@ -6,6 +6,7 @@ import csv
 import math
 import pickle
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +117,17 @@ def test_every_consumer_sees_the_value_of_its_own_epoch(arguments: dict[str, Any
 
 
 @pytest.mark.parametrize("on_train_epoch_end", [None, True, False])
-@pytest.mark.parametrize("arguments", [{}, {"check_val_every_n_epoch": 2}, {"val_check_interval": 0.5}], ids=str)
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {},
+        {"check_val_every_n_epoch": 2},
+        {"val_check_interval": 0.5},
+        {"accumulate_grad_batches": 4},
+        {"limit_train_batches": 3},
+    ],
+    ids=str,
+)
 def test_early_stopping_and_checkpoints_on_alpha_see_the_epochs_own_value(
     on_train_epoch_end: bool | None, arguments: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -124,21 +135,33 @@ def test_early_stopping_and_checkpoints_on_alpha_see_the_epochs_own_value(
         seen: list[tuple[int, float]] = []  # noqa: RUF012
 
         def _evaluate_stopping_criteria(self, current: torch.Tensor) -> Any:
-            self.seen.append((ours.history[-1].step, float(current)))
+            self.seen.append((ours_trainer().global_step, float(current)))
             return super()._evaluate_stopping_criteria(current)
 
+    def ours_trainer() -> Trainer:
+        return holder[0].trainer
+
+    holder: list[Classifier] = [Classifier()]
     ours = monitor()
     Spy.seen = []
     stopping = Spy("ww/alpha", patience=99, strict=True, check_on_train_epoch_end=on_train_epoch_end)
-    checkpoint = ModelCheckpoint(tmp_path, monitor="ww/alpha", filename="{epoch}-{ww/alpha:.6f}", save_top_k=-1)
-    fit(stopping, checkpoint, ours, max_epochs=4, enable_checkpointing=True, logger=False, **arguments)
+    checkpoint = ModelCheckpoint(tmp_path, monitor="ww/alpha", filename="{step}", save_top_k=-1)
+    trainer = fit(
+        stopping, checkpoint, ours, model=holder[0], max_epochs=4, enable_checkpointing=True, **arguments
+    )
     known = {past.step: past.summary["ww/alpha"] for past in ours.history}
+    ends_only = arguments.get("val_check_interval") is None  # within an epoch, its last measured value is seen
     assert Spy.seen
     for step, value in Spy.seen:
-        assert value == pytest.approx(known[step])
-    saved = [float(re.search(r"alpha=([\d.]+)\.ckpt", str(p))[1]) for p in tmp_path.rglob("*.ckpt")]  # type: ignore[index]
-    assert saved
-    assert all(any(value == pytest.approx(k, abs=1e-6) for k in known.values()) for value in saved)
+        assert value == pytest.approx(known[max(s for s in known if s <= step)])
+        assert not ends_only or step in known
+    best = {Path(path).stem: float(score) for path, score in checkpoint.best_k_models.items()}
+    assert best
+    for name, score in best.items():
+        step = int(name.partition("=")[2].partition("-")[0])
+        assert score == pytest.approx(known[max(s for s in known if s <= step)])
+        assert not ends_only or step in known
+    assert trainer.current_epoch == 4
 
 
 def test_an_epoch_cut_short_is_measured_at_its_end() -> None:
@@ -160,19 +183,21 @@ def test_an_iterable_without_length() -> None:
 
 def test_nothing_is_measured_during_the_sanity_check() -> None:
     class Spy(WeightSpectrumMonitor):
-        def _analyse(self, pl_module: LightningModule) -> Any:
-            assert not pl_module.trainer.sanity_checking
-            return super()._analyse(pl_module)
+        def _measure(self, trainer: Trainer, *arguments: Any, **options: Any) -> None:
+            assert not trainer.sanity_checking
+            super()._measure(trainer, *arguments, **options)
 
     ours = Spy(on_error="raise")
     fit(ours, num_sanity_val_steps=2)
     assert len(ours.history) == 3
 
 
-def test_fast_dev_run_goes_the_whole_way_once() -> None:
-    ours = monitor()
-    fit(ours, fast_dev_run=True)
-    assert [past.step for past in ours.history] == [0, 1]
+@pytest.mark.parametrize("schedule", [{}, {"every_n_epochs": 5}, {"every_n_train_steps": 1}])
+def test_fast_dev_run_goes_the_whole_way_once_and_cheaply(schedule: dict[str, Any]) -> None:
+    ours = monitor(metrics="all", **schedule)
+    fit(ours, fast_dev_run=3)
+    assert [past.step for past in ours.history] == [0, 3]
+    assert ours.history[0].value("hidden", "rand_distance_floor") is None  # which costs two more shuffles
 
 
 def test_barebones_warns_once_and_does_nothing() -> None:
@@ -345,8 +370,8 @@ def test_an_error_in_a_measurement_warns_once_and_the_run_goes_on(monkeypatch: p
     monkeypatch.setattr("lightning_ww.callbacks.weight_spectrum.measure", broken)
     ours = WeightSpectrumMonitor()
     message = (
-        "`WeightSpectrumMonitor` could not measure at step 0 (RuntimeError: no spectra today). Training goes on; the same "
-        "error will not be reported again. Set `on_error='raise'` to see where it comes from."
+        "`WeightSpectrumMonitor` could not measure at step 0 (RuntimeError: no spectra today). Training goes on; errors "
+        "of this kind will not be reported again. Set `on_error='raise'` to see where it comes from."
     )
     with pytest.warns(UserWarning, match=f"^{re.escape(message)}$") as caught:
         trainer = fit(ours, max_epochs=2)
@@ -357,17 +382,29 @@ def test_an_error_in_a_measurement_warns_once_and_the_run_goes_on(monkeypatch: p
         fit(monitor())
 
 
-def test_an_error_in_a_logger_does_not_stop_the_run() -> None:
+def test_an_error_in_a_logger_does_not_stop_the_run_nor_the_other_loggers(tmp_path: Path) -> None:
     class Broken(CSVLogger):
         def log_metrics(self, metrics: Any, step: Any = None) -> None:
             if any(key.startswith("ww") for key in metrics):
                 raise OSError("disk full")
 
     ours = WeightSpectrumMonitor()
-    with pytest.warns(UserWarning, match=r"OSError: disk full"):
-        trainer = fit(ours, logger=Broken("unused"))
+    good = CSVLogger(str(tmp_path / "good"), name="", version="")
+    with pytest.warns(UserWarning, match=r"could not log to Broken at step 0 \(OSError: disk full\)"):
+        trainer = fit(ours, logger=[Broken(str(tmp_path / "broken")), good])
     assert trainer.global_step == 12
     assert "ww/alpha" in trainer.callback_metrics
+    assert "ww.alpha/hidden" in (tmp_path / "good" / "metrics.csv").read_text()
+
+
+def test_an_error_after_the_measurement_does_not_stop_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any, **__: Any) -> Any:
+        raise OverflowError("no record today")
+
+    monkeypatch.setattr("lightning_ww.callbacks.weight_spectrum.record", broken)
+    with pytest.warns(UserWarning, match="OverflowError: no record today"):
+        trainer = fit(WeightSpectrumMonitor())
+    assert trainer.global_step == 12
 
 
 @pytest.mark.parametrize("error", [RuntimeError("training failed"), KeyboardInterrupt()])
@@ -407,6 +444,11 @@ def test_a_failed_or_interrupted_run_leaves_the_history(error: BaseException) ->
         ({"seed": -1}, "`WeightSpectrumMonitor(seed=-1)`: expected an integer of at least 0."),
         ({"max_logged_layers": 0}, "`WeightSpectrumMonitor(max_logged_layers=0)`: expected an integer of at least 1."),
         ({"max_history": 1.5}, "`WeightSpectrumMonitor(max_history=1.5)`: expected an integer of at least 1."),
+        ({"metrics": 3}, "`WeightSpectrumMonitor(metrics=3)`: expected a string, a list of strings, or `None`."),
+        ({"layers": 3}, "`WeightSpectrumMonitor(layers=3)`: expected a string, a list of strings, or `None`."),
+        ({"include_frozen": "no"}, "`WeightSpectrumMonitor(include_frozen='no')`: expected a `bool`."),
+        ({"thresholds": {"x": 1}}, "`WeightSpectrumMonitor(thresholds={'x': 1})`: expected a `FlagThresholds`."),
+        ({"log_key_prefix": None}, "`WeightSpectrumMonitor(log_key_prefix=None)`: expected a `str`."),
         ({"on_error": "ignore"}, "`WeightSpectrumMonitor(on_error='ignore')`: expected one of ('warn', 'raise')."),
     ],
     ids=lambda value: str(value) if isinstance(value, dict) else "",
@@ -431,13 +473,136 @@ def test_a_model_without_weights_stops_before_training() -> None:
             del self.hidden, self.head
             self.bias = nn.Parameter(torch.zeros(3))
 
-    message = "`WeightSpectrumMonitor` found no weight matrix in this Empty: it has no layer to watch."
+    message = "`WeightSpectrumMonitor` found no weight matrix in this Empty: nothing to watch."
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         fit(WeightSpectrumMonitor(), model=Empty())
+    with pytest.raises(ValueError, match=r"nothing to watch\. Left out: `norm` \(a weight with 1 axis is not a matrix\)"):
+        normed = Classifier()
+        normed.norm = nn.LayerNorm(24)
+        fit(WeightSpectrumMonitor(layers="norm"), model=normed)
 
 
-def test_a_monitor_that_has_seen_a_run_is_small_to_pickle() -> None:
+def test_a_layer_that_cannot_be_measured_is_told_once_or_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    from lightning_ww.weights import spectrum
+
+    original = spectrum.singular_values
+
+    def broken(slices: Any, **options: Any) -> Any:
+        if slices.shape[1:] == (16, 32):
+            raise ArithmeticError("no spectrum")
+        return original(slices, **options)
+
+    monkeypatch.setattr("lightning_ww.measure.spectrum.singular_values", broken)
+    ours = WeightSpectrumMonitor()
+    message = "`WeightSpectrumMonitor` skips layer `head`: ArithmeticError: no spectrum."
+    with pytest.warns(UserWarning, match=f"^{re.escape(message)}$") as caught:
+        fit(ours)
+    assert len([w for w in caught if "skips layer" in str(w.message)]) == 1
+    assert ours.report is not None
+    assert [layer.name for layer in ours.report.layers] == ["hidden"]
+
+
+def test_warnings_that_are_errors_do_not_stop_the_run(caplog: pytest.LogCaptureFixture) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        warnings.filterwarnings("ignore", message=".*does not have many workers")
+        trainer = fit(WeightSpectrumMonitor(), Lose(), max_epochs=3)
+    assert trainer.global_step == 18
+    assert "`nonfinite` at layer" in caplog.text
+
+
+class Growing(Classifier):
+    """Gets a layer during training, and loses one."""
+
+    def on_train_epoch_start(self) -> None:
+        if self.current_epoch == 1:
+            self.late = nn.Linear(20, 20)
+        if self.current_epoch == 2:
+            del self.late
+
+
+def test_layers_that_come_and_go_are_followed(tmp_path: Path) -> None:
     ours = monitor()
-    fit(ours)
-    ours.report, ours._initial = None, None
-    assert len(pickle.dumps(ours)) < 20_000
+    fit(ours, model=Growing(), max_epochs=3, logger=CSVLogger(str(tmp_path), name="", version=""))
+    assert [past.layers for past in ours.history] == [
+        ("hidden", "head"),
+        ("hidden", "head"),
+        ("hidden", "head", "late"),
+        ("hidden", "head"),
+    ]
+    assert ours.history[2].value("late", "distance_from_init") == 0  # from when it was first seen
+    assert "ww.alpha/late" in (tmp_path / "metrics.csv").read_text()
+
+
+def test_a_named_layer_that_goes_ends_nothing() -> None:
+    ours = monitor(layers=["hidden", "late"])
+    model = Growing()
+    model.late = nn.Linear(20, 20)
+    fit(ours, model=model, max_epochs=4)
+    assert ours.history[-1].layers == ("hidden",)
+
+
+def test_the_distance_is_from_the_weights_of_the_first_step() -> None:
+    class Loading(Classifier):
+        def on_fit_start(self) -> None:
+            with torch.no_grad():
+                self.hidden.weight.mul_(3)
+
+    ours = monitor()
+    fit(ours, model=Loading())
+    assert ours.history[0].value("hidden", "distance_from_init") == 0
+
+
+def test_scripted_modules_are_measured() -> None:
+    model: Any = Classifier()
+    model.hidden = torch.jit.script(model.hidden)
+    ours = monitor()
+    fit(ours, model=model)
+    assert ours.history[-1].layers == ("hidden", "head")
+
+
+def test_two_monitors_under_the_same_keys_are_told() -> None:
+    message = "2 `WeightSpectrumMonitor`s of this Trainer log under the same keys, and overwrite each other's"
+    with pytest.warns(UserWarning, match=message) as caught:
+        fit(monitor(layers="hidden"), monitor(layers="head"))
+    assert len([w for w in caught if "same keys" in str(w.message)]) == 1
+
+
+def test_steps_are_counted_in_strides_with_several_optimisers() -> None:
+    class Two(Classifier):
+        def __init__(self) -> None:
+            super().__init__()
+            self.automatic_optimization = False
+
+        def configure_optimizers(self) -> Any:
+            return [torch.optim.SGD(self.hidden.parameters(), 0.01), torch.optim.SGD(self.head.parameters(), 0.01)]
+
+        def training_step(self, batch: Any, batch_idx: int) -> None:  # type: ignore[override]
+            for i, optimizer in enumerate(self.optimizers()):
+                optimizer.zero_grad()
+                self.manual_backward(nn.functional.cross_entropy(self(batch[0]), batch[1]))
+                if batch_idx or i:  # the first batch of an epoch makes one step, the others two
+                    optimizer.step()
+
+    ours = monitor(every_n_epochs=None, every_n_train_steps=4)
+    fit(ours, model=Two(), max_epochs=2)
+    assert [past.step for past in ours.history] == [0, 5, 9, 12, 16, 20]
+
+
+def test_a_loss_with_an_infinite_class_weight_is_not_a_lost_layer() -> None:
+    model = Classifier()
+    model.loss = nn.CrossEntropyLoss(weight=torch.tensor([float("inf")] * 16))
+    ours = monitor()
+    fit(ours, model=model)
+    assert not ours.diagnosis.flags
+
+
+def test_a_pickled_monitor_does_not_take_the_trainer_and_the_model_along() -> None:
+    ours = monitor()
+    model = Classifier()
+    model.ballast = torch.zeros(1_000_000)
+    fit(ours, model=model)
+    assert len(pickle.dumps(ours)) < 100_000
+    again = pickle.loads(pickle.dumps(ours))
+    fit(again)
+    assert len(again.history) == 3

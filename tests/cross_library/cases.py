@@ -36,6 +36,8 @@ WEIGHTS: dict[str, Callable[[], np.ndarray[tuple[int, ...], np.dtype[np.float64]
     "linear_heavy_tailed": lambda: np.random.RandomState(1).standard_t(3, (100, 150)),
     "linear_heavier_tailed": lambda: np.random.RandomState(2).standard_t(1.5, (150, 100)),
     "linear_low_rank": lambda: _gauss(100, 10) @ _gauss(10, 80),
+    "linear_rank_5": lambda: _gauss(100, 5) @ _gauss(5, 80),
+    "linear_orthogonal": lambda: np.linalg.qr(_gauss(60, 60))[0],
     "linear_dead_rows": _with_dead_rows,
     "linear_trained_like": _trained_like,
     "conv2d_1x1": lambda: _gauss(64, 32, 1, 1),

@@ -13,21 +13,26 @@ import pytest
 from numpy.typing import NDArray
 
 import cross_library.cases as cases
-from lightning_ww.analyze import measure
+from lightning_ww.measure import measure
 from lightning_ww.weights.matrices import find_layers
 from lightning_ww.weights.randomized import Shuffler
 
 HERE = Path(__file__).parent
 GOLDEN: dict[str, dict[str, Any]] = json.loads((HERE / "golden.json").read_text())
 
-EXACT = ["N", "M", "rf", "num_evals", "num_pl_spikes", "detX_num", "ERG_gap", "num_spikes", "status", "warning"]
+EXACT = [
+    *("N", "M", "rf", "num_evals", "num_pl_spikes", "detX_num", "num_ERG_spikes", "ERG_gap", "num_spikes"),
+    *("status", "warning"),
+]
 CLOSE = [
     *("alpha", "D", "xmin", "xmax", "sigma", "alpha_weighted", "log_alpha_norm", "Q", "lambda_max", "sv_max", "norm"),
     *("log_norm", "spectral_norm", "log_spectral_norm", "stable_rank", "rand_distance", "ww_softrank"),
+    *("ww_maxdist", "detX_val", "detX_val_unrescaled"),
 ]
 RANKS = ["matrix_rank", "rank_loss", "weak_rank_loss"]
 BULK = ["sigma_mp", "mp_softrank", "W_scale", "bulk_max", "bulk_min"]
 SWAPPED = {"conv2d_2x2", "conv3d"}  # weightwatcher swaps N and M once per kernel position
+LOW_RANK = {"linear_low_rank", "linear_rank_5"}  # an eigenvalue that is float64 rounding
 VECTORS = {"conv2d_depthwise"}  # slices are vectors: rand_distance is rounding
 
 
@@ -43,15 +48,18 @@ def our_row(name: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", cases.WEIGHTS)
-def test_every_column_equals_weightwatchers(name: str) -> None:
+def test_columns_equal_weightwatchers(name: str) -> None:
     ours, theirs = our_row(name), GOLDEN[name]
     left_out = {"N", "M", "Q", *BULK, "num_spikes"} if name in SWAPPED else set()
     left_out |= {"rand_distance"} if name in VECTORS else set()
+    left_out |= {"detX_val", "detX_val_unrescaled"} if name in LOW_RANK else set()
+    left_out |= {"sigma"} if name == "linear_rank_5" else set()  # theirs is computed before the fit, from alpha = -1
+    digits = 1e-6 if name == "linear_orthogonal" else 1e-9  # differences of logs of eigenvalues that are all but equal
     for column in EXACT:
         assert column in left_out or ours[column] == theirs[column], column
     for column in CLOSE:
         if column not in left_out:
-            assert ours[column] == pytest.approx(theirs[column], rel=1e-9), column
+            assert ours[column] == pytest.approx(theirs[column], rel=digits), column
     if theirs["sigma_mp"] > 0:
         for column in BULK:
             assert column in left_out or ours[column] == pytest.approx(theirs[column], rel=1e-6), column

@@ -38,7 +38,6 @@ def test_a_linear_is_one_matrix() -> None:
         nn.Conv3d(4, 6, 2),
         nn.Conv2d(4, 8, 3, groups=2),
         nn.Conv2d(4, 4, 3, groups=4),
-        nn.ConvTranspose2d(6, 4, 3),
     ],
 )
 def test_a_convolution_has_one_matrix_per_kernel_position(conv: Any) -> None:
@@ -48,6 +47,19 @@ def test_a_convolution_has_one_matrix_per_kernel_position(conv: Any) -> None:
     assert found.shape == (len(kernel), *weight.shape[:2])
     for matrix, place in zip(found, kernel, strict=True):
         torch.testing.assert_close(matrix, weight[(slice(None), slice(None), *place.tolist())])
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_a_transposed_convolution_is_out_by_in_per_group(groups: int) -> None:
+    conv = nn.ConvTranspose1d(6, 4, 5, groups=groups)
+    found = slices(nn.Sequential(conv), "0")
+    assert found.shape == (5, 4, 6 // groups)
+    weight = conv.weight.detach()  # in × out/groups × kernel
+    for out in range(4):
+        for into in range(6 // groups):
+            group, within = divmod(out, 4 // groups)
+            expected = weight[group * (6 // groups) + into, within]
+            torch.testing.assert_close(found[:, out, into], expected)
 
 
 def test_attention_is_q_k_and_v() -> None:
@@ -130,8 +142,30 @@ def test_a_parameter_that_is_no_modules_weight_is_reported() -> None:
             self.scale = nn.Parameter(torch.zeros(5))
             self.linear = nn.Linear(4, 3)
 
-    _, skipped = find_layers(Bare())
-    assert [(skip.name, skip.reason) for skip in skipped] == [("positions", "not_a_weight")]
+    found, _ = find_layers(nn.ModuleDict({"bare": Bare()}))
+    assert [layer.name for layer in found] == ["bare.linear", "bare.positions"]
+    with pytest.raises(UnreadableWeightError) as raised:
+        found[1].read()
+    assert raised.value.reason == "not_a_weight"
+
+
+def test_subclasses_and_parametrised_cells_keep_their_gates() -> None:
+    class MyLSTM(nn.LSTM):
+        pass
+
+    normed = nn.GRU(3, 4)
+    nn.utils.parametrizations.weight_norm(normed, "weight_hh_l0")
+    model = nn.ModuleDict({"mine": MyLSTM(3, 4), "normed": normed})
+    assert {f"mine.weight_hh_l0.{gate}" for gate in "ifgo"} | {f"normed.weight_hh_l0.{gate}" for gate in "rzn"} <= {
+        *names(model)
+    }
+    assert {layer.kind for layer in find_layers(model)[0]} == {"MyLSTM", "GRU"}
+
+
+def test_a_number_called_weight_is_not_a_layer() -> None:
+    loss = nn.MSELoss()
+    loss.weight = 0.25  # type: ignore[assignment]
+    assert names(nn.ModuleDict({"loss": loss, "linear": nn.Linear(4, 3)})) == ["linear"]
 
 
 def test_a_loss_with_class_weights_and_one_without_are_no_layers() -> None:
@@ -139,11 +173,8 @@ def test_a_loss_with_class_weights_and_one_without_are_no_layers() -> None:
         {"linear": nn.Linear(4, 3), "loss": nn.CrossEntropyLoss(), "weighted": nn.CrossEntropyLoss(torch.ones(3))}
     )
     found, skipped = find_layers(model)
-    assert [layer.name for layer in found] == ["linear", "weighted"]
-    assert [(skip.name, skip.reason) for skip in skipped] == [("loss", "no_weight")]
-    with pytest.raises(UnreadableWeightError) as raised:
-        found[1].read()
-    assert raised.value.reason == "one_axis"
+    assert [layer.name for layer in found] == ["linear"]
+    assert not skipped
 
 
 def test_frozen_is_what_has_nothing_to_train() -> None:
@@ -172,7 +203,7 @@ def test_a_pattern_that_matches_nothing_says_what_there_is() -> None:
         find_layers(nn.ModuleDict({"encoder": nn.Linear(4, 4), "head": nn.Linear(4, 4)}), ["head", "encodr.*"])
 
 
-def test_a_model_without_any_matrix_is_an_error() -> None:
-    message = "`analyze` found no weight matrix in this Sequential: it has no layer to watch."
+def test_no_pattern_at_all_is_an_error() -> None:
+    message = "`analyze(layers=[])`: expected at least one name or pattern, or `None` for all."
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
-        find_layers(nn.Sequential(nn.ReLU(), nn.Dropout()))
+        find_layers(nn.Linear(4, 4), [])

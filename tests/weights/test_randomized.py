@@ -136,7 +136,7 @@ def test_predicted_spectrum_differs_from_a_draw_by_less_than_two_draws_differ(N:
     slices = (0.05 * (gaussian(N, M) + shift))[None]
     statistics = element_statistics(slices)
     assert statistics.predictable
-    predicted = predicted_singular_values(statistics)
+    predicted = predicted_singular_values(slices, statistics)
     drawn = [singular_values(Shuffler(seed).shuffle(slices, "layer")) for seed in range(6)]
     trained = matrix_of(np.linspace(0.1, 3, M), N, M)
     squares = np.square(np.linalg.svd(trained, compute_uv=False))
