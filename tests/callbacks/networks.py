@@ -52,7 +52,7 @@ class Classifier(LightningModule):
 
 
 class Restless(nn.Module):
-    """A parametrisation that reading leaves a trace in: a buffer, the random stream, an attribute that it acts on."""
+    """A parametrisation that reading leaves a trace in: a buffer, the random streams, an attribute that it acts on."""
 
     count: Tensor
 
@@ -65,7 +65,8 @@ class Restless(nn.Module):
         self.count += 1
         if self.training:
             self.calls += 1
-        return weight * (1 + 1e-3 * torch.rand(())) * (1 + 1e-4 * self.count) * (1 + 1e-4 * self.calls)
+        noise = torch.rand(()) + random.random() + float(np.random.rand())  # noqa: NPY002
+        return weight * (1 + 1e-3 * noise) * (1 + 1e-4 * self.count) * (1 + 1e-4 * self.calls)
 
 
 class Busy(Classifier):
