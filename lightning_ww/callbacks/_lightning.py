@@ -54,6 +54,15 @@ class CallbackBase(_Both):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._pending = state_dict
 
+    @override
+    def state_dict(self) -> dict[str, Any]:
+        # saved between a restore and the fit that takes it up, what was restored is the state
+        return self._state() if self._pending is None else self._pending
+
+    def _state(self) -> dict[str, Any]:
+        """What is remembered across a resume: numbers, strings, lists, dicts and tensors alone."""
+        raise NotImplementedError
+
     def _begin(self, trainer: Trainer, pl_module: LightningModule) -> tuple[bool, dict[str, Any] | None]:
         """Whether this fit is a new run (another Trainer or model than the last), and the state to take up, if any."""
         state, self._pending = self._pending, None

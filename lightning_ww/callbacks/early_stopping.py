@@ -188,9 +188,7 @@ class SpectralEarlyStopping(CallbackBase):
         return self._generate_state_key(stop_on=self.stop_on, patience=self.patience)
 
     @override
-    def state_dict(self) -> dict[str, Any]:
-        if self._pending is not None:  # saved between a restore and the fit that takes it up
-            return self._pending
+    def _state(self) -> dict[str, Any]:
         return {
             "counts": dict(self._counts),
             "counted": dict(self._counted),

@@ -290,9 +290,7 @@ class WeightSpectrumMonitor(CallbackBase):
         return self._generate_state_key(layers=self.layers, log_key_prefix=self.log_key_prefix)
 
     @override
-    def state_dict(self) -> dict[str, Any]:
-        if self._pending is not None:  # saved between a restore and the fit that takes it up
-            return self._pending
+    def _state(self) -> dict[str, Any]:
         return {
             "history": self.history.state_dict(),
             "logged": self._logged.state_dict(),

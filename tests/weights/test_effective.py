@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from callbacks.networks import Restless
+from torch import nn
 from torch.nn.utils import parametrizations, prune
 
 from lightning_ww.weights import effective
@@ -57,22 +59,6 @@ def test_weight_is_the_one_that_the_next_evaluation_uses(make: Any) -> None:
     torch.testing.assert_close(read.T, used)
 
 
-class Restless(nn.Module):
-    """A parametrisation that leaves a trace wherever one can: in a buffer, in the random stream, in an attribute."""
-
-    count: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.register_buffer("count", torch.zeros(()))
-        self.calls = 0
-
-    def forward(self, weight: Tensor) -> Tensor:
-        self.count += 1
-        self.calls += self.training
-        return weight + torch.rand(()) * 0
-
-
 def test_reading_leaves_no_trace() -> None:
     layer = nn.Linear(6, 4)
     nn.utils.parametrize.register_parametrization(layer, "weight", Restless())
@@ -80,11 +66,12 @@ def test_reading_leaves_no_trace() -> None:
     frozen: Any = layer.parametrizations["weight"]  # type: ignore[index]
     layer.train()
     frozen.eval()
-    before = restless.count.clone(), restless.calls, torch.get_rng_state()
+    before = restless.count.clone(), restless.calls, torch.get_rng_state(), random.getstate()
     restless.train()
     effective.weight(layer, "weight")
     assert torch.equal(restless.count, before[0])
     assert restless.calls == before[1]
     assert torch.equal(torch.get_rng_state(), before[2])
+    assert random.getstate() == before[3]
     assert [layer.training, frozen.training, restless.training] == [True, False, True]
     assert layer.parametrizations["weight"].original.grad is None  # type: ignore[index,union-attr]
