@@ -22,6 +22,7 @@ MAY_IMPORT = {
     "analyze": {"weights", "report", "measure"},
     "diagnosis": {"report", "diagnosis"},
     "history": {"report", "diagnosis", "history"},
+    "curvature": {"curvature"},
     "panels": {"weights", "report", "diagnosis", "panels"},
     "callbacks": {"weights", "report", "measure", "diagnosis", "history", "panels", "callbacks"},
     "__init__": {"weights", "report", "analyze"},
@@ -60,10 +61,11 @@ def test_only_one_file_imports_lightning() -> None:
     assert found == {"callbacks/_lightning.py"}
 
 
-@pytest.mark.parametrize("module", ["lightning_ww", "lightning_ww.callbacks"])
+@pytest.mark.parametrize("module", ["lightning_ww", "lightning_ww.callbacks", "lightning_ww.curvature"])
 def test_public_names_are_sorted_and_there(module: str) -> None:
     public = importlib.import_module(module)
-    assert list(public.__all__) == sorted(public.__all__, key=lambda name: (not name.isupper(), name))
+    order = sorted(public.__all__, key=lambda name: (name.islower(), not name.isupper(), name))
+    assert list(public.__all__) == order
     for name in public.__all__:
         assert getattr(public, name).__doc__, name
     shown = {name for name in vars(public) if not name.startswith("_")}

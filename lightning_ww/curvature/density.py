@@ -1,0 +1,229 @@
+"""The spectral density of a symmetric operator by stochastic Lanczos quadrature, and what follows from it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+
+from lightning_ww.curvature.lanczos import lanczos
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+NEGLIGIBLE = 1e-3
+"""Nodes within this share of the largest one, in absolute value, count as zero."""
+
+CONVERGED_RESIDUAL, CONVERGED_GAP = 1e-2, 1e-1
+"""A Ritz value has converged where its residual is below these shares of itself and of its distance to the next one."""
+
+SIMPLE_WEIGHT = 10.8
+"""A simple eigenvalue's weight is χ²₁/P; P·w above this (once in a thousand) tells of several equal ones."""
+
+UNCONVERGED = 0.05
+"""A top eigenvalue whose residual exceeds this share of it is marked."""
+
+
+@dataclass(frozen=True)
+class TopEigenvalue:
+    """An extreme Ritz value."""
+
+    value: float
+    residual: float  # an eigenvalue lies within this of the value
+    converged: bool
+
+
+@dataclass(frozen=True)
+class SpectralDensity:
+    """Nodes θ and weights w: ``Σ w f(θ) ≈ tr f(A)/P``. Stems, not a smooth curve: smoothing biases the moments."""
+
+    nodes: Tensor  # (n,), float64, ascending within a probe
+    weights: Tensor  # (n,), float64, sum 1
+    residuals: Tensor  # (n,), float64
+    probes: Tensor  # (n,), int64, the probe that a node comes from
+    is_simple: Tensor  # (n,), bool, taken for one converged eigenvalue of weight 1/P
+    dim: int  # P
+
+    @property
+    def num_probes(self) -> int:  # noqa: D102
+        return int(self.probes.max()) + 1
+
+    @cached_property
+    def tol(self) -> float:
+        """What counts as zero: ``1e-3 · max|θ|``."""
+        return NEGLIGIBLE * float(self.nodes.abs().max())
+
+    @property
+    def sharpness(self) -> float:
+        """λ_max, the largest Ritz value."""
+        return float(self.nodes.max())
+
+    @property
+    def lambda_min(self) -> float:
+        """The least Ritz value."""
+        return float(self.nodes.min())
+
+    @property
+    def top_eigenvalues(self) -> tuple[TopEigenvalue, ...]:
+        """The positive Ritz values of the first probe, largest first."""
+        first = (self.probes == 0) & (self.nodes > self.tol)
+        pairs = zip(self.nodes[first].flip(0).tolist(), self.residuals[first].flip(0).tolist(), strict=True)
+        return tuple(TopEigenvalue(value, residual, residual <= UNCONVERGED * value) for value, residual in pairs)
+
+    @property
+    def trace(self) -> float:
+        """``P · Σ wθ``."""
+        return self.dim * float((self.weights * self.nodes).sum())
+
+    @property
+    def trace_stderr(self) -> float:
+        """Of several probes, that of their mean; of one, ``√(2P Σ w(θ - θ̄)²)`` over the nodes not taken as simple.
+
+        θ̄ is the mean of those nodes: their share of the whole is fixed, since Σw = 1; only its distribution is chance.
+        """
+        if self.num_probes > 1:
+            terms = self.num_probes * self.weights * self.nodes
+            each = self.dim * torch.zeros(self.num_probes, dtype=terms.dtype).index_add(0, self.probes, terms)
+            return float(each.std() / self.num_probes**0.5)
+        rest = ~self.is_simple
+        nodes, weights = self.nodes[rest], self.weights[rest]
+        if not weights.sum() > 0:
+            return 0.0
+        centred = nodes - (weights * nodes).sum() / weights.sum()
+        return math.sqrt(2 * self.dim * float((weights * centred.square()).sum()))
+
+    @property
+    def negative_mass(self) -> float:
+        """The share of eigenvalues below ``-tol``."""
+        return float(self.weights[self.nodes < -self.tol].sum())
+
+    @property
+    def near_zero_mass(self) -> float:
+        """The share of eigenvalues within ``tol`` of zero."""
+        return float(self.weights[self.nodes.abs() <= self.tol].sum())
+
+    @property
+    def condition(self) -> float | None:
+        """Sharpness over the weighted median of the nodes above ``tol``; ``None`` if there is none."""
+        above = self.nodes > self.tol
+        if not above.any():
+            return None
+        nodes, order = self.nodes[above].sort()
+        cumulative = self.weights[above][order].cumsum(0)
+        return self.sharpness / float(
+            nodes[torch.searchsorted(cumulative, cumulative[-1] / 2).clamp(max=nodes.numel() - 1)]
+        )
+
+    @property
+    def log_pseudodet(self) -> float:
+        """``P · Σ w ln θ`` over nodes above ``tol``: the volume of the basin, in logs."""
+        above = self.nodes > self.tol
+        return self.dim * float((self.weights[above] * self.nodes[above].log()).sum())
+
+    @cached_property
+    def _outliers(self) -> tuple[int, float] | None:
+        """The number of outliers and the bulk's edge, by the largest ratio of neighbours after the second."""
+        values = [top.value for top in self.top_eigenvalues if top.converged]
+        if len(values) < 3:
+            return None
+        k = max(range(2, len(values)), key=lambda i: values[i - 1] / values[i])
+        return k, values[k]
+
+    @property
+    def num_outliers(self) -> int | None:
+        """Converged eigenvalues above the widest relative gap; ``None`` with fewer than three."""
+        return None if self._outliers is None else self._outliers[0]
+
+    @property
+    def bulk_edge(self) -> float | None:
+        """The largest converged eigenvalue below that gap."""
+        return None if self._outliers is None else self._outliers[1]
+
+    def effective_dimension(self, num_samples: int, gamma: float = 1.0) -> float:
+        """``P · Σ w θ₊/(θ₊ + c)``, c = γ/(nβ), nβ = n/ln n for n training samples."""
+        c = gamma * math.log(num_samples) / num_samples
+        positive = self.nodes.clamp(min=0)
+        return self.dim * float((self.weights * positive / (positive + c)).sum())
+
+    def llc_quadratic(self, num_samples: int, gamma: float = 1.0) -> float:
+        """Half the effective dimension: the learning coefficient's quadratic approximation."""
+        return self.effective_dimension(num_samples, gamma) / 2
+
+
+def spectral_density(
+    operator: Any,
+    *,
+    num_steps: int = 30,
+    num_probes: int = 1,
+    seed: int = 0,
+    probe: Literal["gaussian", "rademacher"] = "gaussian",
+    quadrature: Literal["reduced", "plain"] = "reduced",
+) -> SpectralDensity:
+    """Estimate the spectral density of a symmetric operator.
+
+    Args:
+        operator: Anything with ``shape``, ``dtype``, ``device`` and ``@`` on vectors: a `HessianOperator`, a
+            ``linear_operator.LinearOperator``, a tensor.
+        num_steps: Lanczos steps, one product each. Default: ``30``, which reaches both ends of a network's spectrum
+            (Granziol et al., 2019, Deep Curvature Suite).
+        num_probes: Random start vectors. Default: ``1``: enough for a large operator that is not close to rank one.
+        seed: With the probe's number it fixes the start vector, so that a curve moves because the operator moved.
+        probe: The start vector's distribution, scaled to length one.
+        quadrature: ``"plain"`` gives the classical weights; ``"reduced"`` (default) the same with less variance: a Ritz
+            value that has converged to a simple eigenvalue carries 1/P, and the others share the rest.
+
+    Returns:
+        Nodes and weights.
+
+    References:
+        Golub, Welsch (1969), Calculation of Gauss quadrature rules, Math. Comp. 23(106).
+        Bhattacharjee et al. (2024), Improved spectral density estimation via explicit and implicit deflation,
+        arXiv:2410.21690.
+    """
+    if num_probes < 1:
+        raise ValueError(f"`spectral_density(num_probes={num_probes!r})`: expected a positive integer.")
+    for name, value, choices in (
+        ("probe", probe, ("gaussian", "rademacher")),
+        ("quadrature", quadrature, ("reduced", "plain")),
+    ):
+        if value not in choices:
+            raise ValueError(f"`spectral_density({name}={value!r})`: expected one of {choices}.")
+    dim = int(operator.shape[-1])
+    parts = []
+    for i in range(num_probes):
+        krylov = lanczos(lambda v: operator @ v, _start(operator, dim, seed, i, probe), num_steps)
+        nodes, first, residuals = krylov.ritz()
+        weights = first.square() / first.square().sum()
+        simple = torch.zeros(nodes.shape, dtype=torch.bool)
+        if quadrature == "reduced":
+            weights, simple = _reduce_variance(nodes, weights, residuals, dim)
+        parts.append((nodes, weights / num_probes, residuals, torch.full(nodes.shape, i), simple))
+    nodes, weights, residuals, probes, simple = (torch.cat(column) for column in zip(*parts, strict=True))
+    return SpectralDensity(nodes, weights, residuals, probes, simple, dim)
+
+
+def _reduce_variance(nodes: Tensor, weights: Tensor, residuals: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+    """Give each converged simple eigenvalue its exact weight 1/P; scale the others to what is left."""
+    gaps = torch.full_like(nodes, torch.inf)
+    if nodes.numel() > 1:
+        steps = nodes.diff()
+        gaps[:-1] = steps
+        gaps[1:] = torch.minimum(gaps[1:], steps)
+    simple = (residuals < CONVERGED_RESIDUAL * nodes.abs()) & (residuals < CONVERGED_GAP * gaps)
+    simple &= (nodes.abs() > NEGLIGIBLE * nodes.abs().max()) & (dim * weights <= SIMPLE_WEIGHT)
+    left, share = 1 - int(simple.sum()) / dim, weights[~simple].sum()
+    if not simple.any() or not share > 0 or left <= 0:  # nothing to give, or nobody to give the rest to
+        return weights, torch.zeros_like(simple)
+    return torch.where(simple, 1 / dim, weights * left / share), simple
+
+
+def _start(operator: Any, dim: int, seed: int, number: int, probe: str) -> Tensor:
+    generator = torch.Generator().manual_seed(seed * 1_000_003 + number)
+    if probe == "gaussian":
+        vector = torch.randn(dim, generator=generator, dtype=torch.float64)
+    else:
+        vector = torch.randint(2, (dim,), generator=generator, dtype=torch.float64) * 2 - 1
+    return torch.as_tensor(vector / vector.norm()).to(device=operator.device, dtype=operator.dtype)
