@@ -224,10 +224,15 @@ def test_each_kind_of_weight_that_cannot_be_analysed_has_its_reason() -> None:
 def test_a_dynamically_quantised_module_is_skipped() -> None:
     quantize_dynamic: Any = torch.ao.quantization.quantize_dynamic
     try:
-        quantised = quantize_dynamic(nn.Sequential(nn.Linear(20, 16)), {nn.Linear}, dtype=torch.qint8)
+        model = nn.Sequential(nn.Linear(20, 16), nn.LSTM(20, 16), nn.GRUCell(20, 16))
+        quantised = quantize_dynamic(model, {nn.Linear, nn.LSTM, nn.GRUCell}, dtype=torch.qint8)
     except RuntimeError as error:  # this build of torch has no engine for it
         pytest.skip(str(error))
-    assert reasons(analyze(nn.ModuleDict({"q": quantised, "healthy": nn.Linear(20, 16)}))) == {"q.0": "quantised"}
+    assert reasons(analyze(nn.ModuleDict({"q": quantised, "healthy": nn.Linear(20, 16)}))) == {
+        "q.0": "quantised",
+        "q.1": "quantised",
+        "q.2": "quantised",
+    }
 
 
 def test_a_layer_whose_weight_cannot_be_computed_does_not_stop_the_others() -> None:

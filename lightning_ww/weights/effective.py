@@ -100,6 +100,11 @@ def _is_packed(module: nn.Module) -> bool:
     return hasattr(module, "_packed_params") and callable(getattr(type(module), "weight", None))
 
 
+def is_packed_recurrent(module: nn.Module) -> bool:
+    """Whether this is one of torch's quantised recurrent modules, which have no `weight` at all."""
+    return hasattr(module, "_all_weight_values") or hasattr(module, "_packed_weight_ih")
+
+
 def _devices(module: nn.Module) -> list[int]:
     """The CUDA devices whose random streams an evaluation could advance."""
     return sorted({p.device.index or 0 for p in module.parameters() if p.device.type == "cuda"})

@@ -144,6 +144,10 @@ def find_layers(
         except Exception as error:  # a module that does not let itself be looked at
             skipped.append(SkippedLayer(name or "weight", "failed", f"{type(error).__name__}: {error}"))
             continue
+        if not own and effective.is_packed_recurrent(module):
+            skipped.append(
+                SkippedLayer(name or "weight", "quantised", f"a quantised {_kind(module)} holds packed codes")
+            )
         for layer in own:
             parts = effective.sources(module, layer.attribute)
             claimed.update(map(id, parts))
