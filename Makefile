@@ -3,7 +3,7 @@ PYTHON ?= python3
 PY := .venv/bin/python
 LOGS ?= runs
 
-.PHONY: help demo test test-peers check format bench false-alarms tensorboard golden clean
+.PHONY: help demo test test-slow test-peers check format bench false-alarms tensorboard golden clean
 
 help:  ## What can be done here
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -23,6 +23,9 @@ demo: .venv/.ready  ## Train on scikit-learn's digits with every monitor, then s
 
 test: .venv/.ready  ## The tests
 	$(PY) -m pytest
+
+test-slow: .venv/.ready  ## The tests that train for longer
+	$(PY) -m pytest -m slow
 
 test-peers: .venv/.peers  ## The golden values, computed again by weightwatcher
 	$(PY) -m pytest -m peers
