@@ -129,7 +129,8 @@ def diagnose(
     eligible = [layer for layer in report.layers if is_eligible(layer, limits)]
     collapsed = _flagged(eligible, before.get("rank_collapse", ()), lambda x, was: _rank_collapse(x, limits, was))
     trapped = _flagged(eligible, before.get("correlation_trap", ()), lambda x, was: _correlation_trap(x, limits, was))
-    gone = any((layer.rank_deficit or 0) >= limits.rank_deficit_alone for layer in eligible)
+    flagged = {flag.layer for flag in collapsed}
+    gone = any((x.rank_deficit or 0) >= limits.rank_deficit_alone for x in eligible if x.name in flagged)
     fired: dict[TriggerName, bool] = {
         "nonfinite": bool(lost),
         "rank_collapse": bool(collapsed) and (gone or len(collapsed) >= limits.rank_collapse_share * len(eligible)),
@@ -153,11 +154,12 @@ def _rank_collapse(layer: LayerReport, limits: FlagThresholds, was_flagged: bool
     deficit = layer.rank_deficit
     if deficit is None or deficit < (limits.rank_deficit_leave if was_flagged else limits.rank_deficit_enter):
         return None
+    held = f", held down to {limits.rank_deficit_leave:g}" if was_flagged else ""
     return Flag(
         "rank_collapse",
         layer.name,
-        f"rank_deficit {deficit:.2f} (threshold {limits.rank_deficit_enter:g}): that share of its singular values is "
-        "at most a tenth of what the same elements in random order have",
+        f"rank_deficit {deficit:.2f} (threshold {limits.rank_deficit_enter:g}{held}): that share of its singular "
+        "values is at most a tenth of what the same elements in random order have",
         "Often over-regularisation (weight decay, L2): lower it if validation suffers; often harmless.",
     )
 
@@ -170,10 +172,12 @@ def _correlation_trap(layer: LayerReport, limits: FlagThresholds, was_flagged: b
             return None
     elif layer.trap_z <= limits.trap_z_enter or layer.trap_element < limits.trap_element_enter:
         return None
+    held = f", held down to {limits.trap_z_leave:g} and {limits.trap_element_leave:g}" if was_flagged else ""
     return Flag(
         "correlation_trap",
         layer.name,
-        f"trap_z {layer.trap_z:.1f} (threshold {limits.trap_z_enter:g}), largest element {layer.trap_element:.2f} of "
-        f"the visible size (threshold {limits.trap_element_enter:g}), mean shift {layer.trap_mean_shift or 0:.2f}",
+        f"trap_z {layer.trap_z:.1f} (threshold {limits.trap_z_enter:g}), largest element {layer.trap_element:.2f} "
+        f"of the visible size (threshold {limits.trap_element_enter:g}{held}), "
+        f"mean shift {layer.trap_mean_shift or 0:.2f}",
         "A few elements dominate it: often too large a learning rate, or an outlier in the data.",
     )

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 class Measurement:
     """One measurement: when it was made, and what it found."""
 
+    number: int  # from 0, in the order in which they were made
     step: int  # optimiser steps done
     epoch: int  # from 0; the epoch in which it was made
     is_baseline: bool  # made at the start of a fit, before its first step
@@ -48,11 +49,13 @@ def record(
     step: int,
     epoch: int,
     is_baseline: bool,
+    number: int,
 ) -> Measurement:
     """What is kept of a report."""
     numbers = [[layer.metric(metric) for metric in metrics] for layer in report.layers]
     filled = [[float("nan") if number is None else number for number in row] for row in numbers]
     return Measurement(
+        number=number,
         step=step,
         epoch=epoch,
         is_baseline=is_baseline,
@@ -81,9 +84,14 @@ class History:
     def __getitem__(self, index: int) -> Measurement:
         return self._measurements[index]
 
+    @property
+    def next_number(self) -> int:
+        """Of the measurement to come."""
+        return self._measurements[-1].number + 1 if self._measurements else 0
+
     def append(self, measurement: Measurement) -> None:
-        """Add the latest measurement, unless one of the same step, from before a resume, is there already."""
-        if all(past.step != measurement.step for past in self._measurements):
+        """Add the latest measurement; one at the start of a resumed fit only if its step is not there already."""
+        if not measurement.is_baseline or all(past.step != measurement.step for past in self._measurements):
             self._measurements = [*self._measurements, measurement][-self.max_measurements :]
 
     def to_pandas(self) -> pandas.DataFrame:

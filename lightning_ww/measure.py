@@ -126,7 +126,8 @@ def _measure_layer(
                 values["rand_distance_floor"] = _floor(slices, shuffler, layer.name)
     for name in [name for name, value in values.items() if isinstance(value, float) and not np.isfinite(value)]:
         reasons[name] = f"not finite ({values.pop(name)})"
-    _explain(values, reasons, M=M)
+    asked = {"mp_fit": mp_fit, "floor": floor, "cka": cka, "initial": has_initial, "shuffle": shuffle != "off"}
+    _explain(values, reasons, asked, M)
     return LayerReport(
         name=layer.name,
         kind=layer.kind,
@@ -244,31 +245,41 @@ FOLLOWS = {
 }
 """Metrics that are ``None`` for the reason of another one."""
 
+GROUPS = {
+    "mp_fit": BULK_METRICS,
+    "floor": ("rand_distance_floor",),
+    "cka": ("distance_from_init_cka",),
+    "initial": drift.METRICS,
+    "shuffle": (
+        *("rand_distance", "max_rand_eigenvalue", "ww_softrank", "correlation_traps", "trap_z", "rank_deficit"),
+    ),
+}
+"""Metrics that are made only when they are asked for."""
 
-def _explain(values: dict[str, Any], reasons: dict[str, str], *, M: int) -> None:
+ASK = {
+    "mp_fit": "not asked for (`mp_fit=True`)",
+    "floor": "not asked for (`floor=True`)",
+    "cka": "not asked for (`cka=True`)",
+    "initial": "no initial weights were given",
+    "shuffle": "not asked for (`shuffle='off'`)",
+}
+
+
+def _explain(values: dict[str, Any], reasons: dict[str, str], asked: Mapping[str, bool], M: int) -> None:
     """Give a reason for every metric without a value that has none yet."""
-    is_zero = values.get("sv_max") == 0
     for name in METRICS:
         if values.get(name) is not None or name in reasons:
             continue
-        if name in BULK_METRICS and "mp_scale" not in reasons:
-            reasons[name] = "not asked for (`mp_fit=True`)"
-        elif name == "rand_distance_floor":
-            reasons[name] = "not asked for (`floor=True`)"
-        elif name in drift.METRICS and "distance_from_init" not in reasons:
-            if "distance_from_init" not in values:
-                reasons[name] = "no initial weights were given"
-            elif name == "distance_from_init_cka" and values["distance_from_init_cosine"] is not None:
-                reasons[name] = "not asked for (`cka=True`)"
-            else:
-                reasons[name] = "the weight, or the initial one, is zero"
+        group = next((group for group, names in GROUPS.items() if name in names), None)
+        if group is not None and not asked[group]:
+            reasons[name] = ASK[group]
         elif FOLLOWS.get(name) in reasons:
             reasons[name] = reasons[FOLLOWS[name]]
-        elif is_zero:
+        elif name in drift.METRICS:
+            reasons[name] = "the weight, or the initial one, is zero"
+        elif values.get("sv_max") == 0:
             reasons[name] = "the weight is zero"
         elif values.get("approximate"):
             reasons[name] = f"a spectrum of {M} eigenvalues per matrix is not computed (at most {spectrum.MAX_EXACT})"
-        elif "shuffle" not in values:
-            reasons[name] = "not asked for (`shuffle='off'`)"
         else:
             reasons[name] = "all elements are alike"

@@ -355,6 +355,8 @@ def test_every_metric_without_a_value_has_its_reason() -> None:
         for layer in report.layers:
             missing = {name for name in METRICS if layer.metric(name) is None}
             assert missing == set(layer.reasons)
+    assert analyze(model, shuffle="off")["zero"].reasons["rand_distance"] == "not asked for (`shuffle='off'`)"
+    assert analyze(model, floor=True)["zero"].reasons["rand_distance_floor"] == "the weight is zero"
     plain = analyze(model, shuffle="off")["plain"].reasons
     assert plain["rand_distance"] == "not asked for (`shuffle='off'`)"
     assert plain["mp_scale"] == "not asked for (`mp_fit=True`)"

@@ -49,6 +49,20 @@ def test_rank_collapse_has_hysteresis() -> None:
     assert seen == [False, True, True, True, False, False]
 
 
+def test_a_flag_that_is_held_says_down_to_where() -> None:
+    held = diagnose(report(collapsed("a", 0.45)), {"rank_collapse": ("a",)})
+    assert "rank_deficit 0.45 (threshold 0.5, held down to 0.4)" in str(held.flags[0])
+    held = diagnose(report(trapped("a", 2.5, 0.9)), {"correlation_trap": ("a",)})
+    assert "(threshold 1, held down to 2 and 0.8)" in str(held.flags[0])
+
+
+def test_a_layer_that_is_not_flagged_makes_nothing_fire() -> None:
+    limits = FlagThresholds(rank_deficit_alone=0.2)
+    layers = [collapsed(name, 0.0) for name in "abcdef"]
+    assert diagnose(report(*layers, collapsed("g", 0.3)), thresholds=limits).fired == ()
+    assert diagnose(report(*layers, collapsed("g", 0.6)), thresholds=limits).fired == ("rank_collapse",)
+
+
 def test_correlation_trap_asks_for_a_large_element_and_has_hysteresis() -> None:
     before = Diagnosis()
     seen = []

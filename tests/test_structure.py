@@ -13,7 +13,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "lightning_ww"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
-# callbacks → panels, diagnosis, analyze → weights, report → third parties
+# callbacks → panels, diagnosis, measure → weights, curvature, report → third parties
 MAY_IMPORT = {
     "weights": {"weights"},
     "report": {"weights", "report", "parity"},

@@ -124,9 +124,9 @@ class InitialWeightsKeeper:
     ) -> str | None:
         """Prepare for a fit; ``state`` is that of the monitor that is resumed. What cannot be had is returned in words."""
         self._directory = directory
-        self._is_resumed = state is not None and bool(state["history"])
-        if state is None or not self._is_resumed:
+        if state is None or not state["history"]:
             return None
+        self._is_resumed = True
         self._resumed = state["initial"]
         self._weights = InitialWeights.restore(self._resumed, checkpoint, directory)
         if self._weights is not None:
@@ -139,7 +139,10 @@ class InitialWeightsKeeper:
         return f"resumes without the initial weights, and omits `distance_from_init`. {expected}"
 
     def slices(self, layers: Sequence[Layer]) -> Mapping[str, Tensor] | None:
-        """The initial slices, by layer. A layer that comes into being during the run begins when it is first seen."""
+        """The initial slices, by layer.
+
+        A layer that comes into being during the run begins when it is first seen; in a resumed run it has no beginning.
+        """
         if not self._is_resumed:
             self._weights = self._weights or InitialWeights({}, self._directory)
             self._weights.add(layers)

@@ -63,10 +63,15 @@ class CallbackBase(_Both):
         """What is remembered across a resume: numbers, strings, lists, dicts and tensors alone."""
         raise NotImplementedError
 
+    def _go_on(self) -> None:
+        """Forget what was restored in the middle of a fit: a tuner has put back what is there anyway."""
+        self._pending = None
+
     def _begin(self, trainer: Trainer, pl_module: LightningModule) -> tuple[bool, dict[str, Any] | None]:
         """Whether this fit is a new run (another Trainer or model than the last), and the state to take up, if any."""
         state, self._pending = self._pending, None
-        is_new = self._seen is None or self._seen[0]() is not trainer or self._seen[1]() is not pl_module
+        is_elsewhere = bool(trainer.ckpt_path) and state is None  # resumed from a checkpoint that knows nothing of us
+        is_new = is_elsewhere or self._seen is None or self._seen[0]() is not trainer or self._seen[1]() is not pl_module
         self._seen = (weakref.ref(trainer), weakref.ref(pl_module))
         return is_new, state
 

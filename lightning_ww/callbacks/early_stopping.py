@@ -81,7 +81,7 @@ class SpectralEarlyStopping(CallbackBase):
         self._has_counted = False  # in this fit
         self._has_stopped = False
         self._has_reported = False
-        self._counted: dict[str, int] = {}  # step of the last measurement that was counted, by monitor
+        self._counted: dict[str, int] = {}  # number of the last measurement that was counted, by monitor
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -115,8 +115,7 @@ class SpectralEarlyStopping(CallbackBase):
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         for monitor in _monitors(trainer):  # what a monitor remembers from before this callback was there
-            steps = [past.step for past in monitor.history]
-            self._counted.setdefault(monitor.state_key, max(steps, default=-1))
+            self._counted.setdefault(monitor.state_key, monitor.history.next_number - 1)
 
     @override
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -130,6 +129,7 @@ class SpectralEarlyStopping(CallbackBase):
 
     def _check(self, trainer: Trainer, *, epochs_done: int) -> None:
         """Count the new measurements, and stop if all ranks are asked to by any."""
+        self._go_on()
         if getattr(trainer, "fast_dev_run", False) or self._has_stopped:
             return
         for monitor in _monitors(trainer):
@@ -155,10 +155,10 @@ class SpectralEarlyStopping(CallbackBase):
     def _unseen(self, monitor: Any) -> list[Measurement]:
         """The measurements that were not counted yet; one at the start of a fit never is."""
         seen = self._counted.get(monitor.state_key, -1)
-        return [past for past in monitor.history if past.step > seen and not past.is_baseline]
+        return [past for past in monitor.history if past.number > seen and not past.is_baseline]
 
     def _count(self, monitor: Any, measurement: Measurement) -> None:
-        self._counted[monitor.state_key] = measurement.step
+        self._counted[monitor.state_key] = measurement.number
         for trigger in monitor.triggers:
             key = f"{monitor.state_key} {trigger}"
             self._counts[key] = self._counts.get(key, 0) + 1 if trigger in measurement.fired else 0

@@ -47,7 +47,8 @@ class WeightSpectrumMonitor(CallbackBase):
     - ``ww/log_norm``: mean log10 of the squared Frobenius norm.
     - ``ww/rand_distance``: mean distance of the layers' spectra from those of the same elements shuffled, 0 … 0.83.
     - ``ww/stable_rank``: mean of ‖W‖²_F/‖W‖².
-    - ``ww/distance_from_init_relative``: mean of ‖W − W₀‖/‖W₀‖; W₀ is the weight at the first training step.
+    - ``ww/distance_from_init_relative``: mean of ‖W − W₀‖/‖W₀‖; W₀ is the weight at the first step
+      of the run, or of the fit in which the monitor joined it.
     - ``ww/sv_min``: least singular value of any layer.
     - ``ww/rank_deficit``: largest share of collapsed singular values of any layer.
     - ``ww/num_flagged``: layers with a flag.
@@ -176,6 +177,8 @@ class WeightSpectrumMonitor(CallbackBase):
         found, skipped = find_layers(pl_module, self.layers, call=call)
         require_a_matrix(pl_module, found, skipped, call)
         directory = trainer.log_dir or trainer.default_root_dir  # asked for on every rank: it is broadcast
+        if self._initial is not None and trainer.ckpt_path and (state is None or not state["history"]):
+            warn(trainer, f"`{call}` finds nothing of its own in the checkpoint: `distance_from_init` counts from here.")
         if self._initial is not None and (trouble := self._initial.begin(state, trainer.ckpt_path, directory)):
             warn(trainer, f"`{call}` {trouble}")
         # what this run cannot measure would be held for ever at the resumed run's last value
@@ -207,6 +210,7 @@ class WeightSpectrumMonitor(CallbackBase):
         """Measure, diagnose, publish."""
         if getattr(trainer, "barebones", False):
             return
+        self._go_on()
         began = time.perf_counter()
         self._last_step = trainer.global_step
         try:
@@ -265,6 +269,7 @@ class WeightSpectrumMonitor(CallbackBase):
             step=trainer.global_step,
             epoch=trainer.current_epoch,
             is_baseline=is_baseline,
+            number=self.history.next_number,
         )
         self.history.append(self.measurement)
         self._logged.choose(report, diagnosis)

@@ -115,7 +115,8 @@ def test_resuming_without_the_callback_or_with_it_added_later_works(tmp_path: Pa
         callbacks=[ModelCheckpoint(tmp_path / "checkpoints", save_last=True)], enable_checkpointing=True
     )
     trainer.fit(Classifier(), data(), data(32, shuffle=False))
-    _, added = fit(tmp_path / "second", 3, last(tmp_path))
+    with pytest.warns(UserWarning, match="finds nothing of its own in the checkpoint: `distance_from_init` counts from"):
+        _, added = fit(tmp_path / "second", 3, last(tmp_path))
     assert [past.step for past in added.history] == [12, 18]  # its baseline is where it was added
     assert added.history[0].value("hidden", "distance_from_init") == 0
 
@@ -171,6 +172,62 @@ def test_a_learning_rate_finder_leaves_the_distance_from_init_alone(finder_first
     assert [past.step for past in monitor.history] == [0, 6, 12]
     assert monitor.history[0].value("hidden", "distance_from_init") == 0
     assert monitor.history[-1].value("hidden", "distance_from_init") is not None
+
+
+def test_a_learning_rate_finder_in_the_middle_of_a_fit_freezes_nothing(tmp_path: Path) -> None:
+    class Milestones(LearningRateFinder):
+        def on_fit_start(self, *_: Any) -> None:
+            return
+
+        def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+            if trainer.current_epoch == 1:
+                self.lr_find(trainer, pl_module)
+
+    monitor, stopping = WeightSpectrumMonitor(on_error="raise"), SpectralEarlyStopping("rank_collapse")
+    callbacks = [monitor, stopping, Milestones(num_training_steps=3)]
+    trainer = quiet_trainer(callbacks=callbacks, default_root_dir=str(tmp_path), max_epochs=4)
+    trainer.fit(Classifier(), data(), data(32, shuffle=False))
+    steps = [past.step for past in monitor.history]
+    assert [past["step"] for past in monitor.state_dict()["history"]] == steps
+    assert len(steps) == 5
+    assert list(stopping.state_dict()["counted"].values()) == [4]
+
+
+def test_measurements_are_kept_where_the_step_counter_stands_still() -> None:
+    class Bare(Classifier):
+        """Steps its optimizer behind Lightning's back."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.automatic_optimization = False
+
+        def training_step(self, batch: Any, batch_idx: int) -> None:  # type: ignore[override]
+            optimizer: Any = self.optimizers(use_pl_optimizer=False)
+            optimizer.zero_grad()
+            self.manual_backward(torch.nn.functional.cross_entropy(self(batch[0]), batch[1]))
+            optimizer.step()
+
+    class Lose(Callback):
+        def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+            if trainer.current_epoch == 2:
+                pl_module.hidden.weight.data.fill_(float("nan"))  # type: ignore[union-attr,operator]
+
+    monitor = WeightSpectrumMonitor(on_error="raise")
+    trainer = quiet_trainer(callbacks=[monitor, SpectralEarlyStopping("nonfinite"), Lose()], max_epochs=5)
+    with pytest.warns(UserWarning, match="`nonfinite` at layer"):
+        trainer.fit(Bare(), data(), data(32, shuffle=False))
+    assert [past.number for past in monitor.history] == [0, 1, 2, 3]
+    assert trainer.current_epoch == 3
+
+
+def test_a_second_fit_of_a_run_that_lost_its_initial_weights_does_not_invent_them(tmp_path: Path) -> None:
+    fit(tmp_path / "first", 2)
+    next((tmp_path / "first").glob("initial_weights-*")).unlink()
+    with pytest.warns(UserWarning, match="resumes without the initial weights"):
+        trainer, monitor = fit(tmp_path / "second", 3, last(tmp_path / "first"))
+    trainer.fit_loop.max_epochs = 4
+    trainer.fit(trainer.lightning_module, data(shuffle=False), data(32, shuffle=False))
+    assert monitor.history[-1].value("hidden", "distance_from_init") is None
 
 
 def test_another_trainer_on_the_same_model_is_another_run() -> None:
