@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from lightning_ww.report import data_frame
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
@@ -100,12 +102,7 @@ class History:
         Raises:
             ModuleNotFoundError: Without pandas.
         """
-        try:
-            import pandas
-        except ModuleNotFoundError as error:
-            raise ModuleNotFoundError(
-                "`History.to_pandas()` needs pandas: `pip install lightning-ww[pandas]` or `pip install pandas`."
-            ) from error
+        frame = data_frame("History.to_pandas")
         rows: list[dict[str, Any]] = []
         for past in self._measurements:
             flagged = {layer for layers in past.flags.values() for layer in layers}
@@ -113,7 +110,7 @@ class History:
                 flags = ", ".join(trigger for trigger, layers in past.flags.items() if layer in layers)
                 numbers = {metric: past.value(layer, metric) for metric in past.metrics}
                 rows.append({"step": past.step, "epoch": past.epoch, "layer": layer, **numbers, "flags": flags})
-        return pandas.DataFrame(rows)
+        return frame(rows)
 
     def state_dict(self) -> list[dict[str, Any]]:
         """Numbers, strings, lists, dicts and tensors alone: checkpoints are read with ``weights_only=True``."""

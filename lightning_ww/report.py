@@ -180,20 +180,15 @@ class WeightReport:
             ModuleNotFoundError: Without pandas.
             ValueError: If ``like`` is something else.
         """
-        try:
-            import pandas
-        except ModuleNotFoundError as error:
-            raise ModuleNotFoundError(
-                "`WeightReport.to_pandas()` needs pandas: `pip install lightning-ww[pandas]` or `pip install pandas`."
-            ) from error
+        frame = data_frame("WeightReport.to_pandas")
         if like == "weightwatcher":
             from lightning_ww.parity import weightwatcher_row
 
-            return pandas.DataFrame([weightwatcher_row(layer, i) for i, layer in enumerate(self.layers)])
+            return frame([weightwatcher_row(layer, i) for i, layer in enumerate(self.layers)])
         if like is not None:
             raise ValueError(f"`to_pandas(like=...)` expected 'weightwatcher' or None, but got {like!r}.")
         described = ("name", "kind", "N", "M", "slices", "dtype", "is_embedding", "is_frozen", "approximate", "shuffle")
-        return pandas.DataFrame(
+        return frame(
             [{key: getattr(layer, key) for key in (*described, *METRICS)} for layer in self.layers],
             columns=[*described, *METRICS],
         )
@@ -201,3 +196,14 @@ class WeightReport:
     def _values(self, name: str) -> list[float]:
         values = (layer.metric(name) for layer in self.layers if not layer.is_embedding)
         return [value for value in values if value is not None]
+
+
+def data_frame(call: str) -> type[pandas.DataFrame]:
+    """Pandas' data frame; without pandas, an error in the name of ``call`` that says what to install."""
+    try:
+        import pandas
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f"`{call}()` needs pandas: `pip install lightning-ww[pandas]` or `pip install pandas`."
+        ) from error
+    return pandas.DataFrame

@@ -77,8 +77,7 @@ class CallbackBase(_Both):
 
     def __getstate__(self) -> dict[str, Any]:
         """Without what would drag the whole model along: Lightning's `log` methods, and the model last seen."""
-        kept = {name: value for name, value in vars(self).items() if name not in ("log", "log_dict")}
-        return {name: value for name, value in kept.items() if name != "_seen"}
+        return {name: value for name, value in vars(self).items() if name not in ("log", "log_dict", "_seen")}
 
 
 def callbacks(trainer: Trainer) -> list[Any]:

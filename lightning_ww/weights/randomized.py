@@ -47,7 +47,7 @@ class ElementStatistics:
         return np.asarray(self.std * (self.N * self.M) ** 0.25)
 
     @property
-    def trap_elements(self) -> NDArray[np.bool_]:
+    def has_visible_elements(self) -> NDArray[np.bool_]:
         """Whether a slice has an element large enough to be seen."""
         return np.asarray(self.varies & (self.largest >= self.visible))
 
@@ -146,7 +146,7 @@ def predicted_singular_values(slices: Array, statistics: ElementStatistics) -> A
     predicted = []
     for k, matrix in enumerate(slices):
         scale = statistics.trimmed_variance[k] ** 0.5 or statistics.std[k]
-        deviations = np.abs(matrix - statistics.mean[k]).ravel() if statistics.trap_elements[k] else np.empty(0)
+        deviations = np.abs(matrix - statistics.mean[k]).ravel() if statistics.has_visible_elements[k] else np.empty(0)
         strengths = [*deviations[deviations >= statistics.visible[k]], abs(statistics.mean[k]) * (N * M) ** 0.5]
         places = (marchenko_pastur.spike_position(float(strength / scale), N, M) for strength in strengths)
         spikes = sorted(place for place in places if place is not None)[-M:]
