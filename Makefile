@@ -16,6 +16,7 @@ help:  ## What can be done here
 
 .venv/.peers: .venv/.ready
 	$(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[peers]'
+	$(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-deps curvlinops-for-pytorch backpack-for-pytorch
 	touch $@
 
 demo: .venv/.ready  ## Train on scikit-learn's digits with every monitor, then say what was seen

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from lightning_ww.curvature.lanczos import lanczos
+from lightning_ww.curvature.lanczos import gpytorch_lanczos
+from lightning_ww.curvature.lanczos import lanczos as own_lanczos
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -161,6 +162,7 @@ def spectral_density(
     seed: int = 0,
     probe: Literal["gaussian", "rademacher"] = "gaussian",
     quadrature: Literal["reduced", "plain"] = "reduced",
+    lanczos: Literal["own", "gpytorch"] = "own",
 ) -> SpectralDensity:
     """Estimate the spectral density of a symmetric operator.
 
@@ -174,6 +176,8 @@ def spectral_density(
         probe: The start vector's distribution, scaled to length one.
         quadrature: ``"plain"`` gives the classical weights; ``"reduced"`` (default) the same with less variance: a Ritz
             value that has converged to a simple eigenvalue carries 1/P, and the others share the rest.
+        lanczos: Whose iteration: ours (default), or GPyTorch's ``lanczos_tridiag``: one product more, and sound
+            only for eigenvalues that are not small.
 
     Returns:
         Nodes and weights.
@@ -188,13 +192,18 @@ def spectral_density(
     for name, value, choices in (
         ("probe", probe, ("gaussian", "rademacher")),
         ("quadrature", quadrature, ("reduced", "plain")),
+        ("lanczos", lanczos, ("own", "gpytorch")),
     ):
         if value not in choices:
             raise ValueError(f"`spectral_density({name}={value!r})`: expected one of {choices}.")
     dim = int(operator.shape[-1])
     parts = []
     for i in range(num_probes):
-        krylov = lanczos(lambda v: operator @ v, _start(operator, dim, seed, i, probe), num_steps)
+        start = _start(operator, dim, seed, i, probe)
+        if lanczos == "gpytorch":
+            krylov = gpytorch_lanczos(operator, start, num_steps)
+        else:
+            krylov = own_lanczos(lambda v: operator @ v, start, num_steps)
         nodes, first, residuals = krylov.ritz()
         weights = first.square() / first.square().sum()
         simple = torch.zeros(nodes.shape, dtype=torch.bool)

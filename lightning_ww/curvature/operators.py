@@ -1,6 +1,6 @@
-"""Hessian and generalised Gauss–Newton matrix of a loss as operators: products with vectors, without the matrix.
+"""The Hessian of a loss as an operator: products with vectors, without the matrix.
 
-Both are ``linear_operator.LinearOperator``s, GPyTorch's own, so that its decompositions work on them. Products are
+Operators are ``linear_operator.LinearOperator``s, GPyTorch's own, so that its decompositions work on them. Products are
 exact derivatives, by backward passes over a graph of the gradient that is built once and kept: the weights must not
 change in place while an operator is in use.
 """
@@ -20,7 +20,11 @@ Batches = Callable[[], Tensor] | Sequence[tuple[float, Callable[[], Tensor]]]
 """One loss, or several with their weights: the sizes of the batches that they are means over."""
 
 
-class _CurvatureOperator(LinearOperator):  # type: ignore[misc]
+class WrongDerivativeError(ValueError):
+    """Autograd gives derivatives that are wrong, or none."""
+
+
+class CurvatureOperator(LinearOperator):  # type: ignore[misc]
     """A symmetric operator on the flattened parameters, given by its product with a vector.
 
     The overridden methods are those by which LinearOperator would otherwise rebuild an operator from its tensors at
@@ -34,11 +38,16 @@ class _CurvatureOperator(LinearOperator):  # type: ignore[misc]
         self._dim = sum(parameter.numel() for parameter in params)
 
     @property
-    def dtype(self) -> torch.dtype:
+    def params(self) -> list[Tensor]:
+        """What is differentiated by, in the order of the flat vector."""
+        return self._params
+
+    @property
+    def dtype(self) -> torch.dtype:  # noqa: D102
         return self._params[0].dtype
 
     @property
-    def device(self) -> torch.device:
+    def device(self) -> torch.device:  # noqa: D102
         return self._params[0].device
 
     def representation(self) -> tuple[Tensor, ...]:
@@ -73,7 +82,7 @@ class _CurvatureOperator(LinearOperator):  # type: ignore[misc]
         return self.to_dense().diagonal()
 
 
-class HessianOperator(_CurvatureOperator):
+class HessianOperator(CurvatureOperator):
     """The Hessian of a loss at the current weights, ``H v = ∂/∂w ⟨∂L/∂w, v⟩``.
 
     Args:
@@ -92,58 +101,56 @@ class HessianOperator(_CurvatureOperator):
     """
 
     def __init__(self, loss: Batches, params: Sequence[Tensor]) -> None:
-        params = _checked("HessianOperator", params)
-        with _differentiable_twice():
-            gradients = [
-                (share, _gradient(_scalar("HessianOperator", one()), params, create_graph=True))
-                for share, one in _shares(loss)
+        params = checked("HessianOperator", params)
+        with differentiable_twice():
+            slopes = [
+                (share, gradient(_scalar("HessianOperator", one()), params, create_graph=True))
+                for share, one in shares(loss)
             ]
 
         def product(vector: Tensor) -> Tensor:
             total = torch.zeros_like(vector)
-            with _differentiable_twice():
-                for share, gradient in gradients:
-                    if gradient.requires_grad:  # a loss that is linear in the weights has no Hessian
-                        total += share * _gradient(gradient, params, vector)
+            with differentiable_twice():
+                for share, slope in slopes:
+                    if slope.requires_grad:  # a loss that is linear in the weights has no Hessian
+                        total += share * gradient(slope, params, vector)
             return total
 
         super().__init__(product, params)
 
 
-class GGNOperator(_CurvatureOperator):
-    """The generalised Gauss–Newton matrix, ``G v = Jᵀ ∇²ℓ(z) J v``.
-
-    It is the Hessian as if the outputs were linear in the weights; positive semidefinite where ℓ is convex.
+class ScaledOperator(CurvatureOperator):
+    """``D^½ A D^½``, D diagonal and not negative: the curvature in coordinates in which an optimiser's step is plain.
 
     Args:
-        outputs: ``() -> z`` at the current weights, any shape.
-        loss: ``z -> 0-d tensor``, convex in z.
-        params: What to differentiate by.
-
-    Raises:
-        ValueError: If there is no parameter to differentiate by, or the loss is not a scalar.
+        operator: A, of P parameters.
+        scale: The diagonal of D, shape ``(P,)``.
     """
 
-    def __init__(
-        self, outputs: Callable[[], Tensor], loss: Callable[[Tensor], Tensor], params: Sequence[Tensor]
-    ) -> None:
-        params = _checked("GGNOperator", params)
-        with _differentiable_twice():
-            z = outputs()
-            leaf = z.detach().requires_grad_()
-            (slope,) = torch.autograd.grad(_scalar("GGNOperator", loss(leaf)), leaf, create_graph=True)
-            cotangent = torch.zeros_like(z, requires_grad=True)
-            pulled = _gradient(z, params, cotangent, create_graph=True)  # Jᵀu, whose derivative by u is J
+    def __init__(self, operator: CurvatureOperator, scale: Tensor) -> None:
+        root = scale.sqrt()
+        super().__init__(lambda vector: root * (operator @ (root * vector)), operator.params)
 
+
+class ReducedOperator(CurvatureOperator):
+    """An operator whose products are combined with other processes': each has a part of the data.
+
+    Args:
+        operator: This process's part.
+        reduce: What makes of each process's product the whole one; it is a collective call. A product that fails
+            is passed to it as NaN, so that no process waits for another.
+    """
+
+    def __init__(self, operator: CurvatureOperator, reduce: Callable[[Tensor], Tensor]) -> None:
         def product(vector: Tensor) -> Tensor:
-            with _differentiable_twice():
-                (pushed,) = torch.autograd.grad(pulled, cotangent, vector, retain_graph=True)
-                if not slope.requires_grad:  # a loss that is linear in the outputs
-                    return torch.zeros_like(vector)
-                (curved,) = torch.autograd.grad(slope, leaf, pushed, retain_graph=True)
-                return _gradient(z, params, curved)
+            try:
+                own = operator @ vector
+            except Exception:
+                reduce(torch.full_like(vector, torch.nan))
+                raise
+            return reduce(own)
 
-        super().__init__(product, params)
+        super().__init__(product, operator.params)
 
 
 class _Itself:
@@ -157,7 +164,7 @@ class _Itself:
 
 
 @contextmanager
-def _differentiable_twice() -> Iterator[None]:
+def differentiable_twice() -> Iterator[None]:
     """What a second derivative needs: no fused kernel, compiled graph or half precision that has none."""
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
@@ -171,7 +178,7 @@ def _differentiable_twice() -> Iterator[None]:
         yield
 
 
-def _gradient(
+def gradient(
     value: Tensor, params: Sequence[Tensor], weight: Tensor | None = None, *, create_graph: bool = False
 ) -> Tensor:
     """The gradient of ``⟨value, weight⟩`` by the parameters, flat, shape ``(P,)``."""
@@ -181,7 +188,21 @@ def _gradient(
     return torch.cat([part.reshape(-1) for part in parts])
 
 
-def _shares(loss: Batches) -> list[tuple[float, Callable[[], Tensor]]]:
+@contextmanager
+def unseen_writes(params: Sequence[Tensor]) -> Iterator[None]:
+    """Let parameters be written that a graph holds; whoever does leaves in them what the graph was built with."""
+    with torch.autograd._unsafe_preserve_version_counter(tuple(params)):  # type: ignore[attr-defined]
+        yield
+
+
+def parts_of(vector: Tensor, params: Sequence[Tensor]) -> list[Tensor]:
+    """A flat vector, shape ``(P,)``, in the parameters' shapes and precision."""
+    parts = torch.split(vector, [parameter.numel() for parameter in params])
+    return [part.view_as(parameter).to(parameter.dtype) for part, parameter in zip(parts, params, strict=True)]
+
+
+def shares(loss: Batches) -> list[tuple[float, Callable[[], Tensor]]]:
+    """Each batch's part of the weighted mean, and its function."""
     if callable(loss):
         return [(1.0, loss)]
     total = sum(size for size, _ in loss)
@@ -191,10 +212,12 @@ def _shares(loss: Batches) -> list[tuple[float, Callable[[], Tensor]]]:
 def _scalar(call: str, value: Tensor) -> Tensor:
     if value.ndim:
         raise ValueError(f"`{call}(loss=...)` expected a 0-d tensor, but got one of shape {tuple(value.shape)}.")
+    if not value.requires_grad:
+        raise ValueError(f"`{call}(loss=...)` gives a loss that does not depend on any of `params`.")
     return value
 
 
-def _checked(call: str, params: Sequence[Tensor]) -> list[Tensor]:
+def checked(call: str, params: Sequence[Tensor]) -> list[Tensor]:
     """The parameters that require gradients, each once."""
     unique = {id(parameter): parameter for parameter in params if parameter.requires_grad}
     if not unique:

@@ -118,13 +118,13 @@ def test_attention_lstm_and_compiled_modules_have_second_derivatives() -> None:
 
 def test_operator_is_built_once_and_leaves_no_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
     built = []
-    original = operators_module._CurvatureOperator.__init__
+    original = operators_module.CurvatureOperator.__init__
 
     def counting(self: Any, *arguments: Any) -> None:
         built.append(1)
         original(self, *arguments)
 
-    monkeypatch.setattr(operators_module._CurvatureOperator, "__init__", counting)
+    monkeypatch.setattr(operators_module.CurvatureOperator, "__init__", counting)
     model, (criterion, target) = net(), LOSSES["cross-entropy"]
     x, y, calls = torch.randn(20, 4, dtype=torch.float64), target(20), []
 

@@ -1,0 +1,185 @@
+"""The generalised Gauss–Newton matrix of a loss as an operator."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from lightning_ww.curvature.losses import curve
+from lightning_ww.curvature.operators import (
+    CurvatureOperator,
+    WrongDerivativeError,
+    checked,
+    differentiable_twice,
+    gradient,
+    parts_of,
+    shares,
+    unseen_writes,
+)
+
+Engine = Literal["auto", "dual", "double_vjp"]
+"""How products with the Jacobian are had: by dual numbers, by the derivative of a backward pass, or by the faster."""
+
+TRIALS = 2
+"""So many products are had both ways, and timed, before one way is left."""
+
+MISMATCH = 1e-3
+"""⟨u, J v⟩ and ⟨Jᵀu, v⟩ differ by float32's roundings, or by much more than this."""
+
+
+NOT_TRANSPOSED = (
+    "the outputs' derivative is not the transpose of its backward pass: a custom function's backward cannot be "
+    "differentiated, or its forward derivative is another function's"
+)
+
+
+class GGNOperator(CurvatureOperator):
+    """The generalised Gauss–Newton matrix, ``G v = Jᵀ ∇²ℓ(z) J v``.
+
+    It is the Hessian as if the outputs were linear in the weights; positive semidefinite where ℓ is convex. Jᵀ is a
+    backward pass over a graph that is built once. J is a forward pass with dual numbers, or the derivative of that
+    backward pass; which is faster depends on the model. ∇²ℓ is closed for one call of
+    `torch.nn.functional.cross_entropy`, `mse_loss` or `binary_cross_entropy_with_logits`, and by autograd for others.
+
+    Args:
+        outputs: ``() -> z`` at the current weights, any shape; or several, each with its weight (the batch's size).
+        loss: ``z -> 0-d tensor``, convex in z; as many as there are outputs.
+        params: What to differentiate by.
+        engine: ``"dual"``, ``"double_vjp"``, or ``"auto"`` (default): both in the first two products, then the faster.
+
+    Raises:
+        ValueError: If there is no parameter to differentiate by, or a loss is not a scalar.
+        WrongDerivativeError: In the first product, if neither way gives the derivative.
+
+    References:
+        Schraudolph (2002), Fast curvature matrix-vector products for second-order gradient descent, Neural
+        Computation 14(7).
+
+    Example:
+        >>> w = torch.tensor([1.0, 2.0], requires_grad=True)
+        >>> G = GGNOperator(lambda: w[0] * w[1], lambda z: z.square(), [w])
+        >>> G @ torch.tensor([1.0, 0.0])
+        tensor([8., 4.])
+    """
+
+    def __init__(
+        self,
+        outputs: Callable[[], Tensor] | Sequence[tuple[float, Callable[[], Tensor]]],
+        loss: Callable[[Tensor], Tensor] | Sequence[Callable[[Tensor], Tensor]],
+        params: Sequence[Tensor],
+        engine: Engine = "auto",
+    ) -> None:
+        if engine not in get_args(Engine):
+            raise ValueError(f"`GGNOperator(engine={engine!r})`: expected one of {get_args(Engine)}.")
+        params = checked("GGNOperator", params)
+        losses = [loss] if callable(loss) else loss
+        pushes = _Pushes(engine)
+        parts = []
+        with differentiable_twice():
+            for (share, one), judge in zip(shares(outputs), losses, strict=True):
+                jacobian = _Jacobian(one, params, is_twice=engine != "dual")
+                parts.append((share, jacobian, curve(judge, jacobian.outputs)))
+
+        def product(vector: Tensor) -> Tensor:
+            total = torch.zeros_like(vector)
+            with differentiable_twice():
+                for share, jacobian, curved in parts:
+                    total += share * jacobian.pull(curved(pushes(jacobian, vector)))
+            return total
+
+        super().__init__(product, params)
+        self._pushes = pushes
+
+    @property
+    def engine(self) -> Engine:
+        """The one in use; ``"auto"`` until it is decided."""
+        return self._pushes.engine
+
+
+class _Jacobian:
+    """The derivative J of the outputs by the parameters: products with it and with its transpose."""
+
+    def __init__(self, outputs: Callable[[], Tensor], params: Sequence[Tensor], *, is_twice: bool) -> None:
+        self._function, self._params = outputs, params
+        self.outputs = outputs()
+        self._cotangent = torch.zeros_like(self.outputs, requires_grad=True)
+        # Jᵀu, whose derivative by u is J
+        self._pulled = gradient(self.outputs, params, self._cotangent, create_graph=True) if is_twice else None
+
+    def pull(self, vector: Tensor) -> Tensor:
+        """``Jᵀ u``."""
+        return gradient(self.outputs, self._params, vector)
+
+    def push(self, vector: Tensor, engine: Engine) -> Tensor:
+        """``J v``."""
+        if engine == "dual":
+            return self._push_dual(vector)
+        assert self._pulled is not None
+        return torch.autograd.grad(self._pulled, self._cotangent, vector, retain_graph=True)[0]
+
+    def forget_double(self) -> None:
+        """Free what only ``"double_vjp"`` needs."""
+        self._pulled = None
+
+    def _push_dual(self, vector: Tensor) -> Tensor:
+        # The parameters are given their own values, with tangents: the outputs are a function of nothing, and read them
+        # where they are.
+        with torch.no_grad(), forward_ad.dual_level(), unseen_writes(self._params):
+            for parameter, tangent in zip(self._params, parts_of(vector, self._params), strict=True):
+                parameter.copy_(forward_ad.make_dual(parameter.detach(), tangent))  # type: ignore[no-untyped-call]
+            pushed = forward_ad.unpack_dual(self._function()).tangent  # type: ignore[no-untyped-call]
+            return torch.zeros_like(self.outputs) if pushed is None else pushed.clone()
+
+
+class _Pushes:
+    """Products with J by the faster of two ways, found while they are made; each is held against Jᵀ before."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        candidates: tuple[Engine, ...] = ("double_vjp", "dual") if engine == "auto" else (engine,)
+        self._seconds = dict.fromkeys(candidates, torch.inf)
+        self._trials = 0
+
+    def __call__(self, jacobian: _Jacobian, vector: Tensor) -> Tensor:
+        if self._trials == TRIALS:
+            if self.engine == "dual":
+                jacobian.forget_double()
+            return jacobian.push(vector, self.engine)
+        if self._trials == 0:
+            self._seconds = self._sound(jacobian, vector)
+        for engine in self._seconds:
+            began = time.perf_counter()
+            pushed = jacobian.push(vector, engine)
+            if pushed.is_cuda:
+                torch.cuda.synchronize(pushed.device)
+            self._seconds[engine] = min(self._seconds[engine], time.perf_counter() - began)
+        self._trials += 1
+        if self._trials == TRIALS or len(self._seconds) == 1:
+            self._trials, self.engine = TRIALS, min(self._seconds, key=self._seconds.__getitem__)
+        return pushed
+
+    def _sound(self, jacobian: _Jacobian, vector: Tensor) -> dict[Engine, float]:
+        """The ways that give J: ``⟨u, J v⟩ = ⟨Jᵀu, v⟩``, and Jᵀ is a plain backward pass."""
+        generator = torch.Generator().manual_seed(0)
+        u = torch.randn(jacobian.outputs.shape, generator=generator, dtype=torch.float64).to(jacobian.outputs)
+        pulled = jacobian.pull(u)
+        expected = float((pulled * vector).sum(dtype=torch.float64))
+        sound: dict[Engine, float] = {}
+        errors: list[Exception] = []
+        for engine in self._seconds:
+            try:
+                pushed = jacobian.push(vector, engine)
+            except (RuntimeError, NotImplementedError) as error:  # an operation without this derivative
+                errors.append(error)
+                continue
+            scale = float(u.norm() * pushed.norm() + pulled.norm() * vector.norm())
+            if abs(float((u * pushed).sum(dtype=torch.float64)) - expected) <= MISMATCH * scale:
+                sound[engine] = torch.inf
+        if not sound:
+            raise errors[0] if errors else WrongDerivativeError(NOT_TRANSPOSED)
+        return sound

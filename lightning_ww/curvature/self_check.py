@@ -1,0 +1,117 @@
+"""Whether autograd's second derivatives of a loss can be trusted: they can be wrong without an error."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from lightning_ww.curvature.lanczos import lanczos
+from lightning_ww.curvature.operators import (
+    HessianOperator,
+    WrongDerivativeError,
+    differentiable_twice,
+    gradient,
+    parts_of,
+    unseen_writes,
+)
+
+ASYMMETRY = 1e-2
+"""⟨u, Hv⟩ and ⟨v, Hu⟩ differ by float32's roundings, or by much more than this."""
+
+DISAGREEMENT = 0.15
+"""A second difference of the loss contradicts autograd beyond this share; kinks (ReLU) alone make up to 0.1."""
+
+AGREEMENT = 0.02
+"""Second differences of several step lengths that agree to this share are taken for the second derivative."""
+
+REPEATED = 1e-4
+"""A loss that is not the same twice to this share is random."""
+
+
+def check_second_derivatives(loss: Callable[[], Tensor], params: Sequence[Tensor], *, seed: int = 0) -> None:
+    """Raise if second derivatives of the loss are wrong; about eight gradients.
+
+    Three things go wrong silently: a backward that is differentiable only once, and gives no error when gradients are
+    asked for by name; a function that is not the same twice; a custom function whose backward uses what autograd
+    does not see. They are exposed by a backward pass to the leaves, by the symmetry of H, and by a second difference of
+    the loss along the direction of largest curvature (where step lengths agree on one; a loss may have kinks).
+
+    Args:
+        loss: ``() -> 0-d tensor`` at the current weights.
+        params: Leaves that nothing else reads: they are moved, and put back to the last bit; their ``.grad`` is lost.
+        seed: Of the directions.
+
+    Raises:
+        WrongDerivativeError: With what was found.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    size = sum(parameter.numel() for parameter in params)
+    u, v = (torch.randn(size, generator=generator, dtype=torch.float64).to(params[0]) for _ in range(2))
+    with differentiable_twice():
+        value, again = loss(), loss()
+        there, here = float(value.detach()), float(again.detach())
+        slope = gradient(value, params, create_graph=True)
+        if not abs(there - here) <= REPEATED * abs(there):
+            raise WrongDerivativeError(f"the loss is not the same twice ({there:.6g}, then {here:.6g})")
+        if not slope.requires_grad:
+            return
+        try:
+            torch.autograd.backward(slope, v)  # without `inputs`, which would hide a backward that has no derivative
+        except RuntimeError as error:
+            raise WrongDerivativeError(f"the gradient cannot be differentiated again ({_first_line(error)})") from error
+        finally:
+            for parameter in params:
+                parameter.grad = None
+    operator = HessianOperator(loss, params)
+    image, other = operator @ u, operator @ v
+    defect = abs(float(u @ other) - float(v @ image))
+    if not defect <= ASYMMETRY * float(torch.maximum(u.norm() * other.norm(), v.norm() * image.norm())):
+        raise WrongDerivativeError(
+            "the second derivatives are not symmetric: a custom function's backward is not its forward's derivative"
+        )
+    krylov = lanczos(lambda vector: operator @ vector, u, 4)
+    values, vectors = torch.linalg.eigh(krylov.tridiagonal)
+    k = int(values.abs().argmax())
+    top = vectors[:, k].to(krylov.basis) @ krylov.basis
+    measured = _second_difference(loss, params, top, float(values[k]))
+    if measured is not None and abs(measured - float(values[k])) > DISAGREEMENT * abs(measured):
+        raise WrongDerivativeError(
+            f"autograd's second derivative of the loss along one direction is {float(values[k]):.4g}, but the loss "
+            f"bends by {measured:.4g} there: a custom function's backward may use values that autograd does not see"
+        )
+
+
+def _second_difference(
+    loss: Callable[[], Tensor], params: Sequence[Tensor], direction: Tensor, expected: float
+) -> float | None:
+    """``d²L/dt²`` along a direction, if step lengths agree on one."""
+    moved = parts_of(direction, params)
+    kept = [parameter.detach().clone() for parameter in params]
+
+    def at(length: float) -> float:
+        for parameter, step, origin in zip(params, moved, kept, strict=True):
+            parameter.copy_(origin + length * step)
+        return float(loss().double())
+
+    with differentiable_twice(), torch.no_grad(), unseen_writes(params):
+        try:
+            here = at(0.0)
+            rounding = torch.finfo(params[0].dtype).eps * max(abs(here), 1.0)
+            # the bend should be a thousand roundings of the loss, and is made two and four times as large
+            shortest = (1e3 * rounding / max(abs(expected), 1e-30)) ** 0.5
+            found: list[float] = []
+            for factor in (1.0, 1.4, 2.0, 2.8):
+                length = factor * shortest
+                found.append((at(length) - 2 * here + at(-length)) / length**2)
+        finally:
+            for parameter, origin in zip(params, kept, strict=True):
+                parameter.copy_(origin)
+    middle = statistics.median(found)
+    return middle if all(abs(one - middle) <= AGREEMENT * abs(middle) for one in found) else None
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).split("\n")[0].rstrip(".")
