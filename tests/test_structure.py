@@ -21,10 +21,10 @@ MAY_IMPORT = {
     "measure": {"weights", "report"},
     "analyze": {"weights", "report", "measure"},
     "diagnosis": {"report", "diagnosis"},
-    "history": {"report", "diagnosis", "history"},
+    "history": {"report", "diagnosis", "curvature", "history"},
     "curvature": {"curvature"},
-    "panels": {"weights", "report", "diagnosis", "panels"},
-    "callbacks": {"weights", "report", "measure", "diagnosis", "history", "panels", "callbacks"},
+    "panels": {"weights", "report", "diagnosis", "curvature", "panels"},
+    "callbacks": {"weights", "report", "measure", "diagnosis", "curvature", "history", "panels", "callbacks"},
     "__init__": {"weights", "report", "analyze"},
 }
 

@@ -30,10 +30,12 @@ def _modules() -> list[Any]:
 if TYPE_CHECKING:
     from pytorch_lightning import Callback as _Both
     from pytorch_lightning import LightningModule, Trainer
+    from pytorch_lightning.loggers.logger import DummyLogger
 else:
     _loaded = _modules()
     _Both = type("_Both", tuple(module.Callback for module in _loaded), {})
     LightningModule, Trainer = _loaded[0].LightningModule, _loaded[0].Trainer
+    DummyLogger = import_module(f"{_loaded[0].__name__}.loggers.logger").DummyLogger
 
 
 class CallbackBase(_Both):
@@ -100,4 +102,4 @@ def inform(trainer: Trainer, message: str) -> None:
         logging.getLogger(type(trainer).__module__).info(message)
 
 
-__all__ = ["CallbackBase", "LightningModule", "Trainer", "callbacks", "inform", "warn"]
+__all__ = ["CallbackBase", "DummyLogger", "LightningModule", "Trainer", "callbacks", "inform", "warn"]

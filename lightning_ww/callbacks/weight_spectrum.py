@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from typing_extensions import override
 
 from lightning_ww.callbacks import _checks, _publish
-from lightning_ww.callbacks._guard import Guard
 from lightning_ww.callbacks._initial import InitialWeightsKeeper
-from lightning_ww.callbacks._lightning import CallbackBase, LightningModule, Trainer, callbacks, warn
+from lightning_ww.callbacks._lightning import LightningModule, Trainer, warn
 from lightning_ww.callbacks._logged_layers import LoggedLayers
-from lightning_ww.callbacks._schedule import Schedule, logged_step
+from lightning_ww.callbacks._monitor import MonitorBase
 from lightning_ww.diagnosis import TRIGGERS, Diagnosis, FlagThresholds, TriggerName, diagnose
-from lightning_ww.history import History, Measurement, record
+from lightning_ww.history import Measurement, record
 from lightning_ww.measure import Shuffle, measure
 from lightning_ww.panels.table import report_table
 from lightning_ww.report import BULK_METRICS, KEY_METRICS, METRICS, LayerReport, WeightReport
@@ -32,7 +30,7 @@ UNEXPECTED = ("failed", "meta", "sharded", "quantised", "uninitialised", "unsupp
 """Reasons for skipping a layer of which a user is told; the others (norms, biases, ties …) stand in the report."""
 
 
-class WeightSpectrumMonitor(CallbackBase):
+class WeightSpectrumMonitor(MonitorBase[Measurement]):
     """Measure each layer's weight spectrum while the network trains, log it, and flag what looks wrong.
 
     It measures when training starts, after each epoch's last batch and, if asked, every so many optimiser steps. The run is
@@ -98,6 +96,9 @@ class WeightSpectrumMonitor(CallbackBase):
         >>> trainer = Trainer(callbacks=[WeightSpectrumMonitor()], logger=False, enable_checkpointing=False)
     """
 
+    GROUP = "ww"
+    RECORD = Measurement
+
     def __init__(
         self,
         every_n_epochs: int | None = 1,
@@ -113,39 +114,26 @@ class WeightSpectrumMonitor(CallbackBase):
         max_history: int = 1000,
         on_error: Literal["warn", "raise"] = "warn",
     ) -> None:
-        super().__init__()
+        super().__init__(every_n_epochs, every_n_train_steps, seed, log_key_prefix, max_history, on_error)
         call = type(self).__name__
-        self._schedule = Schedule.checked(call, every_n_epochs, every_n_train_steps)
-        self.every_n_epochs = every_n_epochs
-        self.every_n_train_steps = every_n_train_steps
         self.layers = _checks.patterns(call, "layers", layers)
         self.metrics = _checks.names(call, "metrics", metrics, METRICS)
         self.shuffle = _checks.choice(call, "shuffle", shuffle, get_args(Shuffle))
-        self.seed = _checks.count(call, "seed", seed, least=0)
         self.include_frozen = _checks.instance(call, "include_frozen", include_frozen, bool)
         self.thresholds = _checks.instance(call, "thresholds", thresholds or FlagThresholds(), FlagThresholds)
-        self.log_key_prefix = _checks.instance(call, "log_key_prefix", log_key_prefix, str)
         self.max_logged_layers = _checks.count(call, "max_logged_layers", max_logged_layers, least=1)
-        self.max_history = _checks.count(call, "max_history", max_history, least=1)
-        self.on_error = _checks.choice(call, "on_error", on_error, ("warn", "raise"))
         self._shuffler = Shuffler(seed)
         self._reset()
 
+    @override
     def _reset(self) -> None:
-        """Forget the run."""
+        super()._reset()
         self.report: WeightReport | None = None
         self.diagnosis = Diagnosis()
-        self.measurement: Measurement | None = None
-        self.history = History(self.max_history)
         keeps_initial = any(metric in self.metrics for metric in DRIFT_METRICS)
         self._initial = InitialWeightsKeeper() if keeps_initial else None
         self._logged = LoggedLayers(self.max_logged_layers)
         self._floors: dict[str, float] | None = None  # not measured yet
-        self._held: dict[str, float] = {}
-        self._guard = Guard(type(self).__name__, self.on_error)
-        self._spent = 0.0
-        self._began = 0.0
-        self._last_step: int | None = None
 
     @property
     def triggers(self) -> tuple[TriggerName, ...]:
@@ -153,26 +141,7 @@ class WeightSpectrumMonitor(CallbackBase):
         return TRIGGERS if self.shuffle != "off" else ("nonfinite",)
 
     @override
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        super().setup(trainer, pl_module, stage)
-        twins = [cb for cb in callbacks(trainer) if isinstance(cb, type(self)) and cb.log_key_prefix == self.log_key_prefix]
-        if stage == "fit" and len(twins) > 1 and twins[0] is self:
-            warn(
-                trainer,
-                f"{len(twins)} `{type(self).__name__}`s of this Trainer log under the same keys, and overwrite each other's: "
-                "give all but one a `log_key_prefix`.",
-            )
-
-    @override
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if getattr(trainer, "barebones", False):
-            warn(trainer, f"`{type(self).__name__}` does nothing under `Trainer(barebones=True)`.")
-            return
-        is_new, state = self._begin(trainer, pl_module)
-        if is_new or state is not None:
-            self._reset()
-        if state is not None:
-            self._take_up(state)
+    def _prepare(self, trainer: Trainer, pl_module: LightningModule, state: Mapping[str, Any] | None) -> None:
         call = type(self).__name__
         found, skipped = find_layers(pl_module, self.layers, call=call)
         require_a_matrix(pl_module, found, skipped, call)
@@ -188,48 +157,13 @@ class WeightSpectrumMonitor(CallbackBase):
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._began = time.perf_counter()
-        self._spent = 0.0
+        super().on_train_start(trainer, pl_module)
         self._measure(trainer, pl_module, is_baseline=True)
 
     @override
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        if self._schedule.due_after_batch(trainer, self._last_step):
-            self._measure(trainer, pl_module)
-
-    @override
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self._schedule.due_after_epoch(trainer, self._last_step):
-            self._measure(trainer, pl_module, after_epoch=True)
-
-    def _measure(
-        self, trainer: Trainer, pl_module: LightningModule, *, is_baseline: bool = False, after_epoch: bool = False
-    ) -> None:
-        """Measure, diagnose, publish."""
-        if getattr(trainer, "barebones", False):
-            return
-        self._go_on()
-        began = time.perf_counter()
-        self._last_step = trainer.global_step
-        try:
-            found = self._guard.run(trainer, lambda: self._analyse(trainer, pl_module, began, is_baseline=is_baseline))
-            # Every rank takes part, also one that failed; one failure is everybody's, so that all remember the same.
-            if not trainer.strategy.reduce_boolean_decision(found is not None, all=True) or found is None:
-                return
-            # Equal on all ranks; where a mean has no value now, the last one is held.
-            self._held |= trainer.strategy.broadcast(found[2])
-            _publish.to_callback_metrics(trainer, self._prefixed(self._held))
-            step = logged_step(trainer, after_epoch=after_epoch)
-            self._guard.run(trainer, lambda: self._keep(trainer, *found[:2], is_baseline=is_baseline, step=step))
-        finally:
-            self._spent += time.perf_counter() - began
-
     def _analyse(
-        self, trainer: Trainer, pl_module: LightningModule, began: float, *, is_baseline: bool
-    ) -> tuple[WeightReport, Diagnosis, dict[str, float]]:
-        """Measure, flag, summarise."""
+        self, trainer: Trainer, pl_module: LightningModule, *, is_baseline: bool
+    ) -> tuple[tuple[WeightReport, Diagnosis], dict[str, float]]:
         takes_floors = self._floors is None and self.shuffle != "off" and not getattr(trainer, "fast_dev_run", False)
         found, skipped = find_layers(pl_module, self.layers, call=type(self).__name__, strict=False)
         report = measure(
@@ -249,17 +183,20 @@ class WeightSpectrumMonitor(CallbackBase):
         layers = tuple(layer.with_floor((self._floors or {}).get(layer.name)) for layer in report.layers)
         report = dataclasses.replace(report, layers=layers)
         diagnosis = diagnose(report, self.history[-1].flags if len(self.history) else None, self.thresholds)
-        now = time.perf_counter()
         summary = {f"ww/{name}": value for name, value in report.summary.items()}
-        summary |= {"ww/num_flagged": float(len(diagnosis.flagged_layers)), "ww/seconds": now - began}
-        if not is_baseline:
-            summary["ww/overhead"] = (self._spent + now - began) / (now - self._began)
-        return report, diagnosis, summary
+        return (report, diagnosis), summary | {"ww/num_flagged": float(len(diagnosis.flagged_layers))}
 
+    @override
     def _keep(
-        self, trainer: Trainer, report: WeightReport, diagnosis: Diagnosis, *, is_baseline: bool, step: int
+        self,
+        trainer: Trainer,
+        found: tuple[WeightReport, Diagnosis],
+        summary: Mapping[str, float],
+        *,
+        is_baseline: bool,
+        step: int,
     ) -> None:
-        """Remember, log, warn of new flags."""
+        report, diagnosis = found
         self.report, self.diagnosis = report, diagnosis
         self.measurement = record(
             report,
@@ -286,9 +223,6 @@ class WeightSpectrumMonitor(CallbackBase):
         table = {self.log_key_prefix + "ww/report": report_table(report, diagnosis)}
         _publish.to_loggers(trainer, self._guard, self._prefixed(scalars), spectra, table, step)
 
-    def _prefixed(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        return {self.log_key_prefix + key: value for key, value in values.items()}
-
     @property
     @override
     def state_key(self) -> str:
@@ -296,22 +230,17 @@ class WeightSpectrumMonitor(CallbackBase):
 
     @override
     def _state(self) -> dict[str, Any]:
-        return {
-            "history": self.history.state_dict(),
+        return super()._state() | {
             "logged": self._logged.state_dict(),
             "floors": self._floors,
-            "held": dict(self._held),
-            "warned": self._guard.state_dict(),
             "initial": None if self._initial is None else self._initial.state_dict(),
         }
 
-    def _take_up(self, state: dict[str, Any]) -> None:
-        """Go on from what `state_dict` gave."""
-        self.history.load_state_dict(state["history"])
+    @override
+    def _take_up(self, state: Mapping[str, Any]) -> None:
+        super()._take_up(state)
         self._logged.load_state_dict(state["logged"])
         self._floors = state["floors"]
-        self._held = dict(state["held"])
-        self._guard = Guard(type(self).__name__, self.on_error, state["warned"])
 
     @override
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:

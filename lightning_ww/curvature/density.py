@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -47,6 +47,11 @@ class SpectralDensity:
     probes: Tensor  # (n,), int64, the probe that a node comes from
     is_simple: Tensor  # (n,), bool, taken for one converged eigenvalue of weight 1/P
     dim: int  # P
+
+    @property
+    def columns(self) -> dict[str, Any]:
+        """The fields by name, of which the density can be built again."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
     @property
     def num_probes(self) -> int:  # noqa: D102
