@@ -82,6 +82,7 @@ def test_public_names_are_these() -> None:
         *("WeightReport", "analyze", "compare_tails", "fit_power_law", "hill_alpha"),
     ]
     assert lightning_ww.callbacks.__all__ == [
+        "CurvatureMonitor",
         "FlagThresholds",
         "SpectralEarlyStopping",
         "SpectralStoppingReason",

@@ -1,7 +1,8 @@
 """The Lightning callbacks: when a measurement is made, on what, and where it is logged."""
 
+from lightning_ww.callbacks.curvature import CurvatureMonitor
 from lightning_ww.callbacks.early_stopping import SpectralEarlyStopping, SpectralStoppingReason
 from lightning_ww.callbacks.weight_spectrum import WeightSpectrumMonitor
 from lightning_ww.diagnosis import FlagThresholds
 
-__all__ = ["FlagThresholds", "SpectralEarlyStopping", "SpectralStoppingReason", "WeightSpectrumMonitor"]
+__all__ = ["CurvatureMonitor", "FlagThresholds", "SpectralEarlyStopping", "SpectralStoppingReason", "WeightSpectrumMonitor"]

@@ -40,6 +40,13 @@ def instance(call: str, name: str, value: T, kind: type) -> T:
     return value
 
 
+def having(call: str, name: str, value: T, method: str, expected: str) -> T:
+    """The value, if it is ``None`` or has that method."""
+    if value is not None and not hasattr(value, method):
+        raise ValueError(f"`{call}({name}={value!r})`: expected {expected} or `None`.")
+    return value
+
+
 def patterns(call: str, name: str, value: str | Sequence[str] | None) -> tuple[str, ...] | None:
     """The value as a tuple, if it is a string, several strings, or ``None``."""
     if isinstance(value, str):

@@ -23,12 +23,25 @@ class Guard:
         self._on_error = on_error
         self._warned = set(warned)
 
-    def run(self, trainer: Trainer, action: Callable[[], T], what: str = "measure") -> T | None:
-        """What the action returns, or ``None`` if it failed; ``what`` it does is said in the warning."""
+    def run(
+        self,
+        trainer: Trainer,
+        action: Callable[[], T],
+        what: str = "measure",
+        fatal: tuple[type[Exception], ...] = (),
+    ) -> T | None:
+        """What the action returns, or ``None`` if it failed.
+
+        Args:
+            trainer: Of the run that goes on.
+            action: What is tried.
+            what: It does, for the warning.
+            fatal: Errors that are raised all the same.
+        """
         try:
             return action()
         except Exception as error:
-            if self._on_error == "raise":
+            if self._on_error == "raise" or isinstance(error, fatal):
                 raise
             cause = f"{type(error).__name__}: {error}"
             self.warn_once(

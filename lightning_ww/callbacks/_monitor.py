@@ -59,6 +59,7 @@ class MonitorBase(CallbackBase, Generic[R]):
         self._spent = 0.0
         self._began = 0.0
         self._last_step: int | None = None
+        self._fatal: tuple[type[Exception], ...] = ()  # errors that are raised whatever `on_error` says
 
     def _prepare(self, trainer: Trainer, pl_module: LightningModule, state: Mapping[str, Any] | None) -> None:
         """Look at the model before the first step; ``state`` is that of the run that is resumed.
@@ -68,8 +69,10 @@ class MonitorBase(CallbackBase, Generic[R]):
         """
         raise NotImplementedError
 
-    def _analyse(self, trainer: Trainer, pl_module: LightningModule, *, is_baseline: bool) -> tuple[Any, dict[str, float]]:
-        """Measure: what `_keep` needs, and the summary, by key."""
+    def _analyse(
+        self, trainer: Trainer, pl_module: LightningModule, *, is_baseline: bool
+    ) -> tuple[Any, dict[str, float]] | None:
+        """Measure: what `_keep` needs, and the summary, by key; ``None`` if there is nothing to be had, and it was said."""
         raise NotImplementedError
 
     def _keep(
@@ -128,7 +131,9 @@ class MonitorBase(CallbackBase, Generic[R]):
         began = time.perf_counter()
         self._last_step = trainer.global_step
         try:
-            found = self._guard.run(trainer, lambda: self._analyse(trainer, pl_module, is_baseline=is_baseline))
+            found = self._guard.run(
+                trainer, lambda: self._analyse(trainer, pl_module, is_baseline=is_baseline), fatal=self._fatal
+            )
             # Every rank takes part, also one that failed; one failure is everybody's, so that all remember the same.
             if not trainer.strategy.reduce_boolean_decision(found is not None, all=True) or found is None:
                 return

@@ -10,6 +10,9 @@ import torch
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    import numpy as np
+    from numpy.typing import NDArray
+
     from lightning_ww.callbacks._guard import Guard
     from lightning_ww.callbacks._lightning import Trainer
     from lightning_ww.panels.esd import EsdBins
@@ -29,10 +32,12 @@ def to_loggers(
     spectra: Mapping[str, tuple[Spectrum, EsdBins]],
     texts: Mapping[str, str],
     step: int,
+    images: Mapping[str, NDArray[np.uint8]] | None = None,
 ) -> None:
     """The same to each logger; one that fails takes nothing from the others."""
     for logger in trainer.loggers:
-        guard.run(trainer, partial(to_logger, logger, scalars, spectra, texts, step), f"log to {type(logger).__name__}")
+        action = partial(to_logger, logger, scalars, spectra, texts, step, images)
+        guard.run(trainer, action, f"log to {type(logger).__name__}")
 
 
 def to_logger(
@@ -41,8 +46,9 @@ def to_logger(
     spectra: Mapping[str, tuple[Spectrum, EsdBins]],
     texts: Mapping[str, str],
     step: int,
+    images: Mapping[str, NDArray[np.uint8]] | None = None,
 ) -> None:
-    """Scalars, by key, to any logger; histograms of log10 λ and texts, by tag, to a logger that writes for TensorBoard."""
+    """Scalars, by key, to any logger; histograms of log10 λ, texts and images, by tag, to one that writes for TensorBoard."""
     logger.log_metrics(dict(scalars), step=step)
     prefix, writer = _summary_writer(logger)
     if writer is None:
@@ -63,6 +69,8 @@ def to_logger(
         )
     for tag, markdown in texts.items():
         writer.add_text(prefix + tag, markdown, global_step=step)
+    for tag, pixels in (images or {}).items():
+        writer.add_image(prefix + tag, pixels, global_step=step, dataformats="HWC")
 
 
 def _summary_writer(logger: Any) -> tuple[str, Any]:

@@ -137,17 +137,20 @@ class ReducedOperator(CurvatureOperator):
 
     Args:
         operator: This process's part.
-        reduce: What makes of each process's product the whole one; it is a collective call. A product that fails
-            is passed to it as NaN, so that no process waits for another.
+        reduce: What makes of each process's product the whole one; it is a collective call. Products that fail here
+            are passed to it as NaN, so that no process waits for another; why is kept in ``error``.
     """
 
     def __init__(self, operator: CurvatureOperator, reduce: Callable[[Tensor], Tensor]) -> None:
+        self.error: Exception | None = None
+
         def product(vector: Tensor) -> Tensor:
-            try:
-                own = operator @ vector
-            except Exception:
-                reduce(torch.full_like(vector, torch.nan))
-                raise
+            own = torch.full_like(vector, torch.nan)
+            if self.error is None:
+                try:
+                    own = operator @ vector
+                except Exception as error:
+                    self.error = error
             return reduce(own)
 
         super().__init__(product, operator.params)

@@ -18,20 +18,22 @@ def report_table(report: WeightReport, diagnosis: Diagnosis | None = None) -> st
     rows = []
     for layer in report.layers:
         flags = [flag.trigger for flag in diagnosis.flags if flag.layer == layer.name] if diagnosis else []
-        numbers = [_number(layer.metric(metric)) for metric in KEY_METRICS]
+        numbers = [number(layer.metric(metric)) for metric in KEY_METRICS]
         shape = f"{layer.N} × {layer.M}" + (f" × {layer.slices}" if layer.slices > 1 else "")
         rows.append([f"`{layer.name}`", shape, *numbers, ", ".join(flags) or "–"])
-    text = _markdown(["layer", "shape", *KEY_METRICS, "flags"], rows)
+    text = markdown(["layer", "shape", *KEY_METRICS, "flags"], rows)
     if report.skipped:
         skipped = [[f"`{skip.name}`", skip.reason, skip.sentence] for skip in report.skipped]
-        text += "\n\nNot analysed:\n\n" + _markdown(["layer", "reason", "why"], skipped)
+        text += "\n\nNot analysed:\n\n" + markdown(["layer", "reason", "why"], skipped)
     return text
 
 
-def _markdown(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def markdown(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Rows under headings; a bar in a cell is escaped."""
     lines = [headings, ["---"] * len(headings), *rows]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
-def _number(value: float | None) -> str:
+def number(value: float | None) -> str:
+    """Three digits, or a dash."""
     return "–" if value is None else f"{value:.3g}"

@@ -17,12 +17,22 @@ from callbacks.networks import Busy, Witness, data, quiet_trainer
 from pytorch_lightning import Callback, seed_everything
 from pytorch_lightning.loggers import CSVLogger
 
-from lightning_ww.callbacks import SpectralEarlyStopping, WeightSpectrumMonitor
+from lightning_ww.callbacks import CurvatureMonitor, SpectralEarlyStopping, WeightSpectrumMonitor
 
 OBSERVERS: dict[str, Callable[[], Sequence[Callback]]] = {
     "weights, each epoch": lambda: [WeightSpectrumMonitor(on_error="raise")],
     "weights, each step, everything": lambda: [
         WeightSpectrumMonitor(every_n_train_steps=1, metrics="all", shuffle="exact", on_error="raise")
+    ],
+    "curvature, each epoch": lambda: [CurvatureMonitor(every_n_epochs=1, on_error="raise")],
+    "curvature, each step, Gauss–Newton, batch norm in training": lambda: [
+        CurvatureMonitor(
+            every_n_train_steps=1, matrix="ggn", bn_mode="train", optimizer_sharpness=True, num_steps=5, on_error="raise"
+        )
+    ],
+    "both": lambda: [
+        CurvatureMonitor(every_n_epochs=1, num_batches=3, on_error="raise"),
+        WeightSpectrumMonitor(on_error="raise"),
     ],
     "weights and stopping": lambda: [
         SpectralEarlyStopping(stop_on=["rank_collapse"], min_epochs=99),
@@ -93,6 +103,9 @@ def test_run_is_bit_identical_with_and_without_us(observers: str, arguments: str
             assert len(callback.history) >= 4  # it did measure, and every layer
             assert callback.report is not None
             assert len(callback.report.layers) == 6
+        if isinstance(callback, CurvatureMonitor):
+            assert len(callback.history) >= 3
+            assert callback.density is not None
 
 
 def test_the_comparison_sees_a_disturbance(tmp_path: Path) -> None:

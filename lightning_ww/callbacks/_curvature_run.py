@@ -1,0 +1,183 @@
+"""The curvature of a run's loss at this moment, over the batches of all its processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor
+
+from lightning_ww.callbacks._probe import LossFn, OutputsFn, Probe
+from lightning_ww.callbacks._quiet import BatchNormMode, quiet
+from lightning_ww.curvature.density import SpectralDensity, spectral_density
+from lightning_ww.curvature.ggn import Engine, GGNOperator
+from lightning_ww.curvature.operators import (
+    CurvatureOperator,
+    HessianOperator,
+    ReducedOperator,
+    WrongDerivativeError,
+    differentiable_twice,
+)
+from lightning_ww.curvature.parameters import select_parameters
+from lightning_ww.curvature.self_check import check_second_derivatives
+from lightning_ww.curvature.stability import Stability, stability
+
+if TYPE_CHECKING:
+    from lightning_ww.callbacks._batches import CapturedBatch
+    from lightning_ww.callbacks._lightning import LightningModule, Trainer
+
+Matrix = Literal["hessian", "ggn"]
+
+REMEDIES = (
+    ("use_reentrant", "checkpoint with `use_reentrant=False`"),
+    ("once_differentiable", "pass `loss_fn=` with a loss that can be differentiated twice"),
+    ("derivative for", 'try `matrix="ggn"`, which needs first derivatives of the network only, or pass another `loss_fn=`'),
+    ("double backward", 'try `matrix="ggn"`, which needs first derivatives of the network only, or pass another `loss_fn=`'),
+)
+"""What autograd says where it cannot give a second derivative, and what helps."""
+
+ELSEWHERE = "leave the layers out with `params=`, or pass another `loss_fn=`; `self_check=False` measures it as it is"
+
+
+class RefusedError(RuntimeError):
+    """The curvature of this loss cannot be had; the message says what can be done."""
+
+
+@dataclass(frozen=True)
+class CurvatureFound:
+    """One measurement."""
+
+    density: SpectralDensity
+    stability: Stability | None
+    num_samples: int  # in the batches of all processes
+    engine: str
+
+
+class CurvatureRun:
+    """What is measured, and what was learned about how."""
+
+    def __init__(
+        self,
+        matrix: Matrix,
+        params: Sequence[str] | None,
+        loss_fn: LossFn | None,
+        outputs_fn: OutputsFn | None,
+        batch_norm: BatchNormMode,
+        seed: int,
+        *,
+        self_check: bool,
+        preconditioned: bool,
+    ) -> None:
+        self._matrix, self._params, self._batch_norm, self._seed = matrix, params, batch_norm, seed
+        self._loss_fn, self._outputs_fn = loss_fn, outputs_fn
+        self._self_check, self._preconditioned = self_check, preconditioned
+        self._engine: Engine = "auto"
+        self._is_tried = False
+
+    def measure(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        batches: Sequence[CapturedBatch],
+        num_steps: int,
+        num_probes: int,
+    ) -> CurvatureFound:
+        """Measure, on every process alike: what fails on one fails on all.
+
+        Raises:
+            RefusedError: If derivatives of this loss are wrong, or cannot be had.
+        """
+        with quiet(trainer, pl_module, self._batch_norm):
+            own, num_samples = self._on_all(trainer, pl_module, batches)
+            operator: CurvatureOperator = own
+            if trainer.world_size > 1:
+                share = sum(captured.size for captured in batches) / num_samples
+                operator = ReducedOperator(own, lambda v: _summed(trainer, share * v))
+            try:
+                density = spectral_density(operator, num_steps=num_steps, num_probes=num_probes, seed=self._seed)
+                chosen = select_parameters(pl_module, self._params)
+                stable = stability(
+                    operator,
+                    density.sharpness,
+                    list(chosen.values()),
+                    trainer.optimizers,
+                    seed=self._seed,
+                    preconditioned=self._preconditioned,
+                )
+            except ValueError:
+                if isinstance(operator, ReducedOperator) and operator.error is not None:
+                    raise operator.error from None
+                raise
+        if isinstance(own, GGNOperator):
+            self._engine = own.engine
+        engine = f"Gauss–Newton, {own.engine}" if isinstance(own, GGNOperator) else "Hessian, reverse over reverse"
+        return CurvatureFound(density, stable, num_samples, engine)
+
+    def _on_all(
+        self, trainer: Trainer, pl_module: LightningModule, batches: Sequence[CapturedBatch]
+    ) -> tuple[CurvatureOperator, int]:
+        """This process's operator, once every process has one, and the number of samples of all."""
+        error: Exception | None = None
+        try:
+            operator = self._prepare(pl_module, batches)
+        except Exception as failed:
+            error = failed
+        if trainer.world_size > 1:
+            is_fine = trainer.strategy.reduce_boolean_decision(error is None, all=True)
+            is_refused = trainer.strategy.reduce_boolean_decision(isinstance(error, RefusedError), all=False)
+            if not is_fine and error is None:
+                error = RefusedError("another process refused") if is_refused else RuntimeError("another process failed")
+        if error is not None:
+            raise error
+        self._is_tried = True
+        size = sum(captured.size for captured in batches)
+        if trainer.world_size == 1:
+            return operator, size
+        return operator, int(_summed(trainer, torch.tensor(float(size), device=pl_module.device)))
+
+    def _prepare(self, pl_module: LightningModule, batches: Sequence[CapturedBatch]) -> CurvatureOperator:
+        """The operator over this process's batches; the first time it is tried out."""
+        names = list(select_parameters(pl_module, self._params))
+        probe = Probe(pl_module, names, self._loss_fn, self._outputs_fn, self._seed)
+        try:
+            with differentiable_twice():
+                operator = self._gauss_newton(probe, batches) if self._matrix == "ggn" else self._hessian(probe, batches)
+            if not self._is_tried:
+                if self._self_check and self._matrix == "hessian":
+                    check_second_derivatives(lambda: probe.loss(batches[0]), probe.params, seed=self._seed)
+                else:
+                    operator @ torch.ones(operator.shape[0], dtype=operator.dtype, device=operator.device)
+        except WrongDerivativeError as error:
+            raise RefusedError(f"{error}: {ELSEWHERE}") from error
+        except (RuntimeError, NotImplementedError) as error:
+            for sign, remedy in REMEDIES:
+                if sign in str(error):
+                    sentence = str(error).split("\n")[0].rstrip(".")
+                    raise RefusedError(f"{sentence}: {remedy}") from error
+            raise
+        return operator
+
+    def _hessian(self, probe: Probe, batches: Sequence[CapturedBatch]) -> HessianOperator:
+        return HessianOperator([(float(one.size), partial(probe.loss, one)) for one in batches], probe.params)
+
+    def _gauss_newton(self, probe: Probe, batches: Sequence[CapturedBatch]) -> GGNOperator:
+        outputs, losses = [], []
+        for captured in batches:
+            first, judge = probe.judged(captured)
+            outputs.append((float(captured.size), _first_then(first, probe, captured)))
+            losses.append(judge)
+        return GGNOperator(outputs, losses, probe.params, self._engine)
+
+
+def _first_then(first: Tensor, probe: Probe, captured: CapturedBatch) -> Callable[[], Tensor]:
+    """What was computed already, once; after that, computed again."""
+    known = [first]
+    return lambda: known.pop() if known else probe.judged(captured)[0]
+
+
+def _summed(trainer: Trainer, tensor: Tensor) -> Tensor:
+    """The sum over all processes."""
+    return torch.as_tensor(trainer.strategy.reduce(tensor, reduce_op="sum"))

@@ -1,0 +1,95 @@
+"""What is published of a measurement of the curvature: numbers by key, a figure, a table, a line of a file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lightning_ww.panels.stems import spectrum_figure, spectrum_table, to_image
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from lightning_ww.callbacks._curvature_run import CurvatureFound
+    from lightning_ww.history import CurvatureMeasurement
+
+NUM_LOGGED_EIGENVALUES = 5
+"""Curves of the largest eigenvalues: the first outliers, of which a classifier has about as many as classes."""
+
+NAMES = {"hessian": "Hessian", "ggn": "Gauss–Newton"}
+
+
+def summary(found: CurvatureFound, num_training_samples: int | None) -> dict[str, float]:
+    """The numbers that have a value, by key."""
+    density, stable = found.density, found.stability
+    values: dict[str, float | None] = {
+        "sharpness": density.sharpness,
+        "sharpness_residual": float(density.residuals[density.nodes.argmax()]),
+        "lambda_min": density.lambda_min,
+        "lambda_min_residual": float(density.residuals[density.nodes.argmin()]),
+        "trace": density.trace,
+        "trace_stderr": density.trace_stderr,
+        "negative_mass": density.negative_mass,
+        "near_zero_mass": density.near_zero_mass,
+        "num_outliers": density.num_outliers,
+        "bulk_edge": density.bulk_edge,
+        "condition": density.condition,
+        "log_pseudodet": density.log_pseudodet,
+        "batch_size": found.num_samples,
+    }
+    if num_training_samples is not None and num_training_samples > 1:
+        values["effective_dimension"] = density.effective_dimension(num_training_samples)
+        values["llc_quadratic"] = density.llc_quadratic(num_training_samples)
+    if stable is not None:
+        values["lr_sharpness"] = stable.lr_sharpness
+        values["stability_edge"] = stable.stability_edge
+        values["optimizer_sharpness"] = stable.optimizer_sharpness
+    return {f"curvature/{name}": float(value) for name, value in values.items() if value is not None}
+
+
+def top_eigenvalues(found: CurvatureFound) -> dict[str, float]:
+    """``curvature.top_eigenvalues/<k>``, of those that have converged."""
+    tops = enumerate(found.density.top_eigenvalues[:NUM_LOGGED_EIGENVALUES], start=1)
+    return {f"curvature.top_eigenvalues/{k}": top.value for k, top in tops if top.converged}
+
+
+def image(found: CurvatureFound, matrix: str, step: int) -> NDArray[np.uint8]:
+    """The stems."""
+    density, edge = found.density, None if found.stability is None else found.stability.stability_edge
+    title = f"{NAMES[matrix]} spectrum at step {step}: from {density.lambda_min:.3g} to {density.sharpness:.3g}"
+    return to_image(spectrum_figure(density, title, edge))
+
+
+def table(found: CurvatureFound, num_steps: int, num_probes: int, bn_mode: str) -> str:
+    """How it was measured, and the largest eigenvalues."""
+    probes = "1 probe" if num_probes == 1 else f"{num_probes} probes"
+    facts = {
+        "matrix": found.engine,
+        "parameters": f"{found.density.dim:,}",
+        "samples": f"{found.num_samples:,}",
+        "Lanczos": f"{num_steps} steps, {probes}",
+        "batch normalisation": f"`{bn_mode}`",
+        "trace": f"{found.density.trace:.4g} ± {found.density.trace_stderr:.2g}",
+    }
+    return spectrum_table(found.density, facts)
+
+
+def append_line(path: Path, measurement: CurvatureMeasurement) -> None:
+    """Add the measurement to a file of JSON lines."""
+    state: dict[str, Any] = measurement.state_dict()
+    state["density"] = {
+        name: value.tolist() if hasattr(value, "tolist") else value for name, value in state["density"].items()
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(state) + "\n")
+
+
+def num_training_samples(loader: Any) -> int | None:
+    """The length of the training data, where it is known."""
+    try:
+        return len(loader.dataset)
+    except (AttributeError, TypeError, NotImplementedError):
+        return None

@@ -1,0 +1,151 @@
+"""The user's loss, and the outputs it judges, as functions of copies of the weights.
+
+Derivatives are taken by the copies: the user's parameters get no gradient, and hooks on them do not fire. Half-precision
+parameters, buffers and batches are taken up to float32: a second derivative in half precision is noise.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from lightning_ww.callbacks._batches import full_precision
+from lightning_ww.callbacks._quiet import functional, seed_streams
+from lightning_ww.curvature.losses import LossCalls
+
+if TYPE_CHECKING:
+    from lightning_ww.callbacks._batches import CapturedBatch
+    from lightning_ww.callbacks._lightning import LightningModule
+
+LossFn = Callable[[Any, Any], Tensor]
+"""``(pl_module, batch) -> 0-d tensor``."""
+
+OutputsFn = Callable[[Any, Any], tuple[Tensor, Callable[[Tensor], Tensor]]]
+"""``(pl_module, batch) -> (outputs, loss of outputs)``."""
+
+USUAL_LOSSES = "`F.cross_entropy`, `F.mse_loss` or `F.binary_cross_entropy_with_logits`"
+
+
+class UnsuitableLossError(ValueError):
+    """A loss that cannot be measured as it is: an argument of the monitor's has to say how."""
+
+
+class Probe:
+    """The loss of one module at its current weights, by copies of them. Enter `quiet` before evaluating it.
+
+    Args:
+        pl_module: Its training step, or its `curvature_loss`, gives the loss, unless ``loss_fn`` does.
+        chosen: Names of the parameters to differentiate by.
+        loss_fn: ``(pl_module, batch) -> 0-d tensor``.
+        outputs_fn: ``(pl_module, batch) -> (outputs, loss of outputs)``.
+        seed: At which the global random streams start in each evaluation.
+    """
+
+    def __init__(
+        self,
+        pl_module: LightningModule,
+        chosen: Sequence[str],
+        loss_fn: LossFn | None = None,
+        outputs_fn: OutputsFn | None = None,
+        seed: int = 0,
+    ) -> None:
+        self._module, self._seed = pl_module, seed
+        self._loss_fn, self._outputs_fn = loss_fn, outputs_fn
+        self._originals = dict(pl_module.named_parameters())
+        self._versions = {name: parameter._version for name, parameter in self._originals.items()}
+        self._copies = {name: full_precision(parameter.detach()).clone() for name, parameter in self._originals.items()}
+        self._is_checked = False
+        self.params = [self._copies[name].requires_grad_() for name in chosen]
+
+    def loss(self, captured: CapturedBatch) -> Tensor:
+        """The loss of a batch, a 0-d tensor.
+
+        Raises:
+            UnsuitableLossError: If there is none, or computing it moves the weights.
+        """
+        name, function = _loss_function(self._module, self._loss_fn, captured.index)
+        value = self._evaluate(name, function, captured)
+        value = value.get("loss") if isinstance(value, Mapping) else value
+        if not isinstance(value, Tensor) or value.numel() != 1:
+            kind = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"`{value!r}`"
+            raise UnsuitableLossError(f"`{name}` returned {kind} instead of a loss. Pass `loss_fn=`.")
+        return value.reshape(())
+
+    def judged(self, captured: CapturedBatch) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        """The outputs for a batch, and the loss as a function of them.
+
+        Raises:
+            UnsuitableLossError: If what the loss judges is not to be seen.
+        """
+        own = getattr(self._module, "curvature_outputs", None)
+        if self._outputs_fn is not None or own is not None:
+            name = "curvature_outputs" if self._outputs_fn is None else "ggn_fn"
+            found = self._evaluate(name, own if self._outputs_fn is None else _bound(self._outputs_fn, self), captured)
+            is_pair = isinstance(found, tuple) and len(found) == 2
+            if not (is_pair and isinstance(found[0], Tensor) and callable(found[1])):
+                raise UnsuitableLossError(f"`{name}` has to return `(outputs, loss_of_outputs)`: a tensor and a function.")
+            return found[0], found[1]
+        with LossCalls() as calls:
+            value = self.loss(captured)
+        if len(calls.seen) == 1 and torch.equal(calls.seen[0].result.detach(), value.detach()):
+            return calls.seen[0].outputs, calls.seen[0].of
+        saw = "it returns something else" if len(calls.seen) == 1 else f"there are {len(calls.seen)} such calls"
+        raise UnsuitableLossError(
+            f'`matrix="ggn"` needs a loss that is one call of {USUAL_LOSSES}, but {saw}. '
+            "Pass `ggn_fn=`, `(pl_module, batch) -> (outputs, loss_of_outputs)`."
+        )
+
+    def _evaluate(self, name: str, function: Callable[[Any], Any], captured: CapturedBatch) -> Any:
+        """Call a function of a batch at the copies."""
+        buffers = {key: full_precision(buffer.detach()).clone() for key, buffer in self._module.named_buffers()}
+        seed_streams(self._module, self._seed)
+        value = functional(self._module, self._copies | buffers, function, captured.fresh())
+        moved = [key for key, parameter in self._originals.items() if parameter._version != self._versions[key]]
+        for key in moved:
+            with torch.no_grad():
+                self._originals[key].copy_(self._copies[key])
+        if not self._is_checked:  # a write to `.data` leaves the version as it is
+            copies = {id(copied): key for key, copied in self._copies.items()}
+            for key in (copies[id(parameter)] for parameter in self.params):
+                if not torch.equal(self._copies[key].detach(), full_precision(self._originals[key].detach())):
+                    moved.append(key)
+            self._is_checked = True
+        if moved:
+            raise UnsuitableLossError(
+                f"`{name}` changes the weights (`{moved[0]}`), so its loss is that of other weights. Pass `loss_fn=`, "
+                "`(pl_module, batch) -> loss`, that only computes the loss."
+            )
+        return value
+
+
+def require_a_loss(pl_module: LightningModule, loss_fn: LossFn | None, outputs_fn: OutputsFn | None, call: str) -> None:
+    """Raise if no loss can be had without making optimiser steps."""
+    has_own = any(callable(getattr(pl_module, name, None)) for name in ("curvature_loss", "curvature_outputs"))
+    if pl_module.automatic_optimization or loss_fn is not None or outputs_fn is not None or has_own:
+        return
+    raise ValueError(
+        f"`{call}`: this {type(pl_module).__name__} optimises by hand (`automatic_optimization = False`), so its "
+        "`training_step` moves the weights. Pass `loss_fn=`, `(pl_module, batch) -> loss`, or give the module a method "
+        "`curvature_loss(batch)`."
+    )
+
+
+def _loss_function(
+    module: LightningModule, loss_fn: LossFn | None, index: int
+) -> tuple[str, Callable[[Any], Any]]:
+    """What gives the loss of a batch, and its name."""
+    if loss_fn is not None:
+        return "loss_fn", lambda batch: loss_fn(module, batch)
+    if callable(own := getattr(module, "curvature_loss", None)):
+        return "curvature_loss", own
+    step = module.training_step
+    takes_index = len(inspect.signature(step).parameters) > 1
+    return "training_step", lambda batch: step(batch, index) if takes_index else step(batch)
+
+
+def _bound(function: OutputsFn, probe: Probe) -> Callable[[Any], Any]:
+    return lambda batch: function(probe._module, batch)

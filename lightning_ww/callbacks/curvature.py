@@ -1,0 +1,310 @@
+"""`CurvatureMonitor`: the spectrum of the loss's curvature, while the network trains."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from torch import Tensor
+from typing_extensions import override
+
+from lightning_ww.callbacks import _checks, _curvature_summary, _publish
+from lightning_ww.callbacks._batches import KeptBatches
+from lightning_ww.callbacks._curvature_run import CurvatureFound, CurvatureRun, Matrix, RefusedError
+from lightning_ww.callbacks._lightning import LightningModule, Trainer, inform, warn
+from lightning_ww.callbacks._monitor import MonitorBase
+from lightning_ww.callbacks._probe import UnsuitableLossError, require_a_loss
+from lightning_ww.callbacks._quiet import BatchNormMode
+from lightning_ww.curvature.parameters import select_parameters
+from lightning_ww.history import CurvatureMeasurement
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from lightning_ww.curvature.density import SpectralDensity
+
+FAST_DEV_RUN_STEPS = 4
+"""Lanczos steps under `fast_dev_run`: the whole path, cheaply."""
+
+SHARDED = ("FSDPStrategy", "ModelParallelStrategy", "DeepSpeedStrategy", "XLAFSDPStrategy")
+"""Strategies under which no process holds the parameters."""
+
+
+class CurvatureMonitor(MonitorBase[CurvatureMeasurement]):
+    """Measure the spectrum of the loss's curvature while the network trains, by stochastic Lanczos quadrature.
+
+    It measures before the first step, on a batch that it keeps, and then after every ``every_n_epochs``-th epoch, on the
+    same batch: the curve moves because the weights did. The loss is ``loss_fn`` if given, else the module's method
+    ``curvature_loss(batch)`` if it has one, else what `training_step` returns. It is evaluated on copies of the weights,
+    in evaluation mode, in float32 at least and without autocast; whatever `training_step` does besides leaves no trace.
+    Small batches bias the sharpness upwards: compare it between runs at equal ``curvature/batch_size``.
+
+    **Logged, and in** ``trainer.callback_metrics`` (``log_key_prefix`` before each; where one has no value any more, the
+    last one stands there):
+
+    - ``curvature/sharpness``, ``curvature/lambda_min``: largest and least eigenvalue; ``…_residual``: an eigenvalue lies
+      within this of it.
+    - ``curvature/trace``, ``curvature/trace_stderr``: of all eigenvalues, and its standard error.
+    - ``curvature/negative_mass``, ``curvature/near_zero_mass``: share of the eigenvalues below zero, and close to it
+      (within 1e-3 of the largest in absolute value).
+    - ``curvature/num_outliers``, ``curvature/bulk_edge``: eigenvalues above the widest relative gap, and the one below it.
+    - ``curvature/condition``: sharpness over the median of the positive ones.
+    - ``curvature/log_pseudodet``: sum of ln λ over the positive ones.
+    - ``curvature/effective_dimension``, ``curvature/llc_quadratic``: Σ λ/(λ + c), c = ln n/n, over n training samples, and
+      half of it; absent where n is unknown.
+    - ``curvature/lr_sharpness``: lr·sharpness/2; 1 is the edge of stability of plain gradient descent, and of no other
+      optimiser. With several learning rates half the largest eigenvalue of D^½HD^½, by 15 more products.
+    - ``curvature/stability_edge``: 2/lr, with one learning rate.
+    - ``curvature/optimizer_sharpness``: the same for the optimiser in use; 1 is its own edge. SGD with or without
+      momentum; Adam, AdamW and RMSprop, by 15 more products, if ``optimizer_sharpness``.
+    - ``curvature/batch_size``: samples that are measured on, of all processes.
+    - ``curvature/seconds``, ``curvature/overhead``: wall time of this measurement, without writing it to loggers; share of
+      the fit's wall time spent measuring and logging (from the second measurement on).
+
+    **Logged only**:
+
+    - ``curvature.top_eigenvalues/1`` … ``5``: the largest ones, where they have converged.
+    - ``curvature/spectrum`` (image): nodes and weights as stems. ``curvature/report`` (text): how it was measured, and the
+      largest eigenvalues with their residuals.
+
+    With a logger, ``curvature.jsonl`` in its directory has a line for each measurement, nodes and weights included.
+
+    Args:
+        every_n_epochs: Measure after every so many epochs; ``None``: not by epochs. Default: ``5``.
+        every_n_train_steps: Measure after every so many optimiser steps, too. Default: ``None``, not by steps.
+        matrix: ``"hessian"`` (default), or ``"ggn"``, the generalised Gauss–Newton matrix: half the cost, no negative
+            eigenvalues. It needs the outputs that the loss judges: ``ggn_fn``, or the module's ``curvature_outputs(batch)``,
+            else the one call of ``F.cross_entropy``, ``F.mse_loss`` or ``F.binary_cross_entropy_with_logits`` is seen.
+        num_steps: Lanczos steps, each a product of two to three gradients' cost. Default: ``30``, which reaches both ends
+            of a network's spectrum (Granziol et al., 2019).
+        num_probes: Random start vectors. Default: ``1``.
+        num_batches: Batches to measure on. More than one are taken as they pass, and the first measurement follows.
+            Default: ``1``.
+        data: Batches to measure on instead, such as a `DataLoader`; it is iterated once. Default: ``None``.
+        loss_fn: ``(pl_module, batch) -> 0-d tensor``. Default: ``None``.
+        ggn_fn: ``(pl_module, batch) -> (outputs, loss_of_outputs)``. Default: ``None``.
+        params: Names or shell patterns of the parameters to differentiate by. Default: ``None``, all that are trained.
+        bn_mode: Whether batch normalisation uses its running statistics (``"eval"``, default) or the batch's
+            (``"train"``): the spectra differ.
+        optimizer_sharpness: Whether to measure ``curvature/optimizer_sharpness`` also where it takes more products.
+            Default: ``False``.
+        self_check: Whether to hold second derivatives against the loss itself, once, for about eight gradients.
+            Default: ``True``.
+        log_key_prefix: Put before every key, to tell two monitors apart. Default: ``""``.
+        seed: Of the start vectors. Default: ``0``.
+        max_history: Measurements kept in `history`, and so in each checkpoint. Default: ``1000``.
+        on_error: An error inside a measurement warns once per kind and lets the run go on (``"warn"``, the default), or is
+            raised (``"raise"``).
+
+    Attributes:
+        density: The latest `SpectralDensity`, or ``None``.
+        history: The measurements so far, nodes and weights included; ``history.to_pandas()`` is a table of them.
+        measurement: The latest of them, or ``None``.
+
+    Raises:
+        ValueError: In construction, if an argument is out of its domain; before the first step, if no loss can be had as
+            asked, or a pattern of ``params`` matches nothing.
+
+    References:
+        Granziol et al. (2019), Deep Curvature Suite, arXiv:1912.09656. Cohen et al. (2021), Gradient descent on neural
+        networks typically occurs at the edge of stability, arXiv:2103.00065.
+
+    Example:
+        >>> from pytorch_lightning import Trainer
+        >>> trainer = Trainer(callbacks=[CurvatureMonitor(every_n_epochs=5)], logger=False, enable_checkpointing=False)
+    """
+
+    GROUP = "curvature"
+    RECORD = CurvatureMeasurement
+
+    def __init__(
+        self,
+        every_n_epochs: int | None = 5,
+        every_n_train_steps: int | None = None,
+        matrix: Matrix = "hessian",
+        num_steps: int = 30,
+        num_probes: int = 1,
+        num_batches: int = 1,
+        data: Iterable[Any] | None = None,
+        loss_fn: Callable[[Any, Any], Tensor] | None = None,
+        ggn_fn: Callable[[Any, Any], tuple[Tensor, Callable[[Tensor], Tensor]]] | None = None,
+        params: str | Sequence[str] | None = None,
+        bn_mode: BatchNormMode = "eval",
+        optimizer_sharpness: bool = False,
+        self_check: bool = True,
+        log_key_prefix: str = "",
+        seed: int = 0,
+        max_history: int = 1000,
+        on_error: Literal["warn", "raise"] = "warn",
+    ) -> None:
+        super().__init__(every_n_epochs, every_n_train_steps, seed, log_key_prefix, max_history, on_error)
+        call = type(self).__name__
+        self.matrix = _checks.choice(call, "matrix", matrix, get_args(Matrix))
+        self.num_steps = _checks.count(call, "num_steps", num_steps, least=1)
+        self.num_probes = _checks.count(call, "num_probes", num_probes, least=1)
+        self.num_batches = _checks.count(call, "num_batches", num_batches, least=1)
+        self.data = _checks.having(call, "data", data, "__iter__", "batches, such as a `DataLoader`,")
+        self.loss_fn = _checks.having(call, "loss_fn", loss_fn, "__call__", "a function `(pl_module, batch) -> loss`")
+        self.ggn_fn = _checks.having(
+            call, "ggn_fn", ggn_fn, "__call__", "a function `(pl_module, batch) -> (outputs, loss_of_outputs)`"
+        )
+        self.params = _checks.patterns(call, "params", params)
+        self.bn_mode = _checks.choice(call, "bn_mode", bn_mode, get_args(BatchNormMode))
+        self.optimizer_sharpness = _checks.instance(call, "optimizer_sharpness", optimizer_sharpness, bool)
+        self.self_check = _checks.instance(call, "self_check", self_check, bool)
+        self._reset()
+
+    @override
+    def _reset(self) -> None:
+        super()._reset()
+        self.density: SpectralDensity | None = None
+        self._is_off = False
+        self._is_first = True
+        self._directory: str | None = None
+        self._epoch_began = self._spent_before = 0.0
+        self._batches = KeptBatches(self.num_batches, self.data, self.seed)
+        self._run = CurvatureRun(
+            self.matrix,
+            self.params,
+            self.loss_fn,
+            self.ggn_fn,
+            self.bn_mode,
+            self.seed,
+            self_check=self.self_check,
+            preconditioned=self.optimizer_sharpness,
+        )
+
+    @override
+    def _prepare(self, trainer: Trainer, pl_module: LightningModule, state: Mapping[str, Any] | None) -> None:
+        call = type(self).__name__
+        self._fatal = (UnsuitableLossError,)  # before the first step, nothing is lost by an error
+        require_a_loss(pl_module, self.loss_fn, self.ggn_fn, call)
+        self._directory = trainer.log_dir  # asked for on every rank: it is broadcast
+        self._is_off = type(trainer.strategy).__name__ in SHARDED
+        if self._is_off:
+            warn(
+                trainer,
+                f"`{call}` does not measure under `{type(trainer.strategy).__name__}`: no process holds the parameters. "
+                "Train with one device or DDP to see the curvature.",
+            )
+            return
+        select_parameters(pl_module, self.params, call=call)
+        if state is not None and len(self.history) and self.data is None:
+            inform(trainer, f"`{call}` resumes on new batches: curves may jump at step {trainer.global_step}.")
+
+    @override
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_train_start(trainer, pl_module)
+        self._is_first = True
+
+    @override
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._epoch_began, self._spent_before = time.perf_counter(), self._spent
+
+    @override
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        is_first, self._is_first = self._is_first, False
+        if self._batches.is_complete or self._is_off or getattr(trainer, "barebones", False):
+            return
+        if self.data is None:
+            self._batches.join(batch, batch_idx)
+        else:
+            self._batches.draw(trainer, pl_module)
+        if self._batches.is_complete:
+            self._measure(trainer, pl_module, is_baseline=is_first)
+
+    @override
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.is_last_batch and not self._batches.is_complete and self._batches.batches:
+            self._batches.is_complete = True
+            few = f"measures on {len(self._batches.batches)} batches: an epoch has no more (`num_batches={self.num_batches}`)."
+            self._guard.warn_once(trainer, "num_batches", few)
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+
+    @override
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_train_epoch_end(trainer, pl_module)
+        training = time.perf_counter() - self._epoch_began - (self._spent - self._spent_before)
+        last = self.measurement
+        if last is None or last.epoch != trainer.current_epoch or getattr(trainer, "fast_dev_run", False):
+            return
+        if (seconds := last.summary["curvature/seconds"]) > training:
+            self._guard.warn_once(
+                trainer,
+                "slow",
+                f"took {seconds:.2g} s for a measurement, longer than the rest of its epoch ({training:.2g} s). To measure less "
+                f"often, raise `every_n_epochs` ({self.every_n_epochs}); to measure faster, lower `num_steps` "
+                f'({self.num_steps}), pass a smaller batch as `data=`, or take `matrix="ggn"`.',
+            )
+
+    @override
+    def _measure(
+        self, trainer: Trainer, pl_module: LightningModule, *, is_baseline: bool = False, after_epoch: bool = False
+    ) -> None:
+        if self._batches.is_complete and not self._is_off:
+            super()._measure(trainer, pl_module, is_baseline=is_baseline, after_epoch=after_epoch)
+
+    @override
+    def _analyse(
+        self, trainer: Trainer, pl_module: LightningModule, *, is_baseline: bool
+    ) -> tuple[CurvatureFound, dict[str, float]] | None:
+        num_steps = min(self.num_steps, FAST_DEV_RUN_STEPS) if getattr(trainer, "fast_dev_run", False) else self.num_steps
+        try:
+            found = self._run.measure(trainer, pl_module, self._batches.batches, num_steps, self.num_probes)
+        except RefusedError as error:
+            self._is_off = True
+            if self.on_error == "raise":
+                raise
+            self._guard.warn_once(trainer, "refused", f"cannot measure in this run, and stops trying. {error}.")
+            return None
+        self._fatal = ()
+        samples = _curvature_summary.num_training_samples(trainer.train_dataloader)
+        return found, _curvature_summary.summary(found, samples)
+
+    @override
+    def _keep(
+        self, trainer: Trainer, found: CurvatureFound, summary: Mapping[str, float], *, is_baseline: bool, step: int
+    ) -> None:
+        self.density = found.density
+        self.measurement = CurvatureMeasurement(
+            number=self.history.next_number,
+            step=trainer.global_step,
+            epoch=trainer.current_epoch,
+            is_baseline=is_baseline,
+            summary=dict(summary),
+            density=found.density,
+            engine=found.engine,
+        )
+        self.history.append(self.measurement)
+        if not trainer.is_global_zero or not trainer.loggers:
+            return
+        scalars = self._prefixed({**summary, **_curvature_summary.top_eigenvalues(found)})
+        table = _curvature_summary.table(found, self.num_steps, self.num_probes, self.bn_mode)
+        image = _curvature_summary.image(found, self.matrix, step)
+        _publish.to_loggers(
+            trainer,
+            self._guard,
+            scalars,
+            {},
+            self._prefixed({"curvature/report": table}),
+            step,
+            self._prefixed({"curvature/spectrum": image}),
+        )
+        if not self._directory or "://" in self._directory or getattr(trainer, "fast_dev_run", False):
+            return
+        path = Path(self._directory) / f"{self.log_key_prefix.replace('/', '-')}curvature.jsonl"
+        measurement = self.measurement
+        self._guard.run(trainer, lambda: _curvature_summary.append_line(path, measurement), f"write `{path}`")
+
+    @property
+    @override
+    def state_key(self) -> str:
+        return self._generate_state_key(matrix=self.matrix, params=self.params, log_key_prefix=self.log_key_prefix)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the batches, which are the run's."""
+        return {**super().__getstate__(), "_batches": KeptBatches(self.num_batches, self.data, self.seed)}

@@ -1,0 +1,90 @@
+"""A curvature spectrum as stems and as a table."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lightning_ww.panels.table import markdown, number
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from matplotlib.figure import Figure
+    from numpy.typing import NDArray
+
+    from lightning_ww.curvature.density import SpectralDensity
+
+POSITIVE, NEGATIVE, EDGE = "#0072B2", "#D55E00", "#555555"
+"""Colours that colour-blind readers tell apart (Okabe and Ito, 2008)."""
+
+NUM_LISTED = 10
+"""So many of the largest eigenvalues stand in the table."""
+
+
+def spectrum_figure(density: SpectralDensity, title: str, stability_edge: float | None = None) -> Figure:
+    """A stem for each node, as high as its weight: the share of eigenvalues that it stands for.
+
+    Both axes are logarithmic, the horizontal one to both sides of zero. Filled heads are single eigenvalues that have
+    converged; open ones stand for many. No kernel: smoothing would move the moments.
+
+    Args:
+        density: Nodes and weights.
+        title: Above the figure.
+        stability_edge: Marked by a line, if given and within reach.
+
+    Returns:
+        A figure of matplotlib's that no global state knows of.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 4), dpi=100, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    nodes, weights = density.nodes.numpy(), density.weights.numpy()
+    simple = density.is_simple.numpy()
+    floor = min(0.3 / density.dim, 0.5 * float(weights[weights > 0].min(initial=1.0)))
+    for color, side, label in ((POSITIVE, nodes >= 0, "positive"), (NEGATIVE, nodes < 0, "negative")):
+        if not side.any():
+            continue
+        axes.vlines(nodes[side], floor, np.maximum(weights[side], floor), color=color, linewidth=1.5)
+        share = float(weights[side].sum())
+        for filled in (True, False):
+            chosen = side & (simple == filled)
+            face = color if filled else "white"
+            axes.plot(nodes[chosen], weights[chosen], "o", color=color, markerfacecolor=face, markersize=5)
+        axes.plot([], [], "o-", color=color, label=f"{label} ({100 * share:.3g} % of the eigenvalues)")
+    axes.plot([], [], "o", color="black", label="filled: one eigenvalue, converged", linestyle="none", markersize=5)
+    axes.set_xscale("symlog", linthresh=max(density.tol, 1e-30))
+    axes.set_yscale("log")
+    axes.set_ylim(floor, 3)
+    if stability_edge is not None and stability_edge < 100 * density.sharpness:
+        label = f"edge of stability, 2/lr = {stability_edge:.3g}"
+        axes.axvline(stability_edge, color=EDGE, linestyle="--", label=label)
+    axes.set_xlabel("eigenvalue of the loss's curvature")
+    axes.set_ylabel("share of the eigenvalues")
+    axes.set_title(title, loc="left")
+    axes.legend(loc="upper center", fontsize="small", framealpha=0.9)
+    axes.grid(axis="both", alpha=0.2)
+    return figure
+
+
+def to_image(figure: Figure) -> NDArray[np.uint8]:
+    """The figure's pixels, ``(height, width, 3)``."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()  # type: ignore[no-untyped-call]
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()  # type: ignore[no-untyped-call]
+
+
+def spectrum_table(density: SpectralDensity, facts: Mapping[str, str]) -> str:
+    """What was measured, and the largest eigenvalues with their residuals, in Markdown."""
+    text = markdown(["", ""], [[name, value] for name, value in facts.items()])
+    rows = [
+        [str(i + 1), number(top.value), number(top.residual), "yes" if top.converged else "no"]
+        for i, top in enumerate(density.top_eigenvalues[:NUM_LISTED])
+    ]
+    return f"{text}\n\n{markdown(['', 'largest eigenvalues', 'within', 'converged'], rows)}"
