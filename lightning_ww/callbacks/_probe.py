@@ -81,10 +81,10 @@ class Probe:
         Raises:
             UnsuitableLossError: If what the loss judges is not to be seen.
         """
-        own = getattr(self._module, "curvature_outputs", None)
+        own: Any = getattr(self._module, "curvature_outputs", None)
         if self._outputs_fn is not None or own is not None:
             name = "curvature_outputs" if self._outputs_fn is None else "ggn_fn"
-            found = self._evaluate(name, own if self._outputs_fn is None else _bound(self._outputs_fn, self), captured)
+            found = self._evaluate(name, _bound(self._outputs_fn, self._module) if self._outputs_fn else own, captured)
             is_pair = isinstance(found, tuple) and len(found) == 2
             if not (is_pair and isinstance(found[0], Tensor) and callable(found[1])):
                 raise UnsuitableLossError(f"`{name}` has to return `(outputs, loss_of_outputs)`: a tensor and a function.")
@@ -139,7 +139,7 @@ def _loss_function(
 ) -> tuple[str, Callable[[Any], Any]]:
     """What gives the loss of a batch, and its name."""
     if loss_fn is not None:
-        return "loss_fn", lambda batch: loss_fn(module, batch)
+        return "loss_fn", _bound(loss_fn, module)
     if callable(own := getattr(module, "curvature_loss", None)):
         return "curvature_loss", own
     step = module.training_step
@@ -147,5 +147,5 @@ def _loss_function(
     return "training_step", lambda batch: step(batch, index) if takes_index else step(batch)
 
 
-def _bound(function: OutputsFn, probe: Probe) -> Callable[[Any], Any]:
-    return lambda batch: function(probe._module, batch)
+def _bound(function: Callable[[Any, Any], Any], module: LightningModule) -> Callable[[Any], Any]:
+    return lambda batch: function(module, batch)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter, deque
 from typing import Any
 
 import numpy as np
@@ -72,6 +73,9 @@ class Restless(nn.Module):
 class Busy(Classifier):
     """Everything that a careless observer could disturb."""
 
+    teacher: Tensor
+    fired: Counter[str] = Counter()  # of the class: what a module holds is put back after a probe
+
     def __init__(self) -> None:
         super().__init__()
         self.norm = nn.BatchNorm1d(32)
@@ -84,6 +88,18 @@ class Busy(Classifier):
         prune.l1_unstructured(self.pruned, "weight", 0.2)  # type: ignore[no-untyped-call]
         self.accuracy = MulticlassAccuracy(num_classes=16)
         self.losses: list[float] = []
+        self.seen: dict[str, Any] = {"graphs": deque(maxlen=3), "labels": set(), "mean": torch.zeros(()), "steps": 0}
+        self.counts = np.zeros(16)
+        self.register_buffer("teacher", torch.zeros(32, 24))
+        type(self).fired = Counter()
+        self.head.weight.register_hook(self._count("weight"))  # type: ignore[no-untyped-call]
+        self.norm.register_full_backward_hook(self._count("module"))
+
+    def _count(self, kind: str) -> Any:
+        def hook(*_: Any) -> None:
+            type(self).fired[kind] += 1
+
+        return hook
 
     def forward(self, x: Tensor) -> Tensor:
         hidden = self.dropout(self.norm(self.hidden(x)))
@@ -99,6 +115,16 @@ class Busy(Classifier):
         self.log("train_loss", loss, on_step=True, on_epoch=True)
         self.log("train_accuracy", self.accuracy, on_epoch=True)
         self.losses.append(float(loss.detach()))
+        self.seen["graphs"].append(loss)
+        self.seen["labels"] |= set(batch[1].tolist())
+        self.seen["mean"].mul_(0.9).add_(loss.detach().float(), alpha=0.1)
+        self.seen["steps"] += 1
+        np.add.at(self.counts, batch[1].numpy(), 1)
+        with torch.no_grad():
+            self.teacher.lerp_(self.hidden.weight.to(self.teacher.dtype), 0.1)
+        if self.logger is not None:
+            self.logger.log_metrics({"direct": float(loss.detach())}, step=self.trainer.global_step)
+        batch[0].mul_(2)  # what becomes of a batch is the step's own affair
         return loss
 
     def configure_optimizers(self) -> torch.optim.Optimizer:

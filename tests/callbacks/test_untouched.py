@@ -43,6 +43,7 @@ OBSERVERS: dict[str, Callable[[], Sequence[Callback]]] = {
 RUNS: dict[str, dict[str, Any]] = {
     "plain": {},
     "accumulation and clipping": {"accumulate_grad_batches": 2, "gradient_clip_val": 0.5},
+    "bfloat16 by autocast": {"precision": "bf16-mixed"},
     "no validation": {"limit_val_batches": 0},
     "validation within the epoch": {"val_check_interval": 0.5},
     "float64, where our copies could be the weights themselves": {"precision": "64-true"},
@@ -63,6 +64,9 @@ def run(callbacks: Sequence[Callback], directory: Path, **arguments: Any) -> dic
         "weights": model.state_dict(),
         "optimizer": trainer.optimizers[0].state_dict(),
         "losses": model.losses,
+        "held": {k: list(v) if k == "graphs" else v for k, v in model.seen.items()},
+        "counts": model.counts.tolist(),
+        "fired": dict(model.fired),
         "logged": [row for row in rows if set(row) - {"epoch", "step"}],
         "metrics": {k: v for k, v in trainer.callback_metrics.items() if not k.startswith(Witness.OURS)},
         "random": (random.getstate(), np.random.get_state()[1].tobytes(), torch.get_rng_state()),  # type: ignore[index]  # noqa: NPY002
