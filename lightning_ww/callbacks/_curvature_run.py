@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -22,18 +22,20 @@ from lightning_ww.curvature.operators import (
     differentiable_twice,
 )
 from lightning_ww.curvature.parameters import select_parameters
-from lightning_ww.curvature.self_check import check_second_derivatives
+from lightning_ww.curvature.self_check import check_gradient, check_second_derivatives
 from lightning_ww.curvature.stability import Stability, stability
 
 if TYPE_CHECKING:
     from lightning_ww.callbacks._batches import CapturedBatch
     from lightning_ww.callbacks._lightning import LightningModule, Trainer
 
+T = TypeVar("T")
+
 Matrix = Literal["hessian", "ggn"]
 
 REMEDIES = (
     ("use_reentrant", "checkpoint with `use_reentrant=False`"),
-    ("once_differentiable", "pass `loss_fn=` with a loss that can be differentiated twice"),
+    ("once_differentiable", "leave the layers out with `params=`, or pass another `loss_fn=`"),
     ("derivative for", 'try `matrix="ggn"`, which needs first derivatives of the network only, or pass another `loss_fn=`'),
     ("double backward", 'try `matrix="ggn"`, which needs first derivatives of the network only, or pass another `loss_fn=`'),
 )
@@ -91,74 +93,74 @@ class CurvatureRun:
             RefusedError: If derivatives of this loss are wrong, or cannot be had.
         """
         with quiet(trainer, pl_module, self._batch_norm):
-            own, num_samples = self._on_all(trainer, pl_module, batches)
-            operator: CurvatureOperator = own
-            if trainer.world_size > 1:
-                share = sum(captured.size for captured in batches) / num_samples
-                operator = ReducedOperator(own, lambda v: _summed(trainer, share * v))
-            try:
-                density = spectral_density(operator, num_steps=num_steps, num_probes=num_probes, seed=self._seed)
-                chosen = select_parameters(pl_module, self._params)
-                stable = stability(
-                    operator,
-                    density.sharpness,
-                    list(chosen.values()),
-                    trainer.optimizers,
-                    seed=self._seed,
-                    preconditioned=self._preconditioned,
-                )
-            except ValueError:
-                if isinstance(operator, ReducedOperator) and operator.error is not None:
-                    raise operator.error from None
-                raise
+            names = list(select_parameters(pl_module, self._params))
+            make = partial(Probe, pl_module, names, self._loss_fn, self._outputs_fn, self._seed)
+            probe = _on_all(trainer, make)
+            params = list(select_parameters(pl_module, self._params).values())
+            return probe.inside(partial(self._measure, trainer, params, probe, batches, num_steps, num_probes))
+
+    def _measure(
+        self,
+        trainer: Trainer,
+        params: Sequence[Tensor],
+        probe: Probe,
+        batches: Sequence[CapturedBatch],
+        num_steps: int,
+        num_probes: int,
+    ) -> CurvatureFound:
+        """Measure while the module holds copies; ``params`` are those that the optimisers know."""
+        own = _on_all(trainer, partial(self._prepare, probe, batches))
+        self._is_tried = True
+        num_samples = sum(captured.size for captured in batches)
+        operator: CurvatureOperator = own
+        if trainer.world_size > 1:
+            share = num_samples
+            num_samples = int(_summed(trainer, torch.tensor(float(share), device=own.device)))
+            operator = ReducedOperator(own, lambda vector: _summed(trainer, share / num_samples * vector))
+        try:
+            density = spectral_density(operator, num_steps=num_steps, num_probes=num_probes, seed=self._seed)
+            stable = stability(
+                operator,
+                density.sharpness,
+                params,
+                trainer.optimizers,
+                seed=self._seed,
+                preconditioned=self._preconditioned,
+            )
+        except ValueError:
+            if isinstance(operator, ReducedOperator) and operator.error is not None:
+                raise operator.error from None
+            raise
+        engine = "Hessian, reverse over reverse"
         if isinstance(own, GGNOperator):
-            self._engine = own.engine
-        engine = f"Gauss–Newton, {own.engine}" if isinstance(own, GGNOperator) else "Hessian, reverse over reverse"
+            self._engine, engine = own.engine, f"Gauss–Newton, {own.engine}"
         return CurvatureFound(density, stable, num_samples, engine)
 
-    def _on_all(
-        self, trainer: Trainer, pl_module: LightningModule, batches: Sequence[CapturedBatch]
-    ) -> tuple[CurvatureOperator, int]:
-        """This process's operator, once every process has one, and the number of samples of all."""
-        error: Exception | None = None
-        try:
-            operator = self._prepare(pl_module, batches)
-        except Exception as failed:
-            error = failed
-        if trainer.world_size > 1:
-            is_fine = trainer.strategy.reduce_boolean_decision(error is None, all=True)
-            is_refused = trainer.strategy.reduce_boolean_decision(isinstance(error, RefusedError), all=False)
-            if not is_fine and error is None:
-                error = RefusedError("another process refused") if is_refused else RuntimeError("another process failed")
-        if error is not None:
-            raise error
-        self._is_tried = True
-        size = sum(captured.size for captured in batches)
-        if trainer.world_size == 1:
-            return operator, size
-        return operator, int(_summed(trainer, torch.tensor(float(size), device=pl_module.device)))
-
-    def _prepare(self, pl_module: LightningModule, batches: Sequence[CapturedBatch]) -> CurvatureOperator:
+    def _prepare(self, probe: Probe, batches: Sequence[CapturedBatch]) -> CurvatureOperator:
         """The operator over this process's batches; the first time it is tried out."""
-        names = list(select_parameters(pl_module, self._params))
-        probe = Probe(pl_module, names, self._loss_fn, self._outputs_fn, self._seed)
         try:
             with differentiable_twice():
                 operator = self._gauss_newton(probe, batches) if self._matrix == "ggn" else self._hessian(probe, batches)
+            if not self._is_tried and self._self_check:
+                check = check_gradient if self._matrix == "ggn" else check_second_derivatives
+                check(partial(self._loss, probe, batches[0]), probe.params)
             if not self._is_tried:
-                if self._self_check and self._matrix == "hessian":
-                    check_second_derivatives(lambda: probe.loss(batches[0]), probe.params, seed=self._seed)
-                else:
-                    operator @ torch.ones(operator.shape[0], dtype=operator.dtype, device=operator.device)
-        except WrongDerivativeError as error:
-            raise RefusedError(f"{error}: {ELSEWHERE}") from error
-        except (RuntimeError, NotImplementedError) as error:
+                operator @ torch.ones(operator.shape[0], dtype=operator.dtype, device=operator.device)
+        except (RuntimeError, NotImplementedError, WrongDerivativeError) as error:
+            sentence = str(error).split("\n")[0].rstrip(".")
             for sign, remedy in REMEDIES:
                 if sign in str(error):
-                    sentence = str(error).split("\n")[0].rstrip(".")
                     raise RefusedError(f"{sentence}: {remedy}") from error
+            if isinstance(error, WrongDerivativeError):
+                raise RefusedError(f"{sentence}: {ELSEWHERE}") from error
             raise
         return operator
+
+    def _loss(self, probe: Probe, captured: CapturedBatch) -> Tensor:
+        if self._matrix == "hessian":
+            return probe.loss(captured)
+        outputs, judge = probe.judged(captured)
+        return judge(outputs)
 
     def _hessian(self, probe: Probe, batches: Sequence[CapturedBatch]) -> HessianOperator:
         return HessianOperator([(float(one.size), partial(probe.loss, one)) for one in batches], probe.params)
@@ -170,6 +172,23 @@ class CurvatureRun:
             outputs.append((float(captured.size), _first_then(first, probe, captured)))
             losses.append(judge)
         return GGNOperator(outputs, losses, probe.params, self._engine)
+
+
+def _on_all(trainer: Trainer, action: Callable[[], T]) -> T:
+    """What an action without collective calls returns, once it has succeeded on every process; else an error on each."""
+    error: Exception | None = None
+    try:
+        result = action()
+    except Exception as failed:
+        error = failed
+    if trainer.world_size > 1:
+        is_fine = trainer.strategy.reduce_boolean_decision(error is None, all=True)
+        is_refused = trainer.strategy.reduce_boolean_decision(isinstance(error, RefusedError), all=False)
+        if not is_fine and error is None:
+            error = RefusedError("Another process refused") if is_refused else RuntimeError("another process failed")
+    if error is not None:
+        raise error
+    return result
 
 
 def _first_then(first: Tensor, probe: Probe, captured: CapturedBatch) -> Callable[[], Tensor]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -20,6 +20,8 @@ from lightning_ww.curvature.losses import LossCalls
 if TYPE_CHECKING:
     from lightning_ww.callbacks._batches import CapturedBatch
     from lightning_ww.callbacks._lightning import LightningModule
+
+T = TypeVar("T")
 
 LossFn = Callable[[Any, Any], Tensor]
 """``(pl_module, batch) -> 0-d tensor``."""
@@ -35,7 +37,7 @@ class UnsuitableLossError(ValueError):
 
 
 class Probe:
-    """The loss of one module at its current weights, by copies of them. Enter `quiet` before evaluating it.
+    """The loss of one module at its current weights, by copies of them; it is evaluated within `quiet` and `inside`.
 
     Args:
         pl_module: Its training step, or its `curvature_loss`, gives the loss, unless ``loss_fn`` does.
@@ -60,6 +62,14 @@ class Probe:
         self._copies = {name: full_precision(parameter.detach()).clone() for name, parameter in self._originals.items()}
         self._is_checked = False
         self.params = [self._copies[name].requires_grad_() for name in chosen]
+
+    def inside(self, action: Callable[[], T]) -> T:
+        """What an action returns while the module holds the copies.
+
+        They stay there for the backward passes: checkpointed layers are computed again in them.
+        """
+        buffers = {key: full_precision(buffer.detach()).clone() for key, buffer in self._module.named_buffers()}
+        return functional(self._module, self._copies | buffers, action)  # type: ignore[no-any-return]
 
     def loss(self, captured: CapturedBatch) -> Tensor:
         """The loss of a batch, a 0-d tensor.
@@ -100,10 +110,10 @@ class Probe:
         )
 
     def _evaluate(self, name: str, function: Callable[[Any], Any], captured: CapturedBatch) -> Any:
-        """Call a function of a batch at the copies."""
-        buffers = {key: full_precision(buffer.detach()).clone() for key, buffer in self._module.named_buffers()}
+        """Call a function of a batch, with buffers of its own."""
+        buffers = {key: buffer.clone() for key, buffer in self._module.named_buffers()}
         seed_streams(self._module, self._seed)
-        value = functional(self._module, self._copies | buffers, function, captured.fresh())
+        value = functional(self._module, buffers, function, captured.fresh())
         moved = [key for key, parameter in self._originals.items() if parameter._version != self._versions[key]]
         for key in moved:
             with torch.no_grad():
@@ -111,7 +121,8 @@ class Probe:
         if not self._is_checked:  # a write to `.data` leaves the version as it is
             copies = {id(copied): key for key, copied in self._copies.items()}
             for key in (copies[id(parameter)] for parameter in self.params):
-                if not torch.equal(self._copies[key].detach(), full_precision(self._originals[key].detach())):
+                copied, original = self._copies[key].detach(), full_precision(self._originals[key].detach())
+                if not torch.allclose(copied, original, rtol=0, atol=0, equal_nan=True):
                     moved.append(key)
             self._is_checked = True
         if moved:

@@ -191,8 +191,6 @@ class CurvatureMonitor(MonitorBase[CurvatureMeasurement]):
             )
             return
         select_parameters(pl_module, self.params, call=call)
-        if state is not None and len(self.history) and self.data is None:
-            inform(trainer, f"`{call}` resumes on new batches: curves may jump at step {trainer.global_step}.")
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -212,6 +210,9 @@ class CurvatureMonitor(MonitorBase[CurvatureMeasurement]):
             self._batches.join(batch, batch_idx)
         else:
             self._batches.draw(trainer, pl_module)
+        if is_first and self.data is None and len(self.history):
+            call = type(self).__name__
+            inform(trainer, f"`{call}` resumes on new batches: curves may jump at step {trainer.global_step}.")
         if self._batches.is_complete:
             self._measure(trainer, pl_module, is_baseline=is_first)
 

@@ -31,8 +31,40 @@ REPEATED = 1e-4
 """A loss that is not the same twice to this share is random."""
 
 
+def check_gradient(loss: Callable[[], Tensor], params: Sequence[Tensor]) -> None:
+    """Raise if gradients asked for by name are not those of a plain backward pass; one gradient more.
+
+    What a reentrant checkpoint computes is not connected to its layers' parameters until it is computed again: asked
+    for by name, their gradient is zero.
+
+    Args:
+        loss: ``() -> 0-d tensor`` at the current weights.
+        params: Leaves whose ``.grad`` nobody else reads; it is lost.
+
+    Raises:
+        ValueError: If the loss is not finite.
+        WrongDerivativeError: With what was found.
+    """
+    with differentiable_twice():
+        value = loss()
+        if not torch.isfinite(value):
+            raise ValueError(f"the loss is {float(value.detach())}")
+        try:
+            torch.autograd.backward(value, retain_graph=True)
+            plain = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).reshape(-1) for p in params])
+        finally:
+            for parameter in params:
+                parameter.grad = None
+        named = gradient(value, params)
+    if not (plain - named).norm() <= ASYMMETRY * plain.norm():
+        raise WrongDerivativeError(
+            "gradients asked for by name are not those of a backward pass, as with checkpoints that are reentrant "
+            "(`use_reentrant=True`)"
+        )
+
+
 def check_second_derivatives(loss: Callable[[], Tensor], params: Sequence[Tensor], *, seed: int = 0) -> None:
-    """Raise if second derivatives of the loss are wrong; about eight gradients.
+    """Raise if second derivatives of the loss are wrong; about ten gradients.
 
     Three things go wrong silently: a backward that is differentiable only once, and gives no error when gradients are
     asked for by name; a function that is not the same twice; a custom function whose backward uses what autograd
@@ -49,6 +81,7 @@ def check_second_derivatives(loss: Callable[[], Tensor], params: Sequence[Tensor
     """
     generator = torch.Generator().manual_seed(seed)
     size = sum(parameter.numel() for parameter in params)
+    check_gradient(loss, params)
     u, v = (torch.randn(size, generator=generator, dtype=torch.float64).to(params[0]) for _ in range(2))
     with differentiable_twice():
         value, again = loss(), loss()
