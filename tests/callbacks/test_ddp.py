@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 CODE = """
 import json, sys, warnings
 warnings.filterwarnings("ignore")
@@ -41,6 +43,73 @@ if __name__ == "__main__":
     trainer = quiet_trainer(devices=2, strategy="ddp_fork", max_epochs=4, callbacks=callbacks)
     trainer.fit(Classifier(lr=0.0), data(), data(32, shuffle=False))
 """
+
+
+CURVATURE = """
+import json, sys, warnings
+warnings.filterwarnings("ignore")
+sys.path.insert(0, {tests!r})
+import torch
+from pytorch_lightning import Callback, seed_everything
+from callbacks.networks import Classifier, data, quiet_trainer
+from lightning_ww.callbacks import CurvatureMonitor
+
+class Failing(Classifier):
+    failing = False
+    def training_step(self, batch, batch_idx):
+        if self.trainer.global_rank == 1 and self.trainer.global_step == 2 and not self.training:
+            raise RuntimeError("on one rank only")
+        return super().training_step(batch, batch_idx)
+
+class Say(Callback):
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if batch_idx == 0:
+            self.batch = [tensor.clone() for tensor in batch]
+
+    def on_train_end(self, trainer, pl_module):
+        found = []
+        for monitor in (c for c in trainer.callbacks if isinstance(c, CurvatureMonitor)):
+            summaries = [dict(past.summary) for past in monitor.history]
+            found.append([[past.step for past in monitor.history], summaries])
+        torch.save(self.batch, f"{{trainer.world_size}}-{{trainer.global_rank}}.pt")
+        with open(f"{{trainer.world_size}}-{{trainer.global_rank}}.json", "w") as file:
+            json.dump(found, file)
+
+if __name__ == "__main__":
+    for devices in (2, 1):
+        seed_everything(0)
+        options = dict(every_n_train_steps=1, num_steps=10)
+        if devices == 1:  # on what the two had between them
+            both = [torch.load(f"2-{{rank}}.pt") for rank in (0, 1)]
+            options["data"] = [tuple(torch.cat(parts) for parts in zip(*both))]
+        callbacks = [
+            CurvatureMonitor(**options),
+            CurvatureMonitor(matrix="ggn", log_key_prefix="g/", **options),
+            Say(),
+        ]
+        strategy = "ddp_fork" if devices == 2 else "auto"
+        trainer = quiet_trainer(devices=devices, strategy=strategy, max_epochs=1, callbacks=callbacks, precision="64-true")
+        trainer.fit(
+            (Failing if devices == 2 else Classifier)(lr=0.0),
+            data(96, batch_size=32 // devices, shuffle=False),
+            data(32, shuffle=False),
+        )
+"""
+
+
+def test_the_curvature_of_two_processes_is_that_of_one_with_the_whole_batch(tmp_path: Path) -> None:
+    script = tmp_path / "train.py"
+    script.write_text(CURVATURE.format(tests=str(Path(__file__).parents[1])))
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, cwd=tmp_path, timeout=120)
+    assert done.returncode == 0, done.stderr[-3000:]
+    alone, first, second = (json.loads((tmp_path / name).read_text()) for name in ("1-0.json", "2-0.json", "2-1.json"))
+    assert first == second
+    for whole, parts in zip(alone, first, strict=True):
+        assert whole[0] == [0, 1, 2, 3]
+        assert parts[0] == [0, 1, 3]  # what one rank could not measure, none remembers
+        for key, value in whole[1][0].items():
+            if key not in ("curvature/seconds", "curvature/overhead"):
+                assert parts[1][0][key] == pytest.approx(value, rel=1e-6, abs=1e-9), key
 
 
 def test_ranks_agree_on_numbers_and_on_stopping(tmp_path: Path) -> None:

@@ -35,6 +35,9 @@ Trainer(callbacks=[monitor, SpectralEarlyStopping("rank_collapse")], **options).
 alone = WeightSpectrumMonitor(on_error="raise")
 Trainer(callbacks=alone, **options).fit(Model(), data)
 assert len(monitor.history) == len(alone.history) == 3
+curvature = CurvatureMonitor(every_n_epochs=1, on_error="raise")
+Trainer(callbacks=curvature, **options).fit(Model(), data)
+assert len(curvature.history) == 3
 """
 
 CLI = """
@@ -46,6 +49,9 @@ class Data(torch.utils.data.Dataset):
     def __getitem__(self, i): return (torch.randn(16),)
 Model.train_dataloader = lambda self: torch.utils.data.DataLoader(Data(), batch_size=8)
 
+with open("own_losses.py", "w") as file:
+    file.write("def outputs(module, batch):\\n    return module.layer(batch[0]), lambda z: z.square().mean()\\n")
+sys.path.insert(0, ".")
 with open("config.yaml", "w") as file:
     file.write('''
 trainer:
@@ -63,6 +69,14 @@ trainer:
         thresholds:
           trap_z_enter: 4.0
         on_error: raise
+    - class_path: lightning_ww.callbacks.CurvatureMonitor
+      init_args:
+        every_n_train_steps: 3
+        matrix: ggn
+        ggn_fn: own_losses.outputs
+        params: ["layer.*"]
+        num_steps: 4
+        on_error: raise
     - class_path: lightning_ww.callbacks.SpectralEarlyStopping
       init_args:
         stop_on: [rank_collapse]
@@ -72,6 +86,9 @@ monitor = next(c for c in cli.trainer.callbacks if type(c).__name__ == "WeightSp
 assert [past.step for past in monitor.history] == [0, 2, 4]
 assert monitor.thresholds.trap_z_enter == 4.0
 assert monitor.metrics == ("alpha", "sv_min")
+curvature = next(c for c in cli.trainer.callbacks if type(c).__name__ == "CurvatureMonitor")
+assert [past.step for past in curvature.history] == [0, 3]
+assert len(curvature.density.nodes) == 4
 """
 
 
@@ -80,7 +97,7 @@ def run(code: str, directory: Path) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
 
 
-OURS = "from lightning_ww.callbacks import SpectralEarlyStopping, WeightSpectrumMonitor"
+OURS = "from lightning_ww.callbacks import CurvatureMonitor, SpectralEarlyStopping, WeightSpectrumMonitor"
 
 
 @pytest.mark.parametrize("namespace", ["pytorch_lightning", "lightning.pytorch"])
