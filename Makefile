@@ -28,7 +28,7 @@ test: .venv/.ready  ## The tests
 test-slow: .venv/.ready  ## The tests that train for longer
 	$(PY) -m pytest -m slow
 
-test-peers: .venv/.peers  ## The golden values, computed again by weightwatcher
+test-peers: .venv/.peers  ## Against weightwatcher, PyHessian, curvlinops and hessian-eigenthings themselves
 	$(PY) -m pytest -m peers
 
 check: .venv/.ready  ## Format, lint, types
@@ -40,8 +40,9 @@ format: .venv/.ready  ## Mend format and lint where a tool can
 	$(PY) -m ruff format .
 	$(PY) -m ruff check --fix .
 
-bench: .venv/.peers  ## Against weightwatcher and bare LAPACK, side by side
+bench: .venv/.peers  ## Against weightwatcher, LAPACK, PyHessian, curvlinops and hessian-eigenthings, side by side
 	$(PY) benchmarks/weights.py
+	$(PY) benchmarks/curvature.py
 
 false-alarms: .venv/.peers  ## When each trigger fires in runs of known health
 	$(PY) benchmarks/false_alarms.py

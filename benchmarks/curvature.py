@@ -1,0 +1,202 @@
+"""Our curvature spectra against PyHessian, curvlinops and hessian-eigenthings, side by side in one process.
+
+CPU time of one thread; what is compared takes turns, and medians are compared. The unit is one gradient, forward and
+backward, of the same model on the same batch. Peak memory is that of a process of its own. Prints a table of ratios
+beside their targets, and writes it to `benchmarks/curvature.md`.
+"""
+
+from __future__ import annotations
+
+import os
+
+for library in ("OMP", "OPENBLAS", "MKL"):
+    os.environ[f"{library}_NUM_THREADS"] = "1"  # before numpy is loaded
+
+import argparse
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import curvature_peers as peers
+import numpy as np
+import torch
+import trainable
+from tabulate import tabulate
+from torch import nn
+from torch.nn import functional
+
+from lightning_ww.curvature import GGNOperator, HessianOperator, lanczos, spectral_density
+
+Row = tuple[str, str, str, str]
+NUM_STEPS = 20
+NAMES = ("cnn", "wide resnet", "gpt")
+
+
+def gradient(model: nn.Module, batch: trainable.Batch) -> Callable[[], Any]:
+    """The unit: a forward and a backward pass."""
+    params = list(model.parameters())
+    return lambda: torch.autograd.grad(functional.cross_entropy(model(batch[0]), batch[1]), params)
+
+
+def ours(model: nn.Module, batch: trainable.Batch, matrix: str, num_steps: int = NUM_STEPS) -> Callable[[], Any]:
+    """A whole spectrum, the operator's making included."""
+    params = list(model.parameters())
+
+    def call() -> Any:
+        if matrix == "hessian":
+            operator: Any = HessianOperator(lambda: functional.cross_entropy(model(batch[0]), batch[1]), params)
+        else:
+            operator = GGNOperator(lambda: model(batch[0]), lambda z: functional.cross_entropy(z, batch[1]), params)
+        return spectral_density(operator, num_steps=num_steps)
+
+    return call
+
+
+def candidates(name: str) -> dict[str, Callable[[], Any]]:
+    """All that is compared on one network."""
+    model, batch = trainable.network(name)
+    return {
+        "gradient": gradient(model, batch),
+        "Hessian, ours": ours(model, batch, "hessian"),
+        "Hessian, PyHessian on one batch": peers.pyhessian(model, batch, NUM_STEPS),
+        "Hessian, PyHessian from a loader": peers.pyhessian(model, batch, NUM_STEPS, loader=True),
+        "Hessian, curvlinops as documented": peers.curvlinops(model, batch, NUM_STEPS),
+        "Hessian, hessian-eigenthings": peers.eigenthings(model, batch, NUM_STEPS),
+        "Gauss–Newton, ours": ours(model, batch, "ggn"),
+        "Gauss–Newton, curvlinops as documented": peers.curvlinops(model, batch, NUM_STEPS, "ggn"),
+        "Gauss–Newton, hessian-eigenthings": peers.eigenthings(model, batch, NUM_STEPS, "ggn"),
+    }
+
+
+def line(what: str, value: float, unit: str = "×", least: float | None = None, most: float | None = None) -> Row:
+    """One line of the table."""
+    if least is None and most is None:
+        return what, f"{value:.3g}{unit}", "–", "–"
+    holds = value >= least if least is not None else value <= float(most or 0)
+    target = f"≥ {least:g}{unit}" if least is not None else f"≤ {most:g}{unit}"
+    return what, f"{value:.3g}{unit}", target, "yes" if holds else "NO"
+
+
+def spectra(name: str, rounds: int) -> list[Row]:
+    """CPU time of a spectrum of twenty steps in gradients, and the peers' over ours."""
+    calls = candidates(name)
+    taken: dict[str, list[float]] = {label: [] for label in calls}
+    for turn in range(rounds + 1):
+        for label, call in calls.items():
+            repeats = 3 if label == "gradient" else 1
+            began = time.process_time()
+            for _ in range(repeats):
+                call()
+            if turn:
+                taken[label].append((time.process_time() - began) / repeats)
+    cost = {label: statistics.median(times) for label, times in taken.items()}
+    hessian, gauss = cost["Hessian, ours"], cost["Gauss–Newton, ours"]
+    rows = [
+        line(f"{name}: Hessian, in gradients", hessian / cost["gradient"], "", most=58),
+        line(f"{name}: Gauss–Newton, in gradients", gauss / cost["gradient"], "", most=36),
+    ]
+    for label in calls:
+        base = hessian if label.startswith("Hessian") else gauss
+        least = {"curvlinops": 4.0, "loader": 1.3}
+        bound = next((least[key] for key in least if key in label and label.startswith("Hessian")), None)
+        if "ours" not in label and label != "gradient":
+            rows.append(line(f"{name}: {label} / ours", cost[label] / base, least=bound))
+    return rows
+
+
+def peak_memory(name: str) -> list[Row]:
+    """Megabytes that a spectrum adds to a process's peak, each candidate in a process of its own."""
+    rows = []
+    for label in candidates(name):
+        command = [sys.executable, __file__, "--memory", name, label]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        rows.append(line(f"{name}: peak memory, {label}", float(done.stdout.split()[-1]), " MB"))
+    return rows
+
+
+def print_memory(name: str, label: str) -> None:
+    """Of one candidate, in this process; a gradient is taken first, so that what torch loads is not counted."""
+    calls = candidates(name)
+    model, batch = trainable.network(name)
+    gradient(model, (batch[0][:1], batch[1][: len(batch[1]) // len(batch[0])]))()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    calls[label]()
+    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+
+
+def iteration_alone(rounds: int) -> list[Row]:
+    """Lanczos without the products, at a million parameters, in the time of a Hessian's spectrum of the GPT."""
+    model, batch = trainable.network("gpt")
+    size = 1_000_000
+    start, other = torch.randn(2, size)
+    taken: dict[str, list[float]] = {"whole": [], "alone": []}
+    whole = ours(model, batch, "hessian")
+    for turn in range(rounds + 1):
+        for label, call in (("whole", whole), ("alone", lambda: lanczos(lambda v: other * v, start, NUM_STEPS))):
+            began = time.process_time()
+            call()
+            if turn:
+                taken[label].append(time.process_time() - began)
+    share = statistics.median(taken["alone"]) / statistics.median(taken["whole"])
+    return [line("Lanczos itself at P = 1 M, of the GPT's spectrum", 100 * share, " %", most=10)]
+
+
+def same_trace(seeds: int = 32) -> list[Row]:
+    """Products for equal accuracy of the trace, against the exact Hessian of a trained net of 2,058 parameters."""
+    from curvature.test_exact import trained
+
+    net = trained(300)
+    exact = float(net.values.sum())
+
+    def error(quadrature: Any, num_steps: int) -> float:
+        found = [
+            spectral_density(net.dense, num_steps=num_steps, seed=seed, quadrature=quadrature).trace / exact - 1
+            for seed in range(seeds)
+        ]
+        return float(np.sqrt(np.mean(np.square(found))))
+
+    reduced, plain = error("reduced", 40), error("plain", 40)
+    probes = (plain / reduced) ** 2  # plain probes are independent: n of them divide the error by √n
+    return [
+        line("trace of a trained net, 40 products: error, variance-reduced", 100 * reduced, " %"),
+        line("trace of a trained net, 40 products: error, plain", 100 * plain, " %"),
+        line("products for the same error, variance-reduced / plain", 1 / probes, "×", most=0.25),
+    ]
+
+
+def main() -> None:
+    """Run everything; about ten minutes."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--memory", nargs=2, metavar=("NETWORK", "CANDIDATE"), help="peak memory of one candidate")
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    if options.memory:
+        print_memory(*options.memory)
+        return
+    rows: list[Row] = []
+    for name in NAMES:
+        rows += spectra(name, options.rounds)
+    rows += iteration_alone(options.rounds)
+    rows += same_trace()
+    for name in ("cnn", "gpt"):
+        rows += peak_memory(name)
+    table = tabulate(rows, headers=("what", "measured", "target", "holds"), tablefmt="github")
+    print(table)
+    heading = (
+        "# Curvature spectra of twenty Lanczos steps\n\nWritten by `make bench`; the script says what is compared. "
+        "CPU time, one thread.\n\n"
+    )
+    Path(__file__).with_suffix(".md").write_text(heading + table + "\n")
+    if any(row[-1] == "NO" for row in rows):
+        sys.exit("A target is missed.")
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+    main()
