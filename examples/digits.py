@@ -1,4 +1,4 @@
-"""Watch the weights of two small networks while they learn scikit-learn's digits, then say what was seen.
+"""Watch the weights and the loss of two small networks that learn scikit-learn's digits, then say what was seen.
 
 The first is healthy. The second's middle layer is over-regularised: its rank collapses, and training stops.
 """
@@ -17,7 +17,7 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from lightning_ww.callbacks import SpectralEarlyStopping, WeightSpectrumMonitor
+from lightning_ww.callbacks import CurvatureMonitor, SpectralEarlyStopping, WeightSpectrumMonitor
 
 Batch = tuple[Tensor, Tensor]
 
@@ -62,11 +62,11 @@ def train(name: str, l2: float, epochs: int, logs: str) -> None:
     """Train one network under TensorBoard's run ``name``, and say what was seen."""
     seed_everything(0, verbose=False)
     training, validation = loaders()
-    monitor = WeightSpectrumMonitor()
+    monitor, curvature = WeightSpectrumMonitor(), CurvatureMonitor(every_n_epochs=5)
     stopping = SpectralEarlyStopping(stop_on=["rank_collapse", "correlation_trap"], patience=3)
     trainer = Trainer(
         max_epochs=epochs,
-        callbacks=[monitor, stopping],
+        callbacks=[monitor, curvature, stopping],
         logger=TensorBoardLogger(logs, name=name),
         accelerator="cpu",
         log_every_n_steps=10,
@@ -79,6 +79,7 @@ def train(name: str, l2: float, epochs: int, logs: str) -> None:
     print(f"It trained for {trainer.current_epoch} epochs; {100 * accuracy:.1f} % of the validation digits are right.")
     print("From the first measurement to the last:")
     print(describe(monitor))
+    print(describe_curvature(curvature))
     if stopping.stopping_reason_message:
         print(f"  Stopped early. {stopping.stopping_reason_message}")
 
@@ -103,6 +104,23 @@ def describe(monitor: WeightSpectrumMonitor) -> str:
     return "\n".join(lines)
 
 
+def describe_curvature(monitor: CurvatureMonitor) -> str:
+    """What the spectrum of the loss's Hessian was at first and at last, in words."""
+    first, last = monitor.history[0].summary, monitor.history[-1].summary
+
+    def between(name: str, scale: float = 1) -> str:
+        return f"{scale * first[f'curvature/{name}']:.3g} → {scale * last[f'curvature/{name}']:.3g}"
+
+    ratio = last["curvature/optimizer_sharpness"]
+    where = "below its edge of stability, which is at 1" if ratio < 1 else "beyond its edge of stability, which is at 1"
+    return (
+        f"  The loss's Hessian: sharpness {between('sharpness')}, trace {between('trace')}, "
+        f"{between('negative_mass', 100)} % of its eigenvalues are negative.\n"
+        f"  The optimiser stands at {ratio:.2g}, {where}. "
+        f"Measuring took {100 * last['curvature/overhead']:.0f} % of the training time."
+    )
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Train a healthy network and one that is not."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -119,7 +137,10 @@ def main(arguments: list[str] | None = None) -> None:
 
     print(f"\nLook at both:  make tensorboard   (or: tensorboard --logdir {options.logs}), open http://localhost:6006")
     print("TIME SERIES: summaries under `ww`, each layer under `ww.alpha`, `ww.rand_distance`, `ww.sv_min`,")
-    print("`ww.distance_from_init`, flags under `flags`; HISTOGRAMS: the spectra; TEXT: the latest table of layers.")
+    print(
+        "`ww.distance_from_init`, flags under `flags`, the loss under `curvature`; IMAGES: the spectrum of its Hessian;"
+    )
+    print("HISTOGRAMS: the spectra of the weights; TEXT: the latest tables.")
 
 
 if __name__ == "__main__":

@@ -19,7 +19,9 @@ def test_the_demo_shows_a_healthy_run_and_one_that_collapses_and_is_stopped(tmp_
     assert "No layer shows a collapsed rank or a trap." in healthy
     assert "Stopped early. `SpectralEarlyStopping`: `rank_collapse` fired at" in collapsing
     assert "FLAGGED: rank_collapse" in collapsing
-    assert "http://localhost:6006" in done.stdout.splitlines()[-3]
+    assert "http://localhost:6006" in done.stdout.splitlines()[-4]
+    assert "The loss's Hessian: sharpness" in healthy
+    assert "below its edge of stability" in healthy
     for run in ("healthy", "over-regularised"):
         events = EventAccumulator(str(next((tmp_path / run).glob("version_*")))).Reload()
         tags = set(events.Tags()["scalars"])
@@ -29,5 +31,7 @@ def test_the_demo_shows_a_healthy_run_and_one_that_collapses_and_is_stopped(tmp_
             for trigger in ("nonfinite", "rank_collapse", "correlation_trap"):
                 assert f"flags.{trigger}/{layer}" in tags
             assert f"ww.esd/{layer}" in events.Tags()["histograms"]
-        assert "ww/report/text_summary" in events.Tags()["tensors"]
+        assert {"ww/report/text_summary", "curvature/report/text_summary"} <= set(events.Tags()["tensors"])
+        assert "curvature/spectrum" in events.Tags()["images"]
+        assert {f"curvature/{name}" for name in ("sharpness", "trace", "lr_sharpness", "negative_mass")} <= tags
     assert events.Scalars("flags/rank_collapse")[-1].value == 1

@@ -231,7 +231,7 @@ class CurvatureMonitor(MonitorBase[CurvatureMeasurement]):
         super().on_train_epoch_end(trainer, pl_module)
         training = time.perf_counter() - self._epoch_began - (self._spent - self._spent_before)
         last = self.measurement
-        if last is None or last.epoch != trainer.current_epoch or getattr(trainer, "fast_dev_run", False):
+        if last is None or last.is_baseline or last.epoch != trainer.current_epoch:
             return
         if (seconds := last.summary["curvature/seconds"]) > training:
             self._guard.warn_once(

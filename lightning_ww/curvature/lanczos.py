@@ -34,11 +34,12 @@ class Krylov:
     def ritz(self) -> tuple[Tensor, Tensor, Tensor]:
         """Ritz values ascending, first components of T's eigenvectors, and residual norms; each ``(k,)``, float64.
 
-        The residual ``‖A y - θ y‖`` of a Ritz pair is the remainder times the last component of T's eigenvector; an
-        eigenvalue of A lies within it of θ.
+        The residual ``‖A y - θ y‖`` of a Ritz pair is the remainder times the last component of T's eigenvector, and
+        the products' rounding besides; an eigenvalue of A lies within it of θ.
         """
         values, vectors = torch.linalg.eigh(self.tridiagonal)
-        return values, vectors[0], self.remainder * vectors[-1].abs()
+        rounding = torch.finfo(self.basis.dtype).eps * values.abs().max()
+        return values, vectors[0], self.remainder * vectors[-1].abs() + rounding
 
 
 def lanczos(matvec: Callable[[Tensor], Tensor], start: Tensor, num_steps: int) -> Krylov:

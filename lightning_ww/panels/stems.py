@@ -40,7 +40,7 @@ def spectrum_figure(density: SpectralDensity, title: str, stability_edge: float 
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8, 4), dpi=100, layout="constrained")
+    figure = Figure(figsize=(8, 5), dpi=100, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     nodes, weights = density.nodes.numpy(), density.weights.numpy()
@@ -55,19 +55,25 @@ def spectrum_figure(density: SpectralDensity, title: str, stability_edge: float 
             chosen = side & (simple == filled)
             face = color if filled else "white"
             axes.plot(nodes[chosen], weights[chosen], "o", color=color, markerfacecolor=face, markersize=5)
-        axes.plot([], [], "o-", color=color, label=f"{label} ({100 * share:.3g} % of the eigenvalues)")
-    axes.plot([], [], "o", color="black", label="filled: one eigenvalue, converged", linestyle="none", markersize=5)
-    axes.set_xscale("symlog", linthresh=max(density.tol, 1e-30))
+        axes.plot([], [], "o-", color=color, label=f"{label}: {100 * share:.3g} % of them")
+    axes.plot([], [], "o", color="black", label="filled: a single one, converged", linestyle="none", markersize=5)
+    threshold = 10.0 ** np.ceil(np.log10(max(density.tol, 1e-30)))
+    axes.set_xscale("symlog", linthresh=threshold)
     axes.set_yscale("log")
     axes.set_ylim(floor, 3)
     if stability_edge is not None and stability_edge < 100 * density.sharpness:
-        label = f"edge of stability, 2/lr = {stability_edge:.3g}"
+        label = f"2/lr = {stability_edge:.3g}, edge of gradient descent"
         axes.axvline(stability_edge, color=EDGE, linestyle="--", label=label)
-    axes.set_xlabel("eigenvalue of the loss's curvature")
-    axes.set_ylabel("share of the eigenvalues")
-    axes.set_title(title, loc="left")
-    axes.legend(loc="upper center", fontsize="small", framealpha=0.9)
+    low, high = axes.get_xlim()
+    decades = threshold * 10.0 ** np.arange(1, 9)  # none at the threshold itself: too close to zero for its label
+    axes.set_xticks([0, *decades[decades <= high], *-decades[decades <= -low]])
+    axes.set_xlim(low, high)
+    axes.set_xlabel("eigenvalue", fontsize="x-large")
+    axes.set_ylabel("share of all eigenvalues", fontsize="x-large")
+    axes.set_title(title, loc="left", fontsize="x-large")
+    axes.tick_params(labelsize="large")
     axes.grid(axis="both", alpha=0.2)
+    figure.legend(loc="outside lower center", ncols=2, fontsize="large", frameon=False)
     return figure
 
 

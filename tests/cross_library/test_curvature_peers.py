@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from cross_library import curvature_peers
 from lightning_ww.curvature import GGNOperator, HessianOperator, spectral_density
 
 pytestmark = [pytest.mark.peers, pytest.mark.filterwarnings("ignore")]
@@ -32,8 +33,6 @@ def operators() -> tuple[HessianOperator, GGNOperator, Any, Any]:
 
 @pytest.mark.parametrize("matrix", ["hessian", "ggn"])
 def test_products_equal_curvlinops(matrix: str) -> None:
-    import curvature_peers
-
     H, G, model, batch = operators()
     theirs = curvature_peers.curvlinops_operator(model, batch, matrix)
     v = torch.randn(H.shape[0], dtype=torch.float64)
@@ -42,8 +41,6 @@ def test_products_equal_curvlinops(matrix: str) -> None:
 
 @pytest.mark.parametrize("matrix", ["hessian", "ggn"])
 def test_products_equal_hessian_eigenthings(matrix: str) -> None:
-    import curvature_peers
-
     H, G, model, batch = operators()
     theirs = curvature_peers.eigenthings_operator(model, batch, matrix)
     v = torch.randn(H.shape[0], dtype=torch.float64)
@@ -68,8 +65,6 @@ def test_products_equal_pyhessian() -> None:
 
 @pytest.mark.parametrize("peer", ["pyhessian", "eigenthings"])
 def test_both_ends_of_the_spectrum_equal_the_peers(peer: str) -> None:
-    import curvature_peers
-
     H, _, model, batch = operators()
     nodes, _ = getattr(curvature_peers, peer)(model, batch, 40)()
     ours = spectral_density(H, num_steps=40)

@@ -2,7 +2,7 @@
 
 CPU time of one thread; what is compared takes turns, and medians are compared. The unit is one gradient, forward and
 backward, of the same model on the same batch. Peak memory is that of a process of its own. Prints a table of ratios
-beside their targets, and writes it to `benchmarks/curvature.md`.
+beside their targets, and writes it to `benchmarks/hessians.md`.
 """
 
 from __future__ import annotations
@@ -19,13 +19,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import curvature_peers as peers
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
 import numpy as np
 import torch
 import trainable
+from cross_library import curvature_peers as peers
+from curvature.test_exact import trained
 from tabulate import tabulate
 from torch import nn
 from torch.nn import functional
@@ -148,8 +152,6 @@ def iteration_alone(rounds: int) -> list[Row]:
 
 def same_trace(seeds: int = 32) -> list[Row]:
     """Products for equal accuracy of the trace, against the exact Hessian of a trained net of 2,058 parameters."""
-    from curvature.test_exact import trained
-
     net = trained(300)
     exact = float(net.values.sum())
 
@@ -180,12 +182,15 @@ def main() -> None:
         print_memory(*options.memory)
         return
     rows: list[Row] = []
-    for name in NAMES:
-        rows += spectra(name, options.rounds)
-    rows += iteration_alone(options.rounds)
-    rows += same_trace()
-    for name in ("cnn", "gpt"):
-        rows += peak_memory(name)
+    parts: list[Callable[[], list[Row]]] = [
+        same_trace,
+        partial(iteration_alone, options.rounds),
+        *(partial(spectra, name, options.rounds) for name in NAMES),
+        *(partial(peak_memory, name) for name in NAMES),
+    ]
+    for part in parts:
+        rows += part()
+        print(tabulate(rows[-12:], tablefmt="plain"), flush=True, file=sys.stderr)
     table = tabulate(rows, headers=("what", "measured", "target", "holds"), tablefmt="github")
     print(table)
     heading = (
@@ -198,5 +203,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
     main()

@@ -1,0 +1,43 @@
+"""The Hessian of a trained classifier has about as many outliers as there are classes, or one less.
+
+Sagun et al. (2017), arXiv:1706.04454; Papyan (2018), arXiv:1811.07062. It is a tendency and no law: see the votes.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import torch
+from torch import nn
+
+from lightning_ww.curvature import HessianOperator, spectral_density
+
+
+def num_outliers(classes: int, seed: int) -> int | None:
+    """Of a small ReLU network that has learned to tell clusters of points apart."""
+    torch.manual_seed(seed)
+    centres = torch.randn(classes, 30)
+    y = torch.arange(400) % classes
+    x = (centres[y] + torch.randn(400, 30)) / 2
+    model = nn.Sequential(nn.Linear(30, 24), nn.ReLU(), nn.Linear(24, 24), nn.ReLU(), nn.Linear(24, classes))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for _ in range(250):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(x), y).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    H = HessianOperator(lambda: nn.functional.cross_entropy(model(x), y), list(model.parameters()))
+    return spectral_density(H, num_steps=80).num_outliers
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Count them in five networks for each number of classes."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--classes", type=int, nargs="+", default=[3, 4, 6, 10])
+    options = parser.parse_args(arguments)
+    for classes in options.classes:
+        found = [num_outliers(classes, seed) for seed in range(5)]
+        print(f"{classes:2} classes: {', '.join(map(str, found))} outliers in five networks")
+
+
+if __name__ == "__main__":
+    main()

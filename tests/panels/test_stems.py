@@ -1,0 +1,75 @@
+"""The figure and the table of a curvature spectrum show what is in it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.collections import LineCollection
+from matplotlib.colors import to_hex
+
+from lightning_ww.curvature import SpectralDensity, spectral_density
+from lightning_ww.panels.stems import NEGATIVE, POSITIVE, spectrum_figure, spectrum_table, to_image
+
+
+def density() -> SpectralDensity:
+    values = torch.cat([torch.linspace(-0.5, 0.5, 195), torch.tensor([10.0, 20.0, 30.0, 60.0, 100.0])]).double()
+    return spectral_density(torch.diag(values), num_steps=12)
+
+
+def test_every_node_has_a_stem_as_high_as_its_weight_in_the_colour_of_its_sign() -> None:
+    found = density()
+    figure: Any = spectrum_figure(found, "title", stability_edge=500.0)
+    (axes,) = figure.axes
+    stems: list[Any] = [c for c in axes.collections if isinstance(c, LineCollection)]
+    assert [to_hex(c.get_colors()[0]).upper() for c in stems] == [POSITIVE, NEGATIVE]
+    drawn = np.concatenate([[path.vertices[1] for path in c.get_paths()] for c in stems])
+    order = np.argsort(drawn[:, 0])
+    np.testing.assert_allclose(drawn[order, 0], np.sort(found.nodes.numpy()))
+    np.testing.assert_allclose(drawn[order, 1], found.weights.numpy()[np.argsort(found.nodes.numpy())])
+    legend = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert f"negative: {100 * float(found.weights[found.nodes < 0].sum()):.3g} % of them" in legend
+    assert "2/lr = 500, edge of gradient descent" in legend
+    assert axes.get_title(loc="left") == "title"
+    filled = [
+        line for line in axes.lines if line.get_markerfacecolor() in (POSITIVE, NEGATIVE) and len(line.get_xdata()) > 0
+    ]
+    heads = np.concatenate([np.asarray(line.get_xdata()) for line in filled])
+    np.testing.assert_allclose(np.sort(heads), np.sort(found.nodes[found.is_simple].numpy()))
+
+
+def test_an_edge_far_out_of_reach_does_not_squeeze_the_spectrum() -> None:
+    (axes,) = spectrum_figure(density(), "", stability_edge=1e6).axes
+    assert axes.get_xlim()[1] < 1e3
+
+
+@pytest.mark.parametrize(
+    "matrix", [torch.zeros(5, 5), torch.eye(4), -torch.eye(3), torch.diag(torch.tensor([1e-9, 2e-9]))]
+)
+def test_degenerate_spectra_have_a_picture(matrix: torch.Tensor) -> None:
+    pixels = to_image(spectrum_figure(spectral_density(matrix), "t", stability_edge=1.0))
+    assert pixels.shape == (500, 800, 3)
+    assert pixels.dtype == np.uint8
+    assert len(np.unique(pixels)) > 10
+
+
+def test_table_lists_facts_and_the_largest_eigenvalues() -> None:
+    table = spectrum_table(density(), {"samples": "16"})
+    assert "| samples | 16 |" in table
+    rows = [line for line in table.splitlines() if line.startswith("| 1 ")]
+    assert rows[0].startswith("| 1 | 100 | ")
+    assert rows[0].endswith(" | yes |")
+
+
+def test_drawing_touches_no_global_state_of_pyplot() -> None:
+    code = (
+        "import sys, torch\nfrom lightning_ww.curvature import spectral_density\n"
+        "from lightning_ww.panels.stems import spectrum_figure, to_image\n"
+        "to_image(spectrum_figure(spectral_density(torch.eye(4)), 't'))\n"
+        "assert 'matplotlib.pyplot' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
