@@ -44,31 +44,38 @@ class KeptBatches:
         self.batches: list[CapturedBatch] = []
         self.is_complete = False
 
-    @property
-    def size(self) -> int:
-        """Samples in all."""
-        return sum(captured.size for captured in self.batches)
+    def take(self, trainer: Trainer, pl_module: LightningModule, batch: Any, index: int) -> None:
+        """Take a batch that passes; or those of the user's own data, all at once.
 
-    def join(self, batch: Any, index: int) -> None:
-        """Take a batch that passes."""
+        Raises:
+            ValueError: If the user's own data have fewer than wanted.
+        """
+        if self._data is None:
+            self._join(batch, index)
+        else:
+            self._draw(trainer, pl_module, self._data)
+
+    def close(self) -> str | None:
+        """Make do with the batches of an epoch, if it had too few; that is returned in words."""
+        if self.is_complete or not self.batches:
+            return None
+        self.is_complete = True
+        return f"measures on {len(self.batches)} batches: an epoch has no more (`num_batches={self._wanted}`)."
+
+    def _join(self, batch: Any, index: int) -> None:
         self.batches.append(CapturedBatch.of(batch, index))
         self.is_complete = len(self.batches) == self._wanted
 
-    def draw(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take the batches of the user's own data, without a trace in the random streams.
-
-        Raises:
-            ValueError: If there are fewer than wanted.
-        """
-        assert self._data is not None
+    def _draw(self, trainer: Trainer, pl_module: LightningModule, data: Iterable[Any]) -> None:
+        """Iterate the user's data without a trace in the random streams."""
         with quiet(trainer, pl_module):
             seed_streams(pl_module, self._seed)
-            for index, batch in enumerate(self._data):
+            for index, batch in enumerate(data):
                 if index == self._wanted:
                     break
                 moved = trainer.precision_plugin.convert_input(batch)
                 moved = pl_module.on_before_batch_transfer(moved, 0)
-                self.join(trainer.strategy.batch_to_device(moved), index)
+                self._join(trainer.strategy.batch_to_device(moved), index)
         if not self.is_complete:
             raise ValueError(
                 f"`CurvatureMonitor(data=..., num_batches={self._wanted})`: the data have {len(self.batches)} batches."

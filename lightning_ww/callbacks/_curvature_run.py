@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import torch
 from torch import Tensor
 
 from lightning_ww.callbacks._probe import LossFn, OutputsFn, Probe
 from lightning_ww.callbacks._quiet import BatchNormMode, quiet
-from lightning_ww.curvature.density import SpectralDensity, spectral_density
+from lightning_ww.curvature.density import UNCONVERGED, SpectralDensity, spectral_density
 from lightning_ww.curvature.ggn import Engine, GGNOperator
+from lightning_ww.curvature.lanczos import Storage, lanczos
 from lightning_ww.curvature.operators import (
     CurvatureOperator,
     HessianOperator,
@@ -23,7 +24,7 @@ from lightning_ww.curvature.operators import (
 )
 from lightning_ww.curvature.parameters import select_parameters
 from lightning_ww.curvature.self_check import check_gradient, check_second_derivatives
-from lightning_ww.curvature.stability import Stability, stability
+from lightning_ww.curvature.stability import Stability, single_rate, stability
 
 if TYPE_CHECKING:
     from lightning_ww.callbacks._batches import CapturedBatch
@@ -40,6 +41,9 @@ REMEDIES = (
     ("double backward", 'try `matrix="ggn"`, which needs first derivatives of the network only, or pass another `loss_fn=`'),
 )
 """What autograd says where it cannot give a second derivative, and what helps."""
+
+WARM_STEPS, COLD_STEPS = 3, 12
+"""Lanczos steps by which the sharpness is followed: from the last direction, and from a random one."""
 
 ELSEWHERE = "leave the layers out with `params=`, or pass another `loss_fn=`; `self_check=False` measures it as it is"
 
@@ -69,6 +73,7 @@ class CurvatureRun:
         outputs_fn: OutputsFn | None,
         batch_norm: BatchNormMode,
         seed: int,
+        storage: Storage,
         *,
         self_check: bool,
         preconditioned: bool,
@@ -77,7 +82,12 @@ class CurvatureRun:
         self._loss_fn, self._outputs_fn = loss_fn, outputs_fn
         self._self_check, self._preconditioned = self_check, preconditioned
         self._engine: Engine = "auto"
+        self._storage: Storage = storage
+        self._top: Tensor | None = None  # the direction of largest curvature when it was followed last
         self._is_tried = False
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_top": None}  # as large as the weights
 
     def measure(
         self,
@@ -92,49 +102,91 @@ class CurvatureRun:
         Raises:
             RefusedError: If derivatives of this loss are wrong, or cannot be had.
         """
+        measure = partial(self._measure, trainer, num_steps=num_steps, num_probes=num_probes)
+        return self._quietly(trainer, pl_module, batches, measure)
+
+    def follow(
+        self, trainer: Trainer, pl_module: LightningModule, batches: Sequence[CapturedBatch]
+    ) -> dict[str, float]:
+        """The sharpness alone, from where it was the last time: three products, or more where it has moved."""
+        return self._quietly(trainer, pl_module, batches, partial(self._follow, trainer))
+
+    def _quietly(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        batches: Sequence[CapturedBatch],
+        action: Callable[[CurvatureOperator, CurvatureOperator, list[Tensor], int], T],
+    ) -> T:
+        """What an action returns, given all processes' operator, this one's, the parameters, and how many samples."""
         with quiet(trainer, pl_module, self._batch_norm):
-            names = list(select_parameters(pl_module, self._params))
-            make = partial(Probe, pl_module, names, self._loss_fn, self._outputs_fn, self._seed)
+            chosen = select_parameters(pl_module, self._params)
+            params = list(chosen.values())  # those that the optimisers know
+            make = partial(Probe, pl_module, list(chosen), self._loss_fn, self._outputs_fn, self._seed)
             probe = _on_all(trainer, make)
-            params = list(select_parameters(pl_module, self._params).values())
-            return probe.inside(partial(self._measure, trainer, params, probe, batches, num_steps, num_probes))
+
+            def inside() -> T:
+                own = _on_all(trainer, partial(self._prepare, probe, batches))
+                self._is_tried = True
+                num_samples = sum(captured.size for captured in batches)
+                if trainer.world_size == 1:
+                    return action(own, own, params, num_samples)
+                part, num_samples = num_samples, int(_summed(trainer, torch.tensor(float(num_samples), device=own.device)))
+                operator = ReducedOperator(own, lambda vector: _summed(trainer, part / num_samples * vector))
+                try:
+                    return action(operator, own, params, num_samples)
+                except ValueError:
+                    if operator.error is not None:
+                        raise operator.error from None
+                    raise
+
+            return probe.inside(inside)
 
     def _measure(
         self,
         trainer: Trainer,
-        params: Sequence[Tensor],
-        probe: Probe,
-        batches: Sequence[CapturedBatch],
+        operator: CurvatureOperator,
+        own: CurvatureOperator,
+        params: list[Tensor],
+        num_samples: int,
         num_steps: int,
         num_probes: int,
     ) -> CurvatureFound:
-        """Measure while the module holds copies; ``params`` are those that the optimisers know."""
-        own = _on_all(trainer, partial(self._prepare, probe, batches))
-        self._is_tried = True
-        num_samples = sum(captured.size for captured in batches)
-        operator: CurvatureOperator = own
-        if trainer.world_size > 1:
-            share = num_samples
-            num_samples = int(_summed(trainer, torch.tensor(float(share), device=own.device)))
-            operator = ReducedOperator(own, lambda vector: _summed(trainer, share / num_samples * vector))
-        try:
-            density = spectral_density(operator, num_steps=num_steps, num_probes=num_probes, seed=self._seed)
-            stable = stability(
-                operator,
-                density.sharpness,
-                params,
-                trainer.optimizers,
-                seed=self._seed,
-                preconditioned=self._preconditioned,
-            )
-        except ValueError:
-            if isinstance(operator, ReducedOperator) and operator.error is not None:
-                raise operator.error from None
-            raise
+        density = spectral_density(
+            operator, num_steps=num_steps, num_probes=num_probes, seed=self._seed, storage=self._storage
+        )
+        stable = stability(
+            operator,
+            density.sharpness,
+            params,
+            trainer.optimizers,
+            seed=self._seed,
+            preconditioned=self._preconditioned,
+        )
         engine = "Hessian, reverse over reverse"
         if isinstance(own, GGNOperator):
             self._engine, engine = own.engine, f"Gauss–Newton, {own.engine}"
         return CurvatureFound(density, stable, num_samples, engine)
+
+    def _follow(
+        self, trainer: Trainer, operator: CurvatureOperator, own: CurvatureOperator, params: list[Tensor], num_samples: int
+    ) -> dict[str, float]:
+        start = self._top
+        if start is None:
+            start = torch.randn(operator.shape[0], generator=torch.Generator().manual_seed(self._seed))
+        start = start.to(dtype=operator.dtype, device=operator.device)
+        for num_steps in (COLD_STEPS,) if self._top is None else (WARM_STEPS, COLD_STEPS):
+            krylov = lanczos(lambda vector: operator @ vector, start, num_steps)
+            values, vectors = torch.linalg.eigh(krylov.tridiagonal)
+            sharpness, residual = float(values[-1]), float(krylov.ritz()[2][-1])
+            start = vectors[:, -1].to(krylov.basis) @ krylov.basis
+            if residual <= UNCONVERGED * abs(sharpness):
+                break
+        self._top = start
+        found = {"curvature/sharpness": sharpness, "curvature/sharpness_residual": residual}
+        if (rate := single_rate(params, trainer.optimizers)) is not None:
+            found["curvature/lr_sharpness"] = rate * sharpness / 2
+        return found
 
     def _prepare(self, probe: Probe, batches: Sequence[CapturedBatch]) -> CurvatureOperator:
         """The operator over this process's batches; the first time it is tried out."""

@@ -6,19 +6,19 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lightning_ww.callbacks import _publish
 from lightning_ww.panels.stems import spectrum_figure, spectrum_table, to_image
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+    from collections.abc import Mapping
 
     from lightning_ww.callbacks._curvature_run import CurvatureFound
+    from lightning_ww.callbacks._guard import Guard
+    from lightning_ww.callbacks._lightning import Trainer
     from lightning_ww.history import CurvatureMeasurement
 
 NUM_LOGGED_EIGENVALUES = 5
 """Curves of the largest eigenvalues: the first outliers, of which a classifier has about as many as classes."""
-
-NAMES = {"hessian": "Hessian", "ggn": "Gauss–Newton"}
 
 
 def summary(found: CurvatureFound, num_training_samples: int | None) -> dict[str, float]:
@@ -55,25 +55,35 @@ def top_eigenvalues(found: CurvatureFound) -> dict[str, float]:
     return {f"curvature.top_eigenvalues/{k}": top.value for k, top in tops if top.converged}
 
 
-def image(found: CurvatureFound, matrix: str, step: int) -> NDArray[np.uint8]:
-    """The stems."""
+def publish(
+    trainer: Trainer,
+    guard: Guard,
+    found: CurvatureFound,
+    measurement: CurvatureMeasurement,
+    *,
+    step: int,
+    prefix: str,
+    settings: Mapping[str, Any],
+    directory: str | None,
+) -> None:
+    """Log numbers, stems and a table, and add a line to the file in a directory, if one is given."""
+    scalars = {prefix + key: value for key, value in {**measurement.summary, **top_eigenvalues(found)}.items()}
     density, edge = found.density, None if found.stability is None else found.stability.stability_edge
-    title = f"{NAMES[matrix]} spectrum at step {step}: from {density.lambda_min:.3g} to {density.sharpness:.3g}"
-    return to_image(spectrum_figure(density, title, edge))
-
-
-def table(found: CurvatureFound, num_steps: int, num_probes: int, bn_mode: str) -> str:
-    """How it was measured, and the largest eigenvalues."""
-    probes = "1 probe" if num_probes == 1 else f"{num_probes} probes"
+    name = "Hessian" if settings["matrix"] == "hessian" else "Gauss–Newton"
+    title = f"{name} spectrum at step {step}: from {density.lambda_min:.3g} to {density.sharpness:.3g}"
+    images = {f"{prefix}curvature/spectrum": to_image(spectrum_figure(density, title, edge))}
     facts = {
+        **settings,
         "matrix": found.engine,
-        "parameters": f"{found.density.dim:,}",
+        "parameters": f"{density.dim:,}",
         "samples": f"{found.num_samples:,}",
-        "Lanczos": f"{num_steps} steps, {probes}",
-        "batch normalisation": f"`{bn_mode}`",
-        "trace": f"{found.density.trace:.4g} ± {found.density.trace_stderr:.2g}",
+        "trace": f"{density.trace:.4g} ± {density.trace_stderr:.2g}",
     }
-    return spectrum_table(found.density, facts)
+    texts = {f"{prefix}curvature/report": spectrum_table(density, {name: str(fact) for name, fact in facts.items()})}
+    _publish.to_loggers(trainer, guard, scalars, {}, texts, step, images)
+    if directory is not None:
+        path = Path(directory) / f"{prefix.replace('/', '-')}curvature.jsonl"
+        guard.run(trainer, lambda: append_line(path, measurement), f"write `{path}`")
 
 
 def append_line(path: Path, measurement: CurvatureMeasurement) -> None:

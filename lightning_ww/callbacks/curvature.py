@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from torch import Tensor
@@ -17,6 +17,8 @@ from lightning_ww.callbacks._lightning import LightningModule, Trainer, inform, 
 from lightning_ww.callbacks._monitor import MonitorBase
 from lightning_ww.callbacks._probe import UnsuitableLossError, require_a_loss
 from lightning_ww.callbacks._quiet import BatchNormMode
+from lightning_ww.callbacks._schedule import logged_step
+from lightning_ww.curvature.lanczos import Storage
 from lightning_ww.curvature.parameters import select_parameters
 from lightning_ww.history import CurvatureMeasurement
 
@@ -90,6 +92,11 @@ class CurvatureMonitor(MonitorBase[CurvatureMeasurement]):
             (``"train"``): the spectra differ.
         optimizer_sharpness: Whether to measure ``curvature/optimizer_sharpness`` also where it takes more products.
             Default: ``False``.
+        sharpness_every_n_steps: Between spectra, follow the sharpness alone after every so many optimiser steps, from where
+            it was the last time (three products, or more where it has moved). Default: ``None``, not.
+        storage: Of the Krylov basis, ``num_steps`` times the parameters: ``"full"`` (default), ``"half"`` in 16 bits, or
+            ``"none"``, for models whose basis does not fit: then outliers are not counted, and only the largest eigenvalue
+            is given.
         self_check: Whether to hold second derivatives against the loss itself, once, for about eight gradients.
             Default: ``True``.
         log_key_prefix: Put before every key, to tell two monitors apart. Default: ``""``.
@@ -133,6 +140,8 @@ class CurvatureMonitor(MonitorBase[CurvatureMeasurement]):
         params: str | Sequence[str] | None = None,
         bn_mode: BatchNormMode = "eval",
         optimizer_sharpness: bool = False,
+        sharpness_every_n_steps: int | None = None,
+        storage: Storage = "full",
         self_check: bool = True,
         log_key_prefix: str = "",
         seed: int = 0,
@@ -153,6 +162,10 @@ class CurvatureMonitor(MonitorBase[CurvatureMeasurement]):
         self.params = _checks.patterns(call, "params", params)
         self.bn_mode = _checks.choice(call, "bn_mode", bn_mode, get_args(BatchNormMode))
         self.optimizer_sharpness = _checks.instance(call, "optimizer_sharpness", optimizer_sharpness, bool)
+        if sharpness_every_n_steps is not None:
+            _checks.count(call, "sharpness_every_n_steps", sharpness_every_n_steps, least=1)
+        self.sharpness_every_n_steps = sharpness_every_n_steps
+        self.storage = _checks.choice(call, "storage", storage, get_args(Storage))
         self.self_check = _checks.instance(call, "self_check", self_check, bool)
         self._reset()
 
@@ -162,40 +175,26 @@ class CurvatureMonitor(MonitorBase[CurvatureMeasurement]):
         self.density: SpectralDensity | None = None
         self._is_off = False
         self._is_first = True
+        self._last_followed = 0
         self._directory: str | None = None
         self._epoch_began = self._spent_before = 0.0
         self._batches = KeptBatches(self.num_batches, self.data, self.seed)
-        self._run = CurvatureRun(
-            self.matrix,
-            self.params,
-            self.loss_fn,
-            self.ggn_fn,
-            self.bn_mode,
-            self.seed,
-            self_check=self.self_check,
-            preconditioned=self.optimizer_sharpness,
-        )
+        how = self.matrix, self.params, self.loss_fn, self.ggn_fn, self.bn_mode, self.seed, self.storage
+        self._run = CurvatureRun(*how, self_check=self.self_check, preconditioned=self.optimizer_sharpness)
 
     @override
     def _prepare(self, trainer: Trainer, pl_module: LightningModule, state: Mapping[str, Any] | None) -> None:
         call = type(self).__name__
+        self._is_first = True
         self._fatal = (UnsuitableLossError,)  # before the first step, nothing is lost by an error
         require_a_loss(pl_module, self.loss_fn, self.ggn_fn, call)
         self._directory = trainer.log_dir  # asked for on every rank: it is broadcast
         self._is_off = type(trainer.strategy).__name__ in SHARDED
         if self._is_off:
-            warn(
-                trainer,
-                f"`{call}` does not measure under `{type(trainer.strategy).__name__}`: no process holds the parameters. "
-                "Train with one device or DDP to see the curvature.",
-            )
+            why = f"under `{type(trainer.strategy).__name__}` no process holds the parameters. Train on one device or by DDP"
+            warn(trainer, f"`{call}` measures nothing: {why} to see the curvature.")
             return
         select_parameters(pl_module, self.params, call=call)
-
-    @override
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        super().on_train_start(trainer, pl_module)
-        self._is_first = True
 
     @override
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -206,10 +205,7 @@ class CurvatureMonitor(MonitorBase[CurvatureMeasurement]):
         is_first, self._is_first = self._is_first, False
         if self._batches.is_complete or self._is_off or getattr(trainer, "barebones", False):
             return
-        if self.data is None:
-            self._batches.join(batch, batch_idx)
-        else:
-            self._batches.draw(trainer, pl_module)
+        self._batches.take(trainer, pl_module, batch, batch_idx)
         if is_first and self.data is None and len(self.history):
             call = type(self).__name__
             inform(trainer, f"`{call}` resumes on new batches: curves may jump at step {trainer.global_step}.")
@@ -220,11 +216,14 @@ class CurvatureMonitor(MonitorBase[CurvatureMeasurement]):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if trainer.is_last_batch and not self._batches.is_complete and self._batches.batches:
-            self._batches.is_complete = True
-            few = f"measures on {len(self._batches.batches)} batches: an epoch has no more (`num_batches={self.num_batches}`)."
+        if trainer.is_last_batch and (few := self._batches.close()):
             self._guard.warn_once(trainer, "num_batches", few)
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        n, step = self.sharpness_every_n_steps, trainer.global_step
+        if n is None or self._is_off or not self._batches.is_complete or step == self._last_step:
+            return
+        if step // n != self._last_followed // n:
+            self._follow(trainer, pl_module)
 
     @override
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -281,25 +280,34 @@ class CurvatureMonitor(MonitorBase[CurvatureMeasurement]):
             engine=found.engine,
         )
         self.history.append(self.measurement)
-        if not trainer.is_global_zero or not trainer.loggers:
-            return
-        scalars = self._prefixed({**summary, **_curvature_summary.top_eigenvalues(found)})
-        table = _curvature_summary.table(found, self.num_steps, self.num_probes, self.bn_mode)
-        image = _curvature_summary.image(found, self.matrix, step)
-        _publish.to_loggers(
-            trainer,
-            self._guard,
-            scalars,
-            {},
-            self._prefixed({"curvature/report": table}),
-            step,
-            self._prefixed({"curvature/spectrum": image}),
-        )
-        if not self._directory or "://" in self._directory or getattr(trainer, "fast_dev_run", False):
-            return
-        path = Path(self._directory) / f"{self.log_key_prefix.replace('/', '-')}curvature.jsonl"
-        measurement = self.measurement
-        self._guard.run(trainer, lambda: _curvature_summary.append_line(path, measurement), f"write `{path}`")
+        if trainer.is_global_zero and trainer.loggers:
+            names = ("matrix", "num_steps", "num_probes", "storage", "bn_mode")
+            is_written = self._directory and "://" not in self._directory and not getattr(trainer, "fast_dev_run", False)
+            _curvature_summary.publish(
+                trainer,
+                self._guard,
+                found,
+                self.measurement,
+                step=step,
+                prefix=self.log_key_prefix,
+                settings={name: getattr(self, name) for name in names},
+                directory=self._directory if is_written else None,
+            )
+
+    def _follow(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Publish the sharpness between two spectra."""
+        began = time.perf_counter()
+        self._last_followed = trainer.global_step
+        try:
+            follow = partial(self._run.follow, trainer, pl_module, self._batches.batches)
+            found = self._guard.run(trainer, follow, "follow the sharpness")
+            if trainer.strategy.reduce_boolean_decision(found is not None, all=True) and found is not None:
+                self._held |= (found := trainer.strategy.broadcast(found))
+                _publish.to_callback_metrics(trainer, self._prefixed(found))
+                if trainer.is_global_zero:
+                    _publish.to_loggers(trainer, self._guard, self._prefixed(found), {}, {}, logged_step(trainer))
+        finally:
+            self._spent += time.perf_counter() - began
 
     @property
     @override

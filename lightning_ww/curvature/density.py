@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 
-from lightning_ww.curvature.lanczos import gpytorch_lanczos
+from lightning_ww.curvature.lanczos import Storage, gpytorch_lanczos
 from lightning_ww.curvature.lanczos import lanczos as own_lanczos
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ class SpectralDensity:
     probes: Tensor  # (n,), int64, the probe that a node comes from
     is_simple: Tensor  # (n,), bool, taken for one converged eigenvalue of weight 1/P
     dim: int  # P
+    has_copies: bool = False  # made without a basis: an eigenvalue may stand there more than once
 
     @property
     def columns(self) -> dict[str, Any]:
@@ -74,9 +75,10 @@ class SpectralDensity:
 
     @property
     def top_eigenvalues(self) -> tuple[TopEigenvalue, ...]:
-        """The positive Ritz values of the first probe, largest first."""
+        """The positive Ritz values of the first probe, largest first; without a basis the largest alone."""
         first = (self.probes == 0) & (self.nodes > self.tol)
-        pairs = zip(self.nodes[first].flip(0).tolist(), self.residuals[first].flip(0).tolist(), strict=True)
+        pairs = list(zip(self.nodes[first].flip(0).tolist(), self.residuals[first].flip(0).tolist(), strict=True))
+        pairs = pairs[:1] if self.has_copies else pairs
         return tuple(TopEigenvalue(value, residual, residual <= UNCONVERGED * value) for value, residual in pairs)
 
     @property
@@ -168,6 +170,7 @@ def spectral_density(
     probe: Literal["gaussian", "rademacher"] = "gaussian",
     quadrature: Literal["reduced", "plain"] = "reduced",
     lanczos: Literal["own", "gpytorch"] = "own",
+    storage: Storage = "full",
 ) -> SpectralDensity:
     """Estimate the spectral density of a symmetric operator.
 
@@ -183,6 +186,9 @@ def spectral_density(
             value that has converged to a simple eigenvalue carries 1/P, and the others share the rest.
         lanczos: Whose iteration: ours (default), or GPyTorch's ``lanczos_tridiag``: one product more, and sound
             only for eigenvalues that are not small.
+        storage: Of the Krylov basis, P numbers a step: ``"full"``, ``"half"`` (16 bits), or ``"none"``, three vectors
+            in all. Without a basis outliers are not counted, only the largest eigenvalue is given, and weights are
+            classical.
 
     Returns:
         Nodes and weights.
@@ -198,6 +204,7 @@ def spectral_density(
         ("probe", probe, ("gaussian", "rademacher")),
         ("quadrature", quadrature, ("reduced", "plain")),
         ("lanczos", lanczos, ("own", "gpytorch")),
+        ("storage", storage, get_args(Storage)),
     ):
         if value not in choices:
             raise ValueError(f"`spectral_density({name}={value!r})`: expected one of {choices}.")
@@ -208,15 +215,15 @@ def spectral_density(
         if lanczos == "gpytorch":
             krylov = gpytorch_lanczos(operator, start, num_steps)
         else:
-            krylov = own_lanczos(lambda v: operator @ v, start, num_steps)
+            krylov = own_lanczos(lambda v: operator @ v, start, num_steps, storage)
         nodes, first, residuals = krylov.ritz()
         weights = first.square() / first.square().sum()
         simple = torch.zeros(nodes.shape, dtype=torch.bool)
-        if quadrature == "reduced":
+        if quadrature == "reduced" and storage != "none":
             weights, simple = _reduce_variance(nodes, weights, residuals, dim)
         parts.append((nodes, weights / num_probes, residuals, torch.full(nodes.shape, i), simple))
     nodes, weights, residuals, probes, simple = (torch.cat(column) for column in zip(*parts, strict=True))
-    return SpectralDensity(nodes, weights, residuals, probes, simple, dim)
+    return SpectralDensity(nodes, weights, residuals, probes, simple, dim, has_copies=storage == "none")
 
 
 def _reduce_variance(nodes: Tensor, weights: Tensor, residuals: Tensor, dim: int) -> tuple[Tensor, Tensor]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from linear_operator.utils.lanczos import lanczos_tridiag
@@ -17,6 +17,12 @@ BREAKDOWN = 64
 """An off-diagonal below so many roundings of the operator's own scale means that the Krylov space is invariant."""
 
 
+CHUNK = 2**18
+"""So many elements of a basis in 16 bits are taken up to full precision at a time."""
+
+Storage = Literal["full", "half", "none"]
+
+
 @dataclass(frozen=True)
 class Krylov:
     """``A Q = Q T + off_diagonal_last · q_next e_kᵀ`` with orthonormal ``Q`` and tridiagonal ``T``, of k steps."""
@@ -24,7 +30,8 @@ class Krylov:
     diagonal: Tensor  # (k,), float64, on the CPU
     off_diagonal: Tensor  # (k - 1,), float64, on the CPU
     remainder: float  # norm of what the last step left over; 0 if the space is invariant
-    basis: Tensor  # (k, P), rows orthonormal, dtype and device of the start vector
+    basis: Tensor  # (k, P), rows orthonormal, on the start vector's device; of storage "half" times √P, of "none" empty
+    rounding: float  # of the start vector's dtype
 
     @property
     def tridiagonal(self) -> Tensor:
@@ -38,11 +45,11 @@ class Krylov:
         the products' rounding besides; an eigenvalue of A lies within it of θ.
         """
         values, vectors = torch.linalg.eigh(self.tridiagonal)
-        rounding = torch.finfo(self.basis.dtype).eps * values.abs().max()
+        rounding = self.rounding * values.abs().max()
         return values, vectors[0], self.remainder * vectors[-1].abs() + rounding
 
 
-def lanczos(matvec: Callable[[Tensor], Tensor], start: Tensor, num_steps: int) -> Krylov:
+def lanczos(matvec: Callable[[Tensor], Tensor], start: Tensor, num_steps: int, storage: Storage = "full") -> Krylov:
     """Build the Krylov basis of a symmetric operator from a start vector.
 
     Each new vector is made orthogonal to all before it, twice, by two matrix products a pass: once is enough for most
@@ -53,6 +60,9 @@ def lanczos(matvec: Callable[[Tensor], Tensor], start: Tensor, num_steps: int) -
         matvec: The product with a vector of shape ``(P,)``.
         start: Not zero, shape ``(P,)``.
         num_steps: At most so many products, and at most P.
+        storage: Of the basis: ``"full"`` in the start vector's precision (default), ``"half"`` in 16 bits, ``"none"``
+            not at all. Without a basis each vector is made orthogonal to the last two alone, and converged eigenvalues
+            come back as copies: both ends of the spectrum hold, how many outliers there are does not.
 
     Returns:
         Basis and tridiagonal matrix.
@@ -69,21 +79,20 @@ def lanczos(matvec: Callable[[Tensor], Tensor], start: Tensor, num_steps: int) -
     if not (torch.isfinite(norm) and norm > 0):
         raise ValueError(f"`lanczos(start=...)`: expected a finite vector that is not zero, but its norm is {norm:g}.")
     steps = min(num_steps, start.numel())
-    basis = torch.zeros(steps, start.numel(), dtype=start.dtype, device=start.device)
+    basis = _Basis(steps, start, storage)
     diagonal, off_diagonal = [], []
     rounding = BREAKDOWN * torch.finfo(start.dtype).eps
     scale = torch.zeros((), dtype=torch.float64, device=start.device)
     alive = torch.ones((), dtype=torch.bool, device=start.device)
     vector = start / norm.to(start.dtype)
-    for k in range(steps):
-        basis[k] = vector
+    for _ in range(steps):
+        basis.add(vector)
         image = matvec(vector).detach()
         image_norm = _norm(image)
         scale = torch.maximum(scale, image_norm)
         diagonal.append((vector * image).sum(dtype=torch.float64))
-        known = basis[: k + 1]
         for _ in range(2):
-            image = image - (known @ image) @ known
+            image = basis.without(image)
         remainder = _norm(image)
         alive = alive & (remainder > rounding * scale)
         off_diagonal.append(torch.where(alive, remainder, 0.0))
@@ -96,7 +105,8 @@ def lanczos(matvec: Callable[[Tensor], Tensor], start: Tensor, num_steps: int) -
         raise ValueError("`lanczos(matvec=...)` gave a product that is not finite.")
     ended = torch.nonzero(between == 0)
     size = int(ended[0]) + 1 if ended.numel() else len(diagonal)
-    return Krylov(along[:size], between[: size - 1], float(between[size - 1]), basis[:size])
+    rows = basis.rows[:size] if storage != "none" else basis.rows[:0]
+    return Krylov(along[:size], between[: size - 1], float(between[size - 1]), rows, torch.finfo(start.dtype).eps)
 
 
 def gpytorch_lanczos(operator: Any, start: Tensor, num_steps: int) -> Krylov:
@@ -124,7 +134,36 @@ def gpytorch_lanczos(operator: Any, start: Tensor, num_steps: int) -> Krylov:
         square.diagonal(1)[: size - 1],
         float(square[size - 1, size]) if has_next else 0.0,
         basis.mT[:size],
+        torch.finfo(start.dtype).eps,
     )
+
+
+class _Basis:
+    """The vectors that a new one is made orthogonal to."""
+
+    def __init__(self, steps: int, start: Tensor, storage: Storage) -> None:
+        size = start.numel()
+        # a unit vector's elements are about 1/√P, which is among the subnormal numbers of float16 for large P
+        self._scale = size**0.5 if storage == "half" else 1.0
+        self._is_half = storage == "half"
+        kept = 2 if storage == "none" else steps
+        dtype = torch.float16 if storage == "half" else start.dtype
+        self.rows = torch.zeros(kept, size, dtype=dtype, device=start.device)
+        self._added = 0
+
+    def add(self, vector: Tensor) -> None:
+        """One more; without storage, in place of the last but one."""
+        self.rows[self._added % len(self.rows)] = self._scale * vector
+        self._added += 1
+
+    def without(self, vector: Tensor) -> Tensor:
+        """The vector, less its parts along the basis."""
+        known = self.rows[: self._added]
+        if not self._is_half:
+            return vector - (known @ vector) @ known
+        parts = list(zip(torch.split(known, CHUNK, dim=1), torch.split(vector, CHUNK), strict=True))
+        along = torch.stack([block.to(part.dtype) @ part for block, part in parts]).sum(0) / self._scale**2
+        return torch.cat([part - along @ block.to(part.dtype) for block, part in parts])
 
 
 def _norm(vector: Tensor) -> Tensor:

@@ -58,8 +58,7 @@ def stability(
         Cohen et al. (2021), Gradient descent on neural networks typically occurs at the edge of stability,
         arXiv:2103.00065. Cohen et al. (2022), Adaptive gradient methods at the edge of stability, arXiv:2207.14484.
     """
-    owners = {id(held): (one, group) for one in optimizers for group in one.param_groups for held in group["params"]}
-    found = [owners.get(id(parameter)) for parameter in params]
+    found = _owners(params, optimizers)
     if not any(found):
         return None
     rates = [0.0 if owner is None else float(owner[1]["lr"]) for owner in found]
@@ -85,8 +84,22 @@ def stability(
             optimizer_sharpness = lr_sharpness * ratios.pop() if ratios else 0.0
         elif len(plain) == len(known) or preconditioned:
             optimizer_sharpness = largest(known)
-    has_one = all(rate == rates[0] for rate in rates) and rates[0] > 0
-    return Stability(lr_sharpness, GRADIENT_DESCENT / rates[0] if has_one else None, optimizer_sharpness)
+    rate = single_rate(params, optimizers)
+    return Stability(lr_sharpness, GRADIENT_DESCENT / rate if rate else None, optimizer_sharpness)
+
+
+def single_rate(params: Sequence[Tensor], optimizers: Sequence[torch.optim.Optimizer]) -> float | None:
+    """The learning rate that all parameters have, if it is one."""
+    rates = {0.0 if owner is None else float(owner[1]["lr"]) for owner in _owners(params, optimizers)}
+    return rates.pop() if len(rates) == 1 else None
+
+
+def _owners(
+    params: Sequence[Tensor], optimizers: Sequence[torch.optim.Optimizer]
+) -> list[tuple[torch.optim.Optimizer, Mapping[str, Any]] | None]:
+    """The optimiser that holds each parameter, and its group."""
+    owners = {id(held): (one, group) for one in optimizers for group in one.param_groups for held in group["params"]}
+    return [owners.get(id(parameter)) for parameter in params]
 
 
 def _over_edge(optimizer: torch.optim.Optimizer, group: Mapping[str, Any], parameter: Tensor) -> float | Tensor | None:

@@ -314,6 +314,39 @@ def test_one_warning_when_a_measurement_outlasts_its_epoch(caplog: pytest.LogCap
     assert "lower `num_steps` (200)" in said[0]
 
 
+def test_between_spectra_the_sharpness_is_followed_and_is_the_dense_hessians(tmp_path: Path) -> None:
+    watched, batches = monitor(every_n_epochs=2, sharpness_every_n_steps=2, num_steps=60), Batches()
+    seen: dict[int, dict[str, float]] = {}
+
+    class Look(Callback):
+        def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+            seen[trainer.global_step] = {key: float(value) for key, value in trainer.callback_metrics.items()}
+
+    logger = CSVLogger(str(tmp_path), name="", version="")
+    fit(batches, watched, Look(), model=Tiny(), precision="64-true", max_epochs=2, logger=logger)
+    assert steps(watched) == [0, 12]
+    first = batches.seen[0][0]
+    for step in (2, 4, 6, 8, 10):
+        exactly = float(exact(batches.seen[step][1], [first])[-1])
+        assert seen[step]["curvature/sharpness"] == pytest.approx(exactly, rel=0.05)
+        assert seen[step]["curvature/sharpness_residual"] <= 0.05 * exactly
+        assert seen[step]["curvature/lr_sharpness"] == pytest.approx(0.1 * seen[step]["curvature/sharpness"] / 2)
+        assert seen[step]["curvature/trace"] == seen[1]["curvature/trace"]  # the last spectrum's
+        assert seen[step + 1]["curvature/sharpness"] == seen[step]["curvature/sharpness"] or step == 10
+    with (tmp_path / "metrics.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["curvature/sharpness"]]
+    assert [int(row["step"]) for row in rows] == [0, 1, 3, 5, 7, 9, 11]
+
+
+def test_a_basis_that_is_not_kept_gives_both_ends_and_no_outliers() -> None:
+    kept, not_kept = monitor(num_steps=60), monitor(num_steps=60, storage="none", log_key_prefix="n/")
+    fit(kept, not_kept, max_epochs=1)
+    for one, other in zip(kept.history, not_kept.history, strict=True):
+        assert other.density.sharpness == pytest.approx(one.density.sharpness, rel=1e-3)
+        assert "curvature/num_outliers" in one.summary
+        assert "curvature/num_outliers" not in other.summary
+
+
 # ── What it publishes ──
 
 
@@ -473,6 +506,11 @@ def test_a_pickled_monitor_drags_neither_model_nor_batches_along() -> None:
         ({"bn_mode": "x"}, "`CurvatureMonitor(bn_mode='x')`: expected one of ('eval', 'train')."),
         ({"self_check": 1}, "`CurvatureMonitor(self_check=1)`: expected a `bool`."),
         ({"every_n_epochs": 0}, "`CurvatureMonitor(every_n_epochs=0)`: expected a positive integer or `None`."),
+        ({"storage": "x"}, "`CurvatureMonitor(storage='x')`: expected one of ('full', 'half', 'none')."),
+        (
+            {"sharpness_every_n_steps": 0},
+            "`CurvatureMonitor(sharpness_every_n_steps=0)`: expected an integer of at least 1.",
+        ),
         ({"seed": -1}, "`CurvatureMonitor(seed=-1)`: expected an integer of at least 0."),
         ({"on_error": "x"}, "`CurvatureMonitor(on_error='x')`: expected one of ('warn', 'raise')."),
     ],

@@ -27,11 +27,11 @@ OBSERVERS: dict[str, Callable[[], Sequence[Callback]]] = {
     "curvature, each epoch": lambda: [CurvatureMonitor(every_n_epochs=1, on_error="raise")],
     "curvature, each step, Gauss–Newton, batch norm in training": lambda: [
         CurvatureMonitor(
-            every_n_train_steps=1, matrix="ggn", bn_mode="train", optimizer_sharpness=True, num_steps=5, on_error="raise"
+            every_n_train_steps=1, matrix="ggn", bn_mode="train", optimizer_sharpness=True, sharpness_every_n_steps=1, num_steps=5, on_error="raise"
         )
     ],
     "both": lambda: [
-        CurvatureMonitor(every_n_epochs=1, num_batches=3, on_error="raise"),
+        CurvatureMonitor(every_n_epochs=1, num_batches=3, sharpness_every_n_steps=1, storage="half", on_error="raise"),
         WeightSpectrumMonitor(on_error="raise"),
     ],
     "weights and stopping": lambda: [

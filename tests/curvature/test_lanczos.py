@@ -104,6 +104,35 @@ def test_basis_stays_orthonormal_and_has_no_ghosts_in_float32() -> None:
     torch.testing.assert_close(top, torch.linspace(5, 100, 20, dtype=torch.float64), rtol=1e-4, atol=1e-4)
 
 
+def test_a_basis_in_sixteen_bits_gives_the_same_spectrum_without_ghosts() -> None:
+    values = torch.cat([torch.rand(1980) * 0.5, torch.linspace(5, 100, 20)]).double()
+    A = symmetric(values).float()
+    full, half = (spectral_density(A, num_steps=60, storage=kind) for kind in ("full", "half"))
+    torch.testing.assert_close(half.nodes[-20:], torch.linspace(5, 100, 20, dtype=torch.float64), rtol=5e-4, atol=0)
+    assert half.trace == pytest.approx(full.trace, rel=2e-3)
+    assert half.num_outliers == full.num_outliers
+    krylov = lanczos(lambda v: A @ v, torch.randn(2000), 60, "half")
+    assert krylov.basis.dtype == torch.float16
+    rows = krylov.basis.double() / 2000**0.5
+    assert float((rows @ rows.T - torch.eye(60)).abs().max()) < 1e-3
+
+
+def test_three_vectors_give_both_ends_and_withhold_what_they_cannot() -> None:
+    values = torch.cat([torch.rand(1980) * 0.5 - 0.1, torch.linspace(5, 100, 20)]).double()
+    A = symmetric(values).float()
+    full, none = (spectral_density(A, num_steps=80, storage=kind) for kind in ("full", "none"))
+    assert none.sharpness == pytest.approx(100, rel=1e-4)
+    assert none.lambda_min == pytest.approx(full.lambda_min, rel=0.05)
+    copies = int((none.nodes > 99).sum())
+    assert copies > 1  # which is why outliers are not counted
+    assert none.num_outliers is None
+    assert none.bulk_edge is None
+    assert len(none.top_eigenvalues) == 1
+    assert not none.is_simple.any()
+    assert float(none.weights.sum()) == pytest.approx(1)
+    assert lanczos(lambda v: A @ v, torch.randn(2000), 5, "none").basis.numel() == 0
+
+
 def test_residual_bound_holds_for_every_ritz_value() -> None:
     values = network_like()
     density = spectral_density(symmetric(values), num_steps=25)
@@ -193,6 +222,7 @@ def test_numbers_of_a_known_spectrum() -> None:
         ({"num_steps": 0}, "`lanczos(num_steps=0)`: expected a positive integer."),
         ({"num_probes": 0}, "`spectral_density(num_probes=0)`: expected a positive integer."),
         ({"probe": "x"}, "`spectral_density(probe='x')`: expected one of ('gaussian', 'rademacher')."),
+        ({"storage": "x"}, "`spectral_density(storage='x')`: expected one of ('full', 'half', 'none')."),
         ({"quadrature": "x"}, "`spectral_density(quadrature='x')`: expected one of ('reduced', 'plain')."),
     ],
 )
