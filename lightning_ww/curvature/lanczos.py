@@ -97,7 +97,7 @@ def lanczos(matvec: Callable[[Tensor], Tensor], start: Tensor, num_steps: int, s
         alive = alive & (remainder > rounding * scale)
         off_diagonal.append(torch.where(alive, remainder, 0.0))
         # past a breakdown the vectors are zero, and so are all numbers: no look at the host is needed to go on
-        vector = torch.where(alive, image / torch.where(alive, remainder, 1.0).to(image.dtype), 0.0)
+        vector = image.mul_(torch.where(alive, 1 / remainder, 0.0).to(image.dtype))
         if start.device.type == "cpu" and not alive:
             break
     between, along = torch.stack(off_diagonal).cpu(), torch.stack(diagonal).cpu()
@@ -160,10 +160,13 @@ class _Basis:
         """The vector, less its parts along the basis."""
         known = self.rows[: self._added]
         if not self._is_half:
-            return vector - (known @ vector) @ known
+            return torch.addmv(vector, known.T, known @ vector, alpha=-1)
         parts = list(zip(torch.split(known, CHUNK, dim=1), torch.split(vector, CHUNK), strict=True))
         along = torch.stack([block.to(part.dtype) @ part for block, part in parts]).sum(0) / self._scale**2
-        return torch.cat([part - along @ block.to(part.dtype) for block, part in parts])
+        less = vector.clone()
+        for (block, _), part in zip(parts, torch.split(less, CHUNK), strict=True):
+            part.addmv_(block.to(part.dtype).T, along, alpha=-1)
+        return less
 
 
 def _norm(vector: Tensor) -> Tensor:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -131,6 +133,27 @@ def test_three_vectors_give_both_ends_and_withhold_what_they_cannot() -> None:
     assert not none.is_simple.any()
     assert float(none.weights.sum()) == pytest.approx(1)
     assert lanczos(lambda v: A @ v, torch.randn(2000), 5, "none").basis.numel() == 0
+
+
+@pytest.mark.parametrize(("storage", "vectors"), [("full", 20), ("half", 10), ("none", 2)])
+def test_peak_memory_is_the_basis_and_a_few_vectors(storage: str, vectors: int) -> None:
+    code = f"""
+import resource, torch
+from lightning_ww.curvature import lanczos
+P = 4_000_000
+scale, start = torch.rand(P), torch.randn(P)
+lanczos(lambda v: scale[:99] * v, start[:99], 3, {storage!r})
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+lanczos(lambda v: scale * v, start, 20, {storage!r})
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 / (4 * P))
+"""
+    seen = []
+    for _ in range(6):  # the system's count of resident pages is at times twice what was used, and never less
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        seen.append(float(done.stdout))
+        if seen[-1] <= vectors + 8:
+            break
+    assert vectors - 2 <= min(seen) <= vectors + 8
 
 
 def test_residual_bound_holds_for_every_ritz_value() -> None:
