@@ -57,7 +57,7 @@ def spectrum_figure(density: SpectralDensity, title: str, stability_edge: float 
             axes.plot(nodes[chosen], weights[chosen], "o", color=color, markerfacecolor=face, markersize=5)
         axes.plot([], [], "o-", color=color, label=f"{label}: {100 * share:.3g} % of them")
     axes.plot([], [], "o", color="black", label="filled: a single one, converged", linestyle="none", markersize=5)
-    threshold = 10.0 ** np.ceil(np.log10(max(density.tol, 1e-30)))
+    threshold = 10.0 ** np.floor(np.log10(max(density.tol, 1e-30)))
     axes.set_xscale("symlog", linthresh=threshold)
     axes.set_yscale("log")
     axes.set_ylim(floor, 3)
