@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+import itertools
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
     from lightning_ww.callbacks._lightning import LightningModule, Trainer
 
 
+MAX_DEPTH = 8
+"""Containers in one another that are looked into for a batch's size."""
+
+
 @dataclass(frozen=True)
 class CapturedBatch:
     """A copy of one batch, as `training_step` gets it."""
@@ -28,12 +33,15 @@ class CapturedBatch:
     @classmethod
     def of(cls, batch: Any, index: int) -> CapturedBatch:
         """Copy a batch on its way through training."""
-        sizes = [leaf.shape[0] for leaf in _pytree.tree_leaves(batch) if isinstance(leaf, Tensor) and leaf.ndim]
-        return cls(_copied(batch), index, sizes[0] if sizes else 1)
+        return cls(_copied(batch), index, _size(batch) or 1)
 
     def fresh(self) -> Any:
         """A copy, since whoever gets it may change it."""
         return _copied(self.batch)
+
+
+class TooFewBatchesError(ValueError):
+    """The user's own data have fewer batches than asked for."""
 
 
 class KeptBatches:
@@ -48,7 +56,7 @@ class KeptBatches:
         """Take a batch that passes; or those of the user's own data, all at once.
 
         Raises:
-            ValueError: If the user's own data have fewer than wanted.
+            TooFewBatchesError: If the user's own data have fewer than wanted.
         """
         if self._data is None:
             self._join(batch, index)
@@ -70,14 +78,12 @@ class KeptBatches:
         """Iterate the user's data without a trace in the random streams."""
         with quiet(trainer, pl_module):
             seed_streams(pl_module, self._seed)
-            for index, batch in enumerate(data):
-                if index == self._wanted:
-                    break
+            for index, batch in enumerate(itertools.islice(data, self._wanted)):
                 moved = trainer.precision_plugin.convert_input(batch)
-                moved = pl_module.on_before_batch_transfer(moved, 0)
+                moved = pl_module._on_before_batch_transfer(moved, dataloader_idx=0)  # the datamodule's, if there is one
                 self._join(trainer.strategy.batch_to_device(moved), index)
         if not self.is_complete:
-            raise ValueError(
+            raise TooFewBatchesError(
                 f"`CurvatureMonitor(data=..., num_batches={self._wanted})`: the data have {len(self.batches)} batches."
             )
 
@@ -87,16 +93,35 @@ def full_precision(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
 
+def _size(batch: Any, depth: int = 0) -> int | None:
+    """The length of the first tensor in it, wherever it is."""
+    if isinstance(batch, Tensor):
+        return batch.shape[0] if batch.ndim else None
+    if depth > MAX_DEPTH or isinstance(batch, str):
+        return None
+    if isinstance(batch, Mapping):
+        inside: Iterable[Any] = batch.values()
+    elif isinstance(batch, list | tuple):
+        inside = batch
+    else:
+        inside = getattr(batch, "__dict__", {}).values()
+    return next((size for item in inside if (size := _size(item, depth + 1)) is not None), None)
+
+
 def _copied(batch: Any) -> Any:
-    """The batch with its tensors cloned; what is neither tensor nor a container that torch knows is copied as a whole."""
+    """The batch with its tensors cloned, those of objects of the user's among them."""
 
     def one(leaf: Any) -> Any:
         if isinstance(leaf, Tensor):
             return full_precision(leaf.detach()).clone()
         try:
-            return copy.deepcopy(leaf)
+            twin = copy.deepcopy(leaf)
         except Exception:  # whatever it is, it cannot be copied
             return leaf
+        for name, item in list(getattr(twin, "__dict__", {}).items()):
+            if isinstance(item, Tensor | list | tuple | dict):
+                vars(twin)[name] = _pytree.tree_map(one, item)
+        return twin
 
     with torch.inference_mode(False):
         return _pytree.tree_map(one, batch)

@@ -37,10 +37,22 @@ Matrix = Literal["hessian", "ggn"]
 REMEDIES = (
     ("use_reentrant", "checkpoint with `use_reentrant=False`"),
     ("once_differentiable", "leave the layers out with `params=`, or pass another `loss_fn=`"),
+    (
+        "not the same twice",
+        "pass `loss_fn=` with a loss of weights and batch alone, or `self_check=False`",
+    ),
     ("derivative for", 'try `matrix="ggn"`, which needs first derivatives of the network only, or pass another `loss_fn=`'),
     ("double backward", 'try `matrix="ggn"`, which needs first derivatives of the network only, or pass another `loss_fn=`'),
 )
 """What autograd says where it cannot give a second derivative, and what helps."""
+
+FAST_DEV_RUN_STEPS = 4
+"""Lanczos steps under `fast_dev_run`: the whole path, cheaply."""
+
+SHARDED = ("FSDPStrategy", "ModelParallelStrategy", "DeepSpeedStrategy", "XLAFSDPStrategy")
+"""Strategies under which no process holds the parameters."""
+
+NO_PARAMETERS = "under `{}` no process holds the parameters. Train on one device or by DDP to see the curvature."
 
 WARM_STEPS, COLD_STEPS = 3, 12
 """Lanczos steps by which the sharpness is followed: from the last direction, and from a random one."""
@@ -104,6 +116,10 @@ class CurvatureRun:
         """
         measure = partial(self._measure, trainer, num_steps=num_steps, num_probes=num_probes)
         return self._quietly(trainer, pl_module, batches, measure)
+
+    def try_out(self, trainer: Trainer, pl_module: LightningModule, batches: Sequence[CapturedBatch]) -> None:
+        """Find out whether it can be measured, without measuring."""
+        self._quietly(trainer, pl_module, batches, lambda *_: None)
 
     def follow(
         self, trainer: Trainer, pl_module: LightningModule, batches: Sequence[CapturedBatch]

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from lightning_ww.callbacks._lightning import Trainer
     from lightning_ww.history import CurvatureMeasurement
 
+SETTINGS = ("matrix", "num_steps", "num_probes", "storage", "bn_mode")
+"""Arguments of the monitor that stand in the table."""
+
 NUM_LOGGED_EIGENVALUES = 5
 """Curves of the largest eigenvalues: the first outliers, of which a classifier has about as many as classes."""
 
@@ -81,9 +84,19 @@ def publish(
     }
     texts = {f"{prefix}curvature/report": spectrum_table(density, {name: str(fact) for name, fact in facts.items()})}
     _publish.to_loggers(trainer, guard, scalars, {}, texts, step, images)
-    if directory is not None:
+    if directory and "://" not in directory and not getattr(trainer, "fast_dev_run", False):
         path = Path(directory) / f"{prefix.replace('/', '-')}curvature.jsonl"
         guard.run(trainer, lambda: append_line(path, measurement), f"write `{path}`")
+
+
+def slow(last: CurvatureMeasurement, training: float, settings: Mapping[str, Any]) -> str:
+    """That a measurement outlasted its epoch, and what to do about it."""
+    return (
+        f"took {last.summary['curvature/seconds']:.2g} s for a measurement, longer than the rest of its epoch "
+        f"({training:.2g} s). To measure less often, raise `every_n_epochs` ({settings['every_n_epochs']}); to measure "
+        f"faster, lower `num_steps` ({settings['num_steps']}), pass a smaller batch as `data=`, or take "
+        '`matrix="ggn"`.'
+    )
 
 
 def append_line(path: Path, measurement: CurvatureMeasurement) -> None:

@@ -7,13 +7,15 @@ parameters, buffers and batches are taken up to float32: a second derivative in 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from lightning_ww.callbacks._batches import full_precision
+from lightning_ww.callbacks._held import put_back
 from lightning_ww.callbacks._quiet import functional, seed_streams
 from lightning_ww.curvature.losses import LossCalls
 
@@ -62,6 +64,7 @@ class Probe:
         self._copies = {name: full_precision(parameter.detach()).clone() for name, parameter in self._originals.items()}
         self._is_checked = False
         self.params = [self._copies[name].requires_grad_() for name in chosen]
+        self._rest = {name: copied for name, copied in self._copies.items() if name not in set(chosen)}
 
     def inside(self, action: Callable[[], T]) -> T:
         """What an action returns while the module holds the copies.
@@ -101,19 +104,24 @@ class Probe:
             return found[0], found[1]
         with LossCalls() as calls:
             value = self.loss(captured)
-        if len(calls.seen) == 1 and torch.equal(calls.seen[0].result.detach(), value.detach()):
-            return calls.seen[0].outputs, calls.seen[0].of
-        saw = "it returns something else" if len(calls.seen) == 1 else f"there are {len(calls.seen)} such calls"
+        saw = f"there are {len(calls.seen)} such calls"
+        if len(calls.seen) == 1:
+            (call,) = calls.seen
+            is_it = torch.allclose(call.result.detach(), value.detach(), rtol=0, atol=0, equal_nan=True)
+            if is_it and call.is_of_outputs_alone:
+                return call.outputs, call.of
+            saw = "its target depends on the weights" if is_it else "it returns something else"
         raise UnsuitableLossError(
             f'`matrix="ggn"` needs a loss that is one call of {USUAL_LOSSES}, but {saw}. '
             "Pass `ggn_fn=`, `(pl_module, batch) -> (outputs, loss_of_outputs)`."
         )
 
     def _evaluate(self, name: str, function: Callable[[Any], Any], captured: CapturedBatch) -> Any:
-        """Call a function of a batch, with buffers of its own."""
+        """Call a function of a batch, with buffers of its own, at the state that everything had: it is the same each time."""
         buffers = {key: buffer.clone() for key, buffer in self._module.named_buffers()}
         seed_streams(self._module, self._seed)
-        value = functional(self._module, buffers, function, captured.fresh())
+        with put_back(self._module), _default_dtype(self.params[0].dtype):
+            value = functional(self._module, self._rest | buffers, function, captured.fresh())
         moved = [key for key, parameter in self._originals.items() if parameter._version != self._versions[key]]
         for key in moved:
             with torch.no_grad():
@@ -125,6 +133,7 @@ class Probe:
                 if not torch.allclose(copied, original, rtol=0, atol=0, equal_nan=True):
                     moved.append(key)
             self._is_checked = True
+        self._renew_the_rest()
         if moved:
             raise UnsuitableLossError(
                 f"`{name}` changes the weights (`{moved[0]}`), so its loss is that of other weights. Pass `loss_fn=`, "
@@ -132,11 +141,27 @@ class Probe:
             )
         return value
 
+    def _renew_the_rest(self) -> None:
+        """Copies that a step has moved, as it moves a momentum encoder, are made again: the loss is the same each time."""
+        for key, copied in self._rest.items():
+            if copied._version:
+                self._rest[key] = full_precision(self._originals[key].detach()).clone()
 
-def require_a_loss(pl_module: LightningModule, loss_fn: LossFn | None, outputs_fn: OutputsFn | None, call: str) -> None:
-    """Raise if no loss can be had without making optimiser steps."""
-    has_own = any(callable(getattr(pl_module, name, None)) for name in ("curvature_loss", "curvature_outputs"))
-    if pl_module.automatic_optimization or loss_fn is not None or outputs_fn is not None or has_own:
+
+def require_a_loss(
+    pl_module: LightningModule, loss_fn: LossFn | None, outputs_fn: OutputsFn | None, matrix: str, call: str
+) -> None:
+    """Raise if no loss can be had without making optimiser steps, or without the trainer's own iterator."""
+    has_loss = loss_fn is not None or callable(getattr(pl_module, "curvature_loss", None))
+    has_outputs = outputs_fn is not None or callable(getattr(pl_module, "curvature_outputs", None))
+    if has_loss or (matrix == "ggn" and has_outputs):
+        return
+    if "dataloader_iter" in inspect.signature(pl_module.training_step).parameters:
+        raise ValueError(
+            f"`{call}`: this {type(pl_module).__name__} draws its batches itself (`dataloader_iter`). Pass `data=` and "
+            "`loss_fn=`, `(pl_module, batch) -> loss`."
+        )
+    if pl_module.automatic_optimization:
         return
     raise ValueError(
         f"`{call}`: this {type(pl_module).__name__} optimises by hand (`automatic_optimization = False`), so its "
@@ -154,8 +179,20 @@ def _loss_function(
     if callable(own := getattr(module, "curvature_loss", None)):
         return "curvature_loss", own
     step = module.training_step
-    takes_index = len(inspect.signature(step).parameters) > 1
+    parameters = inspect.signature(step).parameters.values()
+    takes_index = len(parameters) > 1 or any(one.kind is one.VAR_POSITIONAL for one in parameters)
     return "training_step", lambda batch: step(batch, index) if takes_index else step(batch)
+
+
+@contextmanager
+def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    """What new tensors are made of in a module of float64, as Lightning has it in training."""
+    known = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64 if dtype == torch.float64 else known)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(known)
 
 
 def _bound(function: Callable[[Any, Any], Any], module: LightningModule) -> Callable[[Any], Any]:

@@ -8,7 +8,7 @@ parameters and buffers themselves are never touched: `functional` has them repla
 from __future__ import annotations
 
 import random
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,15 +17,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lightning_ww.callbacks._held import put_back
 from lightning_ww.callbacks._lightning import DummyLogger
 
 if TYPE_CHECKING:
     from lightning_ww.callbacks._lightning import LightningModule, Trainer
 
 BatchNormMode = Literal["eval", "train"]
-
-LARGE = 64 * 2**20
-"""A tensor of more bytes that is neither parameter nor buffer is taken to be data, which nothing writes to."""
 
 
 @contextmanager
@@ -41,24 +39,56 @@ def quiet(trainer: Trainer, pl_module: LightningModule, batch_norm: BatchNormMod
     with ExitStack() as stack:
         stack.enter_context(_random_streams(pl_module))
         stack.callback(setattr, trainer, "should_stop", trainer.should_stop)
-        memo: dict[int, Any] = {}
-        for module in pl_module.modules():
-            stack.callback(_restore, module, dict(vars(module)))
-            for name, value in vars(module).items():
-                if name not in ("_modules", "_parameters", "_buffers"):
-                    _remember(value, stack, memo)
-        for module in pl_module.modules():
+        stack.callback(setattr, trainer, "loggers", list(trainer.loggers))
+        stack.enter_context(_no_gradients(pl_module, trainer))
+        groups = [optimizer.param_groups for optimizer in trainer.optimizers]
+        schedules = [vars(config.scheduler) for config in trainer.lr_scheduler_configs]
+        stack.enter_context(put_back(pl_module, groups, schedules, trainer.callback_metrics))
+        if (loop := getattr(trainer.fit_loop, "epoch_loop", None)) is not None and hasattr(loop, "_results"):
+            stack.callback(setattr, loop, "_results", loop._results)
+            loop._results = type(loop._results)(training=True)  # for a `log` that was stored away
+        for module in _all_modules(pl_module):
             is_batch_norm = isinstance(module, nn.modules.batchnorm._NormBase)
             held = vars(module)
             held["training"] = module.training and is_batch_norm and batch_norm == "train"
             held["_backward_hooks"], held["_backward_pre_hooks"] = OrderedDict(), OrderedDict()
             if callable(getattr(module, "log_dict", None)):  # a LightningModule, of either namespace
-                held["log"] = held["log_dict"] = _nothing
+                held["log"] = held["log_dict"] = held["print"] = _nothing
                 held["_current_fx_name"] = "training_step"
-        loggers = list(trainer.loggers)
-        stack.callback(setattr, trainer, "loggers", loggers)
-        trainer.loggers = [DummyLogger() for _ in loggers]
+        trainer.loggers = [_Muted(logger) for logger in trainer.loggers]
         yield
+
+
+@contextmanager
+def _no_gradients(pl_module: LightningModule, trainer: Trainer) -> Iterator[None]:
+    """Take the parameters' gradients away, and give them back: a step may zero them, a backward pass add to them."""
+    held = [parameter for one in trainer.optimizers for group in one.param_groups for parameter in group["params"]]
+    gradients = {id(parameter): (parameter, parameter.grad) for parameter in (*pl_module.parameters(), *held)}
+    for parameter, _ in gradients.values():
+        parameter.grad = None
+    try:
+        yield
+    finally:
+        for parameter, gradient in gradients.values():
+            parameter.grad = gradient
+
+
+def _all_modules(pl_module: LightningModule) -> list[nn.Module]:
+    """The modules, and those that they hold in plain lists, tuples and dicts."""
+    found: dict[int, nn.Module] = {}
+    waiting: list[Any] = [pl_module]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, nn.Module):
+            for module in value.modules():
+                if id(module) not in found:
+                    found[id(module)] = module
+                    waiting += [item for item in vars(module).values() if isinstance(item, list | tuple | dict)]
+        elif isinstance(value, dict):
+            waiting += [item for item in value.values() if isinstance(item, nn.Module)]
+        else:
+            waiting += [item for item in value if isinstance(item, nn.Module)]
+    return list(found.values())
 
 
 def functional(
@@ -109,49 +139,29 @@ def _nothing(*_: Any, **__: Any) -> None:
     """In place of `log`."""
 
 
-def _restore(module: nn.Module, held: Mapping[str, Any]) -> None:
-    """Give a module the attributes that it had."""
-    now = vars(module)
-    for name in [name for name in now if name not in held]:
-        del now[name]
-    now.update(held)
+class _Muted(DummyLogger):
+    """A logger that says where it would write, and writes nothing."""
 
+    def __init__(self, logger: Any) -> None:
+        super().__init__()
+        self._logger = logger
 
-def _remember(value: Any, stack: ExitStack, memo: dict[int, Any]) -> None:
-    """Have the contents of a container, tensor or array put back in place, and those of what it contains."""
-    if id(value) in memo:
-        return
-    memo[id(value)] = value
-    if isinstance(value, list | dict | set | deque):
-        items = list(value.items()) if isinstance(value, dict) else list(value)
-        stack.callback(_refill, value, items)
-        for item in value.values() if isinstance(value, dict) else items:
-            _remember(item, stack, memo)
-    elif isinstance(value, Tensor) and not isinstance(value, nn.Parameter):
-        if value.numel() * value.element_size() <= LARGE and not value.is_meta:
-            stack.callback(_rewrite, value, value.detach().clone())
-    elif isinstance(value, np.ndarray) and value.nbytes <= LARGE:
-        stack.callback(np.copyto, value, value.copy())
+    @property
+    def name(self) -> Any:
+        return self._logger.name
 
+    @property
+    def version(self) -> Any:
+        return self._logger.version
 
-def _refill(container: Any, items: list[Any]) -> None:
-    """Give a container the items that it had, if they are not the same any more."""
-    now = list(container.items()) if isinstance(container, dict) else list(container)
-    pairs = zip(now, items, strict=False)
-    if isinstance(container, dict):
-        is_same = len(now) == len(items) and all(a[0] is b[0] and a[1] is b[1] for a, b in pairs)
-    else:
-        is_same = len(now) == len(items) and all(a is b for a, b in pairs)
-    if is_same:
-        return
-    container.clear()
-    if isinstance(container, list | deque):
-        container.extend(items)
-    else:
-        container.update(items)
+    @property
+    def save_dir(self) -> Any:
+        return self._logger.save_dir
 
+    @property
+    def log_dir(self) -> Any:
+        return self._logger.log_dir
 
-def _rewrite(tensor: Tensor, contents: Tensor) -> None:
-    if not torch.equal(tensor.detach(), contents):
-        with torch.no_grad(), torch.autograd._unsafe_preserve_version_counter(tensor):  # type: ignore[attr-defined]
-            tensor.copy_(contents)
+    @property
+    def root_dir(self) -> Any:
+        return self._logger.root_dir

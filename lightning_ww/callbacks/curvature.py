@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
 from torch import Tensor
 from typing_extensions import override
 
-from lightning_ww.callbacks import _checks, _curvature_summary, _publish
-from lightning_ww.callbacks._batches import KeptBatches
+from lightning_ww.callbacks import _checks, _curvature_run, _curvature_summary, _publish
+from lightning_ww.callbacks._batches import KeptBatches, TooFewBatchesError
 from lightning_ww.callbacks._curvature_run import CurvatureFound, CurvatureRun, Matrix, RefusedError
 from lightning_ww.callbacks._lightning import LightningModule, Trainer, inform, warn
 from lightning_ww.callbacks._monitor import MonitorBase
@@ -27,11 +27,7 @@ if TYPE_CHECKING:
 
     from lightning_ww.curvature.density import SpectralDensity
 
-FAST_DEV_RUN_STEPS = 4
-"""Lanczos steps under `fast_dev_run`: the whole path, cheaply."""
-
-SHARDED = ("FSDPStrategy", "ModelParallelStrategy", "DeepSpeedStrategy", "XLAFSDPStrategy")
-"""Strategies under which no process holds the parameters."""
+T = TypeVar("T")
 
 
 class CurvatureMonitor(MonitorBase[CurvatureMeasurement]):
@@ -40,7 +36,8 @@ class CurvatureMonitor(MonitorBase[CurvatureMeasurement]):
     It measures before the first step, on a batch that it keeps, and then after every ``every_n_epochs``-th epoch, on the
     same batch: the curve moves because the weights did. The loss is ``loss_fn`` if given, else the module's method
     ``curvature_loss(batch)`` if it has one, else what `training_step` returns. It is evaluated on copies of the weights,
-    in evaluation mode, in float32 at least and without autocast; whatever `training_step` does besides leaves no trace.
+    in evaluation mode, in float32 at least and without autocast; whatever `training_step` does besides leaves no trace in
+    module, optimisers, loggers or random streams. (Forward hooks run, being part of it; what they do elsewhere stays.)
     Small batches bias the sharpness upwards: compare it between runs at equal ``curvature/batch_size``.
 
     **Logged, and in** ``trainer.callback_metrics`` (``log_key_prefix`` before each; where one has no value any more, the
@@ -87,7 +84,7 @@ class CurvatureMonitor(MonitorBase[CurvatureMeasurement]):
         data: Batches to measure on instead, such as a `DataLoader`; it is iterated once. Default: ``None``.
         loss_fn: ``(pl_module, batch) -> 0-d tensor``. Default: ``None``.
         ggn_fn: ``(pl_module, batch) -> (outputs, loss_of_outputs)``. Default: ``None``.
-        params: Names or shell patterns of the parameters to differentiate by. Default: ``None``, all that are trained.
+        params: Names or shell patterns of the parameters to differentiate by. Default: ``None``, all that require gradients.
         bn_mode: Whether batch normalisation uses its running statistics (``"eval"``, default) or the batch's
             (``"train"``): the spectra differ.
         optimizer_sharpness: Whether to measure ``curvature/optimizer_sharpness`` also where it takes more products.
@@ -162,9 +159,9 @@ class CurvatureMonitor(MonitorBase[CurvatureMeasurement]):
         self.params = _checks.patterns(call, "params", params)
         self.bn_mode = _checks.choice(call, "bn_mode", bn_mode, get_args(BatchNormMode))
         self.optimizer_sharpness = _checks.instance(call, "optimizer_sharpness", optimizer_sharpness, bool)
+        self.sharpness_every_n_steps = sharpness_every_n_steps
         if sharpness_every_n_steps is not None:
             _checks.count(call, "sharpness_every_n_steps", sharpness_every_n_steps, least=1)
-        self.sharpness_every_n_steps = sharpness_every_n_steps
         self.storage = _checks.choice(call, "storage", storage, get_args(Storage))
         self.self_check = _checks.instance(call, "self_check", self_check, bool)
         self._reset()
@@ -173,9 +170,7 @@ class CurvatureMonitor(MonitorBase[CurvatureMeasurement]):
     def _reset(self) -> None:
         super()._reset()
         self.density: SpectralDensity | None = None
-        self._is_off = False
-        self._is_first = True
-        self._last_followed = 0
+        self._is_off, self._is_first, self._last_followed = False, True, 0
         self._directory: str | None = None
         self._epoch_began = self._spent_before = 0.0
         self._batches = KeptBatches(self.num_batches, self.data, self.seed)
@@ -186,13 +181,12 @@ class CurvatureMonitor(MonitorBase[CurvatureMeasurement]):
     def _prepare(self, trainer: Trainer, pl_module: LightningModule, state: Mapping[str, Any] | None) -> None:
         call = type(self).__name__
         self._is_first = True
-        self._fatal = (UnsuitableLossError,)  # before the first step, nothing is lost by an error
-        require_a_loss(pl_module, self.loss_fn, self.ggn_fn, call)
+        self._fatal = (UnsuitableLossError, TooFewBatchesError)  # before the first step nothing is lost by an error
+        require_a_loss(pl_module, self.loss_fn, self.ggn_fn, self.matrix, call)
         self._directory = trainer.log_dir  # asked for on every rank: it is broadcast
-        self._is_off = type(trainer.strategy).__name__ in SHARDED
+        self._is_off = type(trainer.strategy).__name__ in _curvature_run.SHARDED
         if self._is_off:
-            why = f"under `{type(trainer.strategy).__name__}` no process holds the parameters. Train on one device or by DDP"
-            warn(trainer, f"`{call}` measures nothing: {why} to see the curvature.")
+            warn(trainer, f"`{call}` measures nothing: {_curvature_run.NO_PARAMETERS.format(type(trainer.strategy).__name__)}")
             return
         select_parameters(pl_module, self.params, call=call)
 
@@ -204,13 +198,20 @@ class CurvatureMonitor(MonitorBase[CurvatureMeasurement]):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         is_first, self._is_first = self._is_first, False
         if self._batches.is_complete or self._is_off or getattr(trainer, "barebones", False):
+            self._fatal = ()
             return
-        self._batches.take(trainer, pl_module, batch, batch_idx)
+        take = partial(self._batches.take, trainer, pl_module, batch, batch_idx)
+        self._guard.run(trainer, take, "take a batch", self._fatal)
+        if self.data is not None:  # what could not be drawn on one process is measured on none
+            self._is_off = not trainer.strategy.reduce_boolean_decision(self._batches.is_complete, all=True)
         if is_first and self.data is None and len(self.history):
-            call = type(self).__name__
-            inform(trainer, f"`{call}` resumes on new batches: curves may jump at step {trainer.global_step}.")
+            inform(trainer, f"`CurvatureMonitor` resumes on new batches: curves may jump at step {trainer.global_step}.")
         if self._batches.is_complete:
             self._measure(trainer, pl_module, is_baseline=is_first)
+        elif is_first and self._batches.batches:  # what cannot be measured is to be known before the first step
+            try_out = partial(self._run.try_out, trainer, pl_module, self._batches.batches)
+            self._guard.run(trainer, lambda: self._unless_refused(trainer, try_out), fatal=self._fatal)
+        self._fatal = ()
 
     @override
     def on_train_batch_end(
@@ -227,19 +228,15 @@ class CurvatureMonitor(MonitorBase[CurvatureMeasurement]):
 
     @override
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if few := self._batches.close():  # an epoch cut short
+            self._guard.warn_once(trainer, "num_batches", few)
         super().on_train_epoch_end(trainer, pl_module)
         training = time.perf_counter() - self._epoch_began - (self._spent - self._spent_before)
         last = self.measurement
         if last is None or last.is_baseline or last.epoch != trainer.current_epoch:
             return
-        if (seconds := last.summary["curvature/seconds"]) > training:
-            self._guard.warn_once(
-                trainer,
-                "slow",
-                f"took {seconds:.2g} s for a measurement, longer than the rest of its epoch ({training:.2g} s). To measure less "
-                f"often, raise `every_n_epochs` ({self.every_n_epochs}); to measure faster, lower `num_steps` "
-                f'({self.num_steps}), pass a smaller batch as `data=`, or take `matrix="ggn"`.',
-            )
+        if last.summary["curvature/seconds"] > training:
+            self._guard.warn_once(trainer, "slow", _curvature_summary.slow(last, training, vars(self)))
 
     @override
     def _measure(
@@ -252,18 +249,24 @@ class CurvatureMonitor(MonitorBase[CurvatureMeasurement]):
     def _analyse(
         self, trainer: Trainer, pl_module: LightningModule, *, is_baseline: bool
     ) -> tuple[CurvatureFound, dict[str, float]] | None:
-        num_steps = min(self.num_steps, FAST_DEV_RUN_STEPS) if getattr(trainer, "fast_dev_run", False) else self.num_steps
+        num_steps = min(self.num_steps, _curvature_run.FAST_DEV_RUN_STEPS) if getattr(trainer, "fast_dev_run", False) else self.num_steps
+        how = trainer, pl_module, self._batches.batches, num_steps, self.num_probes
+        found = self._unless_refused(trainer, partial(self._run.measure, *how))
+        if found is None:
+            return None
+        samples = _curvature_summary.num_training_samples(trainer.train_dataloader)
+        return found, _curvature_summary.summary(found, samples)
+
+    def _unless_refused(self, trainer: Trainer, action: Callable[[], T]) -> T | None:
+        """What an action returns; a refusal is said once, and is for good."""
         try:
-            found = self._run.measure(trainer, pl_module, self._batches.batches, num_steps, self.num_probes)
+            return action()
         except RefusedError as error:
             self._is_off = True
             if self.on_error == "raise":
                 raise
             self._guard.warn_once(trainer, "refused", f"cannot measure in this run, and stops trying. {error}.")
             return None
-        self._fatal = ()
-        samples = _curvature_summary.num_training_samples(trainer.train_dataloader)
-        return found, _curvature_summary.summary(found, samples)
 
     @override
     def _keep(
@@ -281,8 +284,6 @@ class CurvatureMonitor(MonitorBase[CurvatureMeasurement]):
         )
         self.history.append(self.measurement)
         if trainer.is_global_zero and trainer.loggers:
-            names = ("matrix", "num_steps", "num_probes", "storage", "bn_mode")
-            is_written = self._directory and "://" not in self._directory and not getattr(trainer, "fast_dev_run", False)
             _curvature_summary.publish(
                 trainer,
                 self._guard,
@@ -290,8 +291,8 @@ class CurvatureMonitor(MonitorBase[CurvatureMeasurement]):
                 self.measurement,
                 step=step,
                 prefix=self.log_key_prefix,
-                settings={name: getattr(self, name) for name in names},
-                directory=self._directory if is_written else None,
+                settings={name: getattr(self, name) for name in _curvature_summary.SETTINGS},
+                directory=self._directory,
             )
 
     def _follow(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -300,7 +301,7 @@ class CurvatureMonitor(MonitorBase[CurvatureMeasurement]):
         self._last_followed = trainer.global_step
         try:
             follow = partial(self._run.follow, trainer, pl_module, self._batches.batches)
-            found = self._guard.run(trainer, follow, "follow the sharpness")
+            found = self._guard.run(trainer, lambda: self._unless_refused(trainer, follow), "follow the sharpness")
             if trainer.strategy.reduce_boolean_decision(found is not None, all=True) and found is not None:
                 self._held |= (found := trainer.strategy.broadcast(found))
                 _publish.to_callback_metrics(trainer, self._prefixed(found))

@@ -24,6 +24,9 @@ CONVERGED_RESIDUAL, CONVERGED_GAP = 1e-2, 1e-1
 SIMPLE_WEIGHT = 10.8
 """A simple eigenvalue's weight is χ²₁/P; P·w above this (once in a thousand) tells of several equal ones."""
 
+NORMAL_QUANTILE = 3.09
+"""Once in a thousand, too, for all of them together."""
+
 UNCONVERGED = 0.05
 """A top eigenvalue whose residual exceeds this share of it is marked."""
 
@@ -75,8 +78,8 @@ class SpectralDensity:
 
     @property
     def top_eigenvalues(self) -> tuple[TopEigenvalue, ...]:
-        """The positive Ritz values of the first probe, largest first; without a basis the largest alone."""
-        first = (self.probes == 0) & (self.nodes > self.tol)
+        """The positive Ritz values of the probe that found the largest; without a basis that one alone."""
+        first = (self.probes == self.probes[self.nodes.argmax()]) & (self.nodes > self.tol)
         pairs = list(zip(self.nodes[first].flip(0).tolist(), self.residuals[first].flip(0).tolist(), strict=True))
         pairs = pairs[:1] if self.has_copies else pairs
         return tuple(TopEigenvalue(value, residual, residual <= UNCONVERGED * value) for value, residual in pairs)
@@ -208,14 +211,16 @@ def spectral_density(
     ):
         if value not in choices:
             raise ValueError(f"`spectral_density({name}={value!r})`: expected one of {choices}.")
+    if lanczos == "gpytorch" and storage != "full":
+        raise ValueError('`spectral_density(lanczos="gpytorch")` keeps its whole basis: leave out `storage`.')
     dim = int(operator.shape[-1])
     parts = []
     for i in range(num_probes):
         start = _start(operator, dim, seed, i, probe)
         if lanczos == "gpytorch":
             krylov = gpytorch_lanczos(operator, start, num_steps)
-        else:
-            krylov = own_lanczos(lambda v: operator @ v, start, num_steps, storage)
+        else:  # an operator in half precision is iterated in float32
+            krylov = own_lanczos(lambda v: (operator @ v.to(operator.dtype)).to(v), start, num_steps, storage)
         nodes, first, residuals = krylov.ritz()
         weights = first.square() / first.square().sum()
         simple = torch.zeros(nodes.shape, dtype=torch.bool)
@@ -235,8 +240,14 @@ def _reduce_variance(nodes: Tensor, weights: Tensor, residuals: Tensor, dim: int
         gaps[1:] = torch.minimum(gaps[1:], steps)
     simple = (residuals < CONVERGED_RESIDUAL * nodes.abs()) & (residuals < CONVERGED_GAP * gaps)
     simple &= (nodes.abs() > NEGLIGIBLE * nodes.abs().max()) & (dim * weights <= SIMPLE_WEIGHT)
-    left, share = 1 - int(simple.sum()) / dim, weights[~simple].sum()
-    if not simple.any() or not share > 0 or left <= 0:  # nothing to give, or nobody to give the rest to
+    count = int(simple.sum())
+    if count == dim:  # all that there are
+        return torch.full_like(weights, 1 / dim), simple
+    # together, simple eigenvalues weigh χ²_m/P (its quantile by Wilson and Hilferty): several small multiplicities that
+    # each could be one eigenvalue are found here
+    most = count * (1 - 2 / (9 * count) + NORMAL_QUANTILE * (2 / (9 * count)) ** 0.5) ** 3 if count else 0.0
+    left, share = 1 - count / dim, weights[~simple].sum()
+    if not count or dim * float(weights[simple].sum()) > most or not share > 0 or left <= 0:
         return weights, torch.zeros_like(simple)
     return torch.where(simple, 1 / dim, weights * left / share), simple
 
@@ -247,4 +258,5 @@ def _start(operator: Any, dim: int, seed: int, number: int, probe: str) -> Tenso
         vector = torch.randn(dim, generator=generator, dtype=torch.float64)
     else:
         vector = torch.randint(2, (dim,), generator=generator, dtype=torch.float64) * 2 - 1
-    return torch.as_tensor(vector / vector.norm()).to(device=operator.device, dtype=operator.dtype)
+    dtype = torch.promote_types(operator.dtype, torch.float32)
+    return torch.as_tensor(vector / vector.norm()).to(device=operator.device, dtype=dtype)

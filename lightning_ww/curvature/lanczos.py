@@ -17,6 +17,9 @@ BREAKDOWN = 64
 """An off-diagonal below so many roundings of the operator's own scale means that the Krylov space is invariant."""
 
 
+GPYTORCH_TOLERANCE = 1e-6
+"""GPyTorch's iteration stops at an off-diagonal below this, whatever the operator's scale."""
+
 CHUNK = 2**18
 """So many elements of a basis in 16 bits are taken up to full precision at a time."""
 
@@ -105,8 +108,9 @@ def lanczos(matvec: Callable[[Tensor], Tensor], start: Tensor, num_steps: int, s
         raise ValueError("`lanczos(matvec=...)` gave a product that is not finite.")
     ended = torch.nonzero(between == 0)
     size = int(ended[0]) + 1 if ended.numel() else len(diagonal)
-    rows = basis.rows[:size] if storage != "none" else basis.rows[:0]
-    return Krylov(along[:size], between[: size - 1], float(between[size - 1]), rows, torch.finfo(start.dtype).eps)
+    return Krylov(
+        along[:size], between[: size - 1], float(between[size - 1]), basis.rows[:size], torch.finfo(start.dtype).eps
+    )
 
 
 def gpytorch_lanczos(operator: Any, start: Tensor, num_steps: int) -> Krylov:
@@ -129,42 +133,49 @@ def gpytorch_lanczos(operator: Any, start: Tensor, num_steps: int) -> Krylov:
     size = min(num_steps, tridiagonal.shape[-1])
     has_next = tridiagonal.shape[-1] > size
     square = tridiagonal.double().cpu()
+    if not bool(square.isfinite().all()):
+        raise ValueError('`spectral_density(lanczos="gpytorch")` has failed on this operator: use `lanczos="own"`.')
     return Krylov(
         square.diagonal()[:size],
         square.diagonal(1)[: size - 1],
-        float(square[size - 1, size]) if has_next else 0.0,
+        float(square[size - 1, size]) if has_next else GPYTORCH_TOLERANCE,
         basis.mT[:size],
         torch.finfo(start.dtype).eps,
     )
 
 
 class _Basis:
-    """The vectors that a new one is made orthogonal to."""
+    """The vectors that a new one is made orthogonal to; the last two are always there in full precision."""
 
     def __init__(self, steps: int, start: Tensor, storage: Storage) -> None:
         size = start.numel()
         # a unit vector's elements are about 1/√P, which is among the subnormal numbers of float16 for large P
         self._scale = size**0.5 if storage == "half" else 1.0
-        self._is_half = storage == "half"
-        kept = 2 if storage == "none" else steps
         dtype = torch.float16 if storage == "half" else start.dtype
-        self.rows = torch.zeros(kept, size, dtype=dtype, device=start.device)
+        self.rows = torch.zeros(0 if storage == "none" else steps, size, dtype=dtype, device=start.device)
+        self._last = torch.zeros(0 if storage == "full" else 2, size, dtype=start.dtype, device=start.device)
         self._added = 0
 
     def add(self, vector: Tensor) -> None:
-        """One more; without storage, in place of the last but one."""
-        self.rows[self._added % len(self.rows)] = self._scale * vector
+        """One more."""
+        if len(self.rows):
+            self.rows[self._added] = self._scale * vector
+        if len(self._last):
+            self._last[self._added % 2] = vector
         self._added += 1
 
     def without(self, vector: Tensor) -> Tensor:
         """The vector, less its parts along the basis."""
-        known = self.rows[: self._added]
-        if not self._is_half:
+        if not len(self._last):
+            known = self.rows[: self._added]
             return torch.addmv(vector, known.T, known @ vector, alpha=-1)
-        parts = list(zip(torch.split(known, CHUNK, dim=1), torch.split(vector, CHUNK), strict=True))
+        less = torch.addmv(vector, self._last.T, self._last @ vector, alpha=-1)
+        older = self.rows[: max(0, self._added - 2)]
+        if not len(older):
+            return less
+        parts = list(zip(torch.split(older, CHUNK, dim=1), torch.split(less, CHUNK), strict=True))
         along = torch.stack([block.to(part.dtype) @ part for block, part in parts]).sum(0) / self._scale**2
-        less = vector.clone()
-        for (block, _), part in zip(parts, torch.split(less, CHUNK), strict=True):
+        for block, part in parts:
             part.addmv_(block.to(part.dtype).T, along, alpha=-1)
         return less
 

@@ -29,6 +29,12 @@ class LossCall:
         """What was judged."""
         return self.arguments["input"]  # type: ignore[no-any-return]
 
+    @property
+    def is_of_outputs_alone(self) -> bool:
+        """Whether the other arguments are constants; a target may depend on the outputs, too."""
+        others = [value for name, value in self.arguments.items() if name != "input"]
+        return not any(isinstance(value, Tensor) and value.requires_grad for value in others)
+
     def of(self, outputs: Tensor) -> Tensor:
         """The same loss of other outputs."""
         return self.function(**{**self.arguments, "input": outputs})
@@ -59,10 +65,11 @@ def curve(loss: Callable[[Tensor], Tensor], outputs: Tensor) -> Curve:
         raise ValueError(f"`GGNOperator(loss=...)` expected a 0-d tensor, but got one of shape {tuple(value.shape)}.")
     if len(calls.seen) == 1 and calls.seen[0].result is value and calls.seen[0].outputs is leaf:
         call = calls.seen[0]
-        with torch.no_grad():
-            found = _CLOSED_FORMS[call.function](leaf.detach(), call.arguments)
-        if found is not None:
-            return found
+        if call.is_of_outputs_alone:
+            with torch.no_grad():
+                found = _CLOSED_FORMS[call.function](leaf.detach(), call.arguments)
+            if found is not None:
+                return found
     (slope,) = torch.autograd.grad(value, leaf, create_graph=True)
     if not slope.requires_grad:  # a loss that is linear in the outputs
         return torch.zeros_like

@@ -15,6 +15,7 @@ import torch
 from linear_operator import LinearOperator
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.overrides import TorchFunctionMode
 
 Batches = Callable[[], Tensor] | Sequence[tuple[float, Callable[[], Tensor]]]
 """One loss, or several with their weights: the sizes of the batches that they are means over."""
@@ -67,6 +68,14 @@ class CurvatureOperator(LinearOperator):  # type: ignore[misc]
         dense = self._matmul(torch.eye(self._dim, dtype=self.dtype, device=self.device))
         return (dense + dense.T) / 2
 
+    def clone(self) -> LinearOperator:
+        """Itself: it holds no numbers to copy."""
+        return self
+
+    def detach(self) -> LinearOperator:
+        """Itself: its products carry no graph."""
+        return self
+
     def _size(self) -> torch.Size:
         return torch.Size((self._dim, self._dim))
 
@@ -103,10 +112,17 @@ class HessianOperator(CurvatureOperator):
     def __init__(self, loss: Batches, params: Sequence[Tensor]) -> None:
         params = checked("HessianOperator", params)
         with differentiable_twice():
-            slopes = [
-                (share, gradient(_scalar("HessianOperator", one()), params, create_graph=True))
-                for share, one in shares(loss)
-            ]
+            slopes, is_reached = [], False
+            for share, one in shares(loss):
+                value = _scalar("HessianOperator", one())
+                if not value.requires_grad:  # a constant
+                    continue
+                parts = torch.autograd.grad(value, params, create_graph=True, allow_unused=True)
+                is_reached = is_reached or any(part is not None for part in parts)
+                filled = [torch.zeros_like(p) if part is None else part for p, part in zip(params, parts, strict=True)]
+                slopes.append((share, torch.cat([part.reshape(-1) for part in filled])))
+        if not is_reached:
+            raise ValueError("`HessianOperator(loss=...)` does not depend on any of `params`.")
 
         def product(vector: Tensor) -> Tensor:
             total = torch.zeros_like(vector)
@@ -166,6 +182,16 @@ class _Itself:
         return self._operator
 
 
+class _UnfusedWeightNorm(TorchFunctionMode):
+    """Writes weight norm out: the second derivative of torch's fused kernel is wrong on the CPU, without an error."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch._weight_norm:
+            v, g, dim = (*args, 0)[:3] if not kwargs else (kwargs["v"], kwargs["g"], kwargs.get("dim", 0))
+            return v * (g / torch.norm_except_dim(v, 2, dim))
+        return func(*args, **(kwargs or {}))
+
+
 @contextmanager
 def differentiable_twice() -> Iterator[None]:
     """What a second derivative needs: no fused kernel, compiled graph or half precision that has none."""
@@ -178,6 +204,7 @@ def differentiable_twice() -> Iterator[None]:
         if torch.cuda.is_available():
             stack.enter_context(torch.autocast("cuda", enabled=False))
         stack.enter_context(torch.compiler.set_stance("force_eager"))
+        stack.enter_context(_UnfusedWeightNorm())
         yield
 
 
@@ -208,20 +235,26 @@ def shares(loss: Batches) -> list[tuple[float, Callable[[], Tensor]]]:
     """Each batch's part of the weighted mean, and its function."""
     if callable(loss):
         return [(1.0, loss)]
+    if not loss or any(not size > 0 for size, _ in loss):
+        raise ValueError(f"expected one batch or more, each of a positive size, but got {[size for size, _ in loss]}.")
     total = sum(size for size, _ in loss)
     return [(size / total, one) for size, one in loss]
 
 
 def _scalar(call: str, value: Tensor) -> Tensor:
+    if not isinstance(value, Tensor):
+        raise ValueError(f"`{call}(loss=...)` expected a 0-d tensor, but got {value!r}.")
     if value.ndim:
         raise ValueError(f"`{call}(loss=...)` expected a 0-d tensor, but got one of shape {tuple(value.shape)}.")
-    if not value.requires_grad:
-        raise ValueError(f"`{call}(loss=...)` gives a loss that does not depend on any of `params`.")
+    if not bool(torch.isfinite(value)):
+        raise ValueError(f"`{call}(loss=...)` gives a loss of {float(value.detach())}.")
     return value
 
 
 def checked(call: str, params: Sequence[Tensor]) -> list[Tensor]:
     """The parameters that require gradients, each once."""
+    if isinstance(params, Tensor):
+        raise ValueError(f"`{call}(params=...)` expected several tensors, but got one: pass `[tensor]`.")
     unique = {id(parameter): parameter for parameter in params if parameter.requires_grad}
     if not unique:
         raise ValueError(f"`{call}(params=...)` has no tensor that requires a gradient.")

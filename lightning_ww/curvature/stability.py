@@ -105,6 +105,8 @@ def _owners(
 def _over_edge(optimizer: torch.optim.Optimizer, group: Mapping[str, Any], parameter: Tensor) -> float | Tensor | None:
     """What the curvature is multiplied by so that 1 is this optimiser's edge: lr over edge and preconditioner."""
     lr, state = float(group["lr"]), optimizer.state.get(parameter, {})
+    if not state and optimizer.state and not isinstance(optimizer, torch.optim.SGD):
+        return 0.0  # others have moved, and this one has not: it had no gradient
     if isinstance(optimizer, torch.optim.SGD):
         beta = float(group["momentum"])
         if beta and group["dampening"]:

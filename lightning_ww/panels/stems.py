@@ -50,12 +50,13 @@ def spectrum_figure(density: SpectralDensity, title: str, stability_edge: float 
         if not side.any():
             continue
         axes.vlines(nodes[side], floor, np.maximum(weights[side], floor), color=color, linewidth=1.5)
-        share = float(weights[side].sum())
+        share = density.negative_mass if color == NEGATIVE else float(weights[nodes > density.tol].sum())
         for filled in (True, False):
             chosen = side & (simple == filled)
             face = color if filled else "white"
             axes.plot(nodes[chosen], weights[chosen], "o", color=color, markerfacecolor=face, markersize=5)
-        axes.plot([], [], "o-", color=color, label=f"{label}: {100 * share:.3g} % of them")
+        axes.plot([], [], "o-", color=color, label=f"{label}: {100 * share:.3g} %")
+    axes.plot([], [], " ", label=f"close to zero: {100 * density.near_zero_mass:.3g} %")
     axes.plot([], [], "o", color="black", label="filled: a single one, converged", linestyle="none", markersize=5)
     threshold = 10.0 ** np.floor(np.log10(max(density.tol, 1e-30)))
     axes.set_xscale("symlog", linthresh=threshold)

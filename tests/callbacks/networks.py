@@ -70,6 +70,17 @@ class Restless(nn.Module):
         return weight * (1 + 1e-3 * noise) * (1 + 1e-4 * self.count) * (1 + 1e-4 * self.calls)
 
 
+class Meter:
+    """A plain object that a step updates."""
+
+    def __init__(self) -> None:
+        self.count, self.values = 0, [0.0]
+
+    def update(self, value: float) -> None:
+        self.count += 1
+        self.values[0] += value
+
+
 class Busy(Classifier):
     """Everything that a careless observer could disturb."""
 
@@ -91,6 +102,12 @@ class Busy(Classifier):
         self.seen: dict[str, Any] = {"graphs": deque(maxlen=3), "labels": set(), "mean": torch.zeros(()), "steps": 0}
         self.counts = np.zeros(16)
         self.register_buffer("teacher", torch.zeros(32, 24))
+        self.streams = (torch.Generator().manual_seed(1), np.random.default_rng(1), random.Random(1))
+        self.critics = [nn.Sequential(nn.Linear(24, 4), nn.BatchNorm1d(4), nn.Dropout(0.5))]  # no submodule
+        self.leaves = [torch.zeros(4, requires_grad=True)]
+        self.meter = Meter()
+        self.fixed = (torch.eye(3).to_sparse(), np.broadcast_to(np.zeros(1), (4,)), torch.tensor(float("nan")).expand(3))
+        self.say = self.log
         type(self).fired = Counter()
         self.head.weight.register_hook(self._count("weight"))  # type: ignore[no-untyped-call]
         self.norm.register_full_backward_hook(self._count("module"))
@@ -109,12 +126,22 @@ class Busy(Classifier):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         x = batch[0].to(self.hidden.weight.dtype) + 0.01 * random.random() + 0.01 * float(np.random.rand())  # noqa: NPY002 - the global streams
+        torch_stream, numpy_stream, python_stream = self.streams
+        x = x + 0.01 * torch.rand((), generator=torch_stream) + 0.01 * numpy_stream.random() + 0.01 * python_stream.random()
         logits = self(x)
         loss = nn.functional.cross_entropy(logits, batch[1])
         self.accuracy(logits, batch[1])
         self.log("train_loss", loss, on_step=True, on_epoch=True)
         self.log("train_accuracy", self.accuracy, on_epoch=True)
+        self.say("stored", loss.detach(), on_epoch=True)
         self.losses.append(float(loss.detach()))
+        self.meter.update(float(loss.detach()))
+        (2 * self.leaves[0]).sum().backward()  # type: ignore[no-untyped-call]
+        self.critics[0](batch[0].float())
+        if not hasattr(self, "base"):
+            self.register_buffer("base", torch.rand(3))
+        for group in self.trainer.optimizers[0].param_groups:
+            group["lr"] *= 0.999
         self.seen["graphs"].append(loss)
         self.seen["labels"] |= set(batch[1].tolist())
         self.seen["mean"].mul_(0.9).add_(loss.detach().float(), alpha=0.1)

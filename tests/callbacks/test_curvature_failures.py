@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from callbacks.networks import Batch, Classifier, data, quiet_trainer
 from callbacks.test_curvature import Batches, Tiny
-from pytorch_lightning import Trainer
+from pytorch_lightning import LightningDataModule, Trainer
+from pytorch_lightning.loggers import CSVLogger
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
@@ -192,13 +196,75 @@ class Greedy(Tiny):
         return super().training_step(batch, batch_idx)
 
 
+class WeightNormed(Tiny):
+    """The second derivative of torch's fused weight norm is wrong on the CPU; the reference writes it out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hidden = nn.utils.parametrizations.weight_norm(self.hidden)
+
+    def reference(self, batch: Batch, batch_idx: int) -> Any:
+        g, v = self.hidden.parametrizations.weight.original0, self.hidden.parametrizations.weight.original1  # type: ignore[union-attr]
+        hidden = functional.linear(batch[0], g * v / v.norm(dim=1, keepdim=True), self.hidden.bias)  # type: ignore[operator]
+        return functional.cross_entropy(self.head(torch.tanh(hidden)), batch[1])
+
+
+class OlderWeightNormed(Tiny):
+    def __init__(self) -> None:
+        super().__init__()
+        nn.utils.weight_norm(self.hidden)
+
+    def reference(self, batch: Batch, batch_idx: int) -> Any:
+        g, v = self.hidden.weight_g, self.hidden.weight_v
+        hidden = functional.linear(batch[0], g * v / v.norm(dim=1, keepdim=True), self.hidden.bias)  # type: ignore[operator]
+        return functional.cross_entropy(self.head(torch.tanh(hidden)), batch[1])
+
+
+class Stateful(Tiny):
+    """Its loss depends on how often it was called, and on what it saw then."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls, self.state = 0, torch.zeros(1, dtype=torch.float64)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Any:
+        self.calls += 1
+        loss = functional.cross_entropy(self(batch[0]) * (1 + self.state), batch[1]) * self.calls
+        self.state = loss.detach().reshape(1)
+        return loss
+
+    def reference(self, batch: Batch, batch_idx: int) -> Any:
+        return functional.cross_entropy(self(batch[0]), batch[1])
+
+
+class Penalised(Tiny):
+    """Takes gradients of its own."""
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Any:
+        x = batch[0].detach().clone().requires_grad_()
+        (slope,) = torch.autograd.grad(self(x).square().mean(), x, create_graph=True)
+        return functional.cross_entropy(self(x), batch[1]) + slope.square().sum()
+
+
+class MakesTensors(Tiny):
+    """Makes tensors of the default type, which is float64 in its training."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.as_tensor(self.head(torch.tanh(self.hidden(x)) + torch.zeros(3) @ torch.eye(3, dtype=x.dtype)))
+
+    def reference(self, batch: Batch, batch_idx: int) -> Any:
+        return functional.cross_entropy(super().forward(batch[0]), batch[1])
+
+
 @pytest.mark.parametrize(
     "model",
     [
+        *(WeightNormed, OlderWeightNormed, Stateful, Penalised, MakesTensors),
         *(Attending, Encoder, Recurrent, Compiled, Checkpointed, Normed, Huber, Squared, InPlace),
         *(FrozenUnusedTied, OfInference, Greedy),
     ],
 )
+@pytest.mark.filterwarnings("ignore:.*weight_norm.* is deprecated")
 def test_hessian_is_the_dense_one(model: Any) -> None:
     monitor, batches, _ = fit(model())
     batch, twin = batches.seen[0]
@@ -334,8 +400,9 @@ def test_manual_optimisation_needs_a_loss() -> None:
         "`CurvatureMonitor`: this ByHand optimises by hand (`automatic_optimization = False`), so its `training_step` moves "
         "the weights. Pass `loss_fn=`, `(pl_module, batch) -> loss`, or give the module a method `curvature_loss(batch)`."
     )
-    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
-        fit(ByHand(), on_error="warn")
+    for arguments in ({}, {"ggn_fn": lambda module, batch: None}):  # outputs are no loss for the Hessian
+        with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+            fit(ByHand(), on_error="warn", **arguments)
     monitor, batches, _ = fit(ByHand(), loss_fn=lambda module, batch: functional.cross_entropy(module(batch[0]), batch[1]))
     twin = Tiny().double()
     twin.load_state_dict(batches.seen[0][1].state_dict())
@@ -384,6 +451,122 @@ def test_a_step_that_is_no_loss_is_an_error_before_the_first_step(model: Any, me
         fit(twin, on_error="warn", precision="32-true")
     for name, value in twin.state_dict().items():
         assert torch.equal(value, before[name]), name
+
+
+@dataclass
+class Points:
+    x: Tensor
+    y: Tensor
+
+
+class OfObjects(Tiny):
+    """Its batches are objects that no library knows."""
+
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        return Points(*batch) if isinstance(batch, list | tuple) else batch
+
+    def transfer_batch_to_device(self, batch: Any, device: Any, dataloader_idx: int) -> Any:
+        return batch
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        return super().training_step((batch.x, batch.y), batch_idx)
+
+
+def test_batches_that_are_objects_have_their_size() -> None:
+    monitor, _, _ = fit(OfObjects(), precision="32-true", num_batches=2)
+    plain, _, _ = fit(Tiny(), precision="32-true", num_batches=2)
+    assert monitor.history[0].summary["curvature/batch_size"] == 32
+    assert plain.history[0].density.dim == monitor.history[0].density.dim
+
+
+def test_a_detached_part_of_the_loss_is_named() -> None:
+    class Stopped(Tiny):
+        def training_step(self, batch: Batch, batch_idx: int) -> Any:
+            return functional.mse_loss(self.hidden(batch[0]), 3 * self.hidden(batch[0].flip(1)).detach().square())
+
+    with pytest.raises(RuntimeError, match="part of it is detached"):
+        fit(Stopped())
+
+
+def test_loggers_say_where_they_write_while_they_are_silent(tmp_path: Path) -> None:
+    asked = []
+
+    class Asking(Tiny):
+        def training_step(self, batch: Batch, batch_idx: int) -> Any:
+            logger: Any = self.logger
+            asked.append((self.training, logger.name, logger.version, logger.save_dir, logger.log_dir, logger.root_dir))
+            return super().training_step(batch, batch_idx)
+
+    trainer = quiet_trainer(
+        callbacks=[CurvatureMonitor(every_n_epochs=1, num_steps=3, on_error="raise")],
+        logger=CSVLogger(str(tmp_path), name="a", version="b"),
+        max_epochs=1,
+    )
+    trainer.fit(Asking(), data(), data(16, shuffle=False))
+    assert {answer[1:] for answer in asked if answer[0]} == {answer[1:] for answer in asked if not answer[0]}
+    assert len({answer[0] for answer in asked}) == 2
+
+
+def test_what_cannot_be_measured_is_an_error_before_the_first_step_also_with_several_batches() -> None:
+    class ByHandLoss(Tiny):
+        def training_step(self, batch: Batch, batch_idx: int) -> Any:
+            return functional.l1_loss(self(batch[0]), torch.zeros(()).to(batch[0]))
+
+    trainer = quiet_trainer(callbacks=[CurvatureMonitor(matrix="ggn", num_batches=3)], max_epochs=1)
+    with pytest.warns(UserWarning, match="Using a target size"), pytest.raises(ValueError, match="Pass `ggn_fn=`"):
+        trainer.fit(ByHandLoss(), data(), data(16, shuffle=False))
+    assert trainer.global_step == 0
+
+
+def test_data_that_cannot_be_read_are_said_and_the_run_goes_on(caplog: pytest.LogCaptureFixture) -> None:
+    def broken() -> Any:
+        yield from ()
+        raise OSError("disk gone")
+
+    monitor, _, trainer = fit(Tiny(), data=broken(), on_error="warn")
+    assert "could not take a batch at step 0 (OSError: disk gone)" in caplog.text
+    assert trainer.global_step == 3
+    assert len(monitor.history) == 0
+
+
+def test_own_data_pass_the_hooks_of_the_datamodule() -> None:
+    class Module(LightningDataModule):
+        def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+            return batch["x"], batch["y"]
+
+        def train_dataloader(self) -> Any:
+            return [{"x": x, "y": y} for x, y in data()]
+
+        def val_dataloader(self) -> Any:
+            return DataLoader([{"x": torch.zeros(1), "y": torch.zeros(1)}])  # type: ignore[arg-type]
+
+    monitor = CurvatureMonitor(every_n_epochs=1, data=[{"x": x, "y": y} for x, y in data(16)], on_error="raise")
+    trainer = quiet_trainer(callbacks=[monitor], max_epochs=1)
+    trainer.fit(Tiny(), datamodule=Module())
+    assert monitor.history[0].summary["curvature/batch_size"] == 16
+
+
+def test_a_run_that_ends_before_its_batches_are_there_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    monitor = CurvatureMonitor(every_n_epochs=1, num_batches=5, num_steps=3)
+    trainer = quiet_trainer(callbacks=[monitor], max_steps=2, max_epochs=-1)
+    trainer.fit(Tiny(), data(), data(16, shuffle=False))
+    assert "measures on 2 batches: an epoch has no more (`num_batches=5`)" in caplog.text
+    assert len(monitor.history) == 1
+
+
+@pytest.mark.filterwarnings("ignore:You are using the `dataloader_iter` step flavor")
+def test_a_step_that_draws_its_own_batches_needs_data_and_a_loss() -> None:
+    class Drawing(Tiny):
+        def training_step(self, dataloader_iter: Any) -> Any:  # type: ignore[override]
+            batch, _, _ = next(dataloader_iter)
+            return super().training_step(batch, 0)
+
+    message = (
+        "`CurvatureMonitor`: this Drawing draws its batches itself (`dataloader_iter`). Pass `data=` and `loss_fn=`, "
+        "`(pl_module, batch) -> loss`."
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        fit(Drawing())
 
 
 class Diverging(Classifier):

@@ -116,6 +116,14 @@ def test_a_function_without_its_forward_derivative_takes_the_other_way(function:
     assert G.engine == "double_vjp"
 
 
+def test_a_wrong_forward_derivative_is_found_among_a_million_parameters() -> None:
+    w = torch.randn(1_000_000, requires_grad=True)
+    apply: Any = OtherForwardDerivative.apply
+    forced = GGNOperator(lambda: apply(w), lambda z: z.square().sum(), [w], engine="dual")
+    with pytest.raises(WrongDerivativeError):
+        forced @ torch.ones(1_000_000)
+
+
 def test_gauss_newton_is_the_hessian_of_a_linear_softmax_and_both_are_the_closed_form() -> None:
     weight = torch.randn(3, 4, dtype=torch.float64, requires_grad=True)
     p = torch.softmax(X @ weight.detach().T, 1)

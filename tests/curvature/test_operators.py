@@ -167,6 +167,36 @@ def test_gpytorchs_tools_work_on_them() -> None:
             lambda: HessianOperator(lambda: torch.zeros(2), [torch.zeros(3, requires_grad=True)]),
             "`HessianOperator(loss=...)` expected a 0-d tensor, but got one of shape (2,).",
         ),
+        (
+            lambda: HessianOperator(
+                lambda: torch.ones((), requires_grad=True) * 2, [torch.zeros(3, requires_grad=True)]
+            ),
+            "`HessianOperator(loss=...)` does not depend on any of `params`.",
+        ),
+        (
+            lambda: HessianOperator(lambda: torch.zeros(()), torch.zeros(3, requires_grad=True)),  # type: ignore[arg-type]
+            "`HessianOperator(params=...)` expected several tensors, but got one: pass `[tensor]`.",
+        ),
+        (
+            lambda: HessianOperator(lambda: torch.tensor(float("nan")), [torch.zeros(3, requires_grad=True)]),
+            "`HessianOperator(loss=...)` gives a loss of nan.",
+        ),
+        (
+            lambda: HessianOperator(lambda: 3.0, [torch.zeros(3, requires_grad=True)]),  # type: ignore[arg-type,return-value]
+            "`HessianOperator(loss=...)` expected a 0-d tensor, but got 3.0.",
+        ),
+        (
+            lambda: HessianOperator([], [torch.zeros(3, requires_grad=True)]),
+            "expected one batch or more, each of a positive size, but got [].",
+        ),
+        (
+            lambda: GGNOperator(lambda: torch.zeros(2), [], [torch.zeros(3, requires_grad=True)]),
+            "`GGNOperator(loss=...)` expected as many losses as outputs, but got 0.",
+        ),
+        (
+            lambda: GGNOperator(lambda: torch.zeros(2), lambda z: z.sum(), [torch.zeros(3, requires_grad=True)]),
+            "`GGNOperator(outputs=...)` does not depend on any of `params`.",
+        ),
     ],
 )
 def test_bad_arguments(make: Any, message: str) -> None:

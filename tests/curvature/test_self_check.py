@@ -107,6 +107,37 @@ def test_second_derivatives_that_are_not_symmetric_are_found() -> None:
         check_second_derivatives(lambda: apply(w).square().sum(), [w])
 
 
+class RolledBackward(torch.autograd.Function):
+    """The derivative of another element."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return x.tanh()
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> Tensor:
+        return torch.as_tensor(upstream[0] * (1 - ctx.saved_tensors[0].roll(1, -1).tanh() ** 2))
+
+
+def test_they_are_found_among_many_parameters_too() -> None:
+    torch.manual_seed(0)
+    first, last = nn.Linear(100, 300), nn.Linear(300, 10)
+    x, y = 2 * torch.randn(64, 100), torch.randint(10, (64,))
+    params: list[Tensor] = [*first.parameters(), *last.parameters()]
+    wrong: Any = RolledBackward.apply
+    for function, is_wrong in ((torch.tanh, False), (wrong, True)):
+
+        def loss(function: Any = function) -> Tensor:
+            return functional.cross_entropy(last(function(first(x))), y)
+
+        if is_wrong:
+            with pytest.raises(WrongDerivativeError):
+                check_second_derivatives(loss, params)
+        else:
+            check_second_derivatives(loss, params)
+
+
 def test_a_loss_that_is_linear_in_the_weights_passes() -> None:
     w = torch.ones(3, requires_grad=True)
     check_second_derivatives(lambda: w.sum(), [w])

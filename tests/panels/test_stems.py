@@ -32,7 +32,8 @@ def test_every_node_has_a_stem_as_high_as_its_weight_in_the_colour_of_its_sign()
     np.testing.assert_allclose(drawn[order, 0], np.sort(found.nodes.numpy()))
     np.testing.assert_allclose(drawn[order, 1], found.weights.numpy()[np.argsort(found.nodes.numpy())])
     legend = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert f"negative: {100 * float(found.weights[found.nodes < 0].sum()):.3g} % of them" in legend
+    assert f"negative: {100 * found.negative_mass:.3g} %" in legend
+    assert f"close to zero: {100 * found.near_zero_mass:.3g} %" in legend
     assert "2/lr = 500, edge of gradient descent" in legend
     assert axes.get_title(loc="left") == "title"
     filled = [

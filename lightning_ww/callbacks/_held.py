@@ -1,0 +1,158 @@
+"""What a module holds besides parameters and buffers, and how it is put back after somebody has run it.
+
+Attributes get the objects that they had; the contents of lists, dicts, sets, deques, tensors, arrays, random generators and
+plain objects among them are put back in place, so that whoever else holds them sees no change either.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+LARGE = 64 * 2**20
+"""A tensor or array of more bytes, outside of parameters and buffers, is taken to be data that nothing writes to."""
+
+MANY = 10_000
+"""Containers of more items are put back, and what is in them is not looked at."""
+
+DEPTH = 6
+"""Containers and objects in one another that are looked into."""
+
+FOREIGN = {"torch", "pytorch_lightning", "lightning", "lightning_fabric", "lightning_ww", "logging", "threading", "builtins"}
+"""Packages whose objects are not looked into: trainers, loaders, optimisers, loggers."""
+
+
+@contextmanager
+def put_back(module: nn.Module, *others: Any) -> Iterator[None]:
+    """Put back at the end what a module and its submodules hold, and what else is given."""
+    with ExitStack() as stack:
+        memory = _Memory(stack, {id(part) for part in module.modules()})
+        memory.remember(module)
+        for other in others:
+            memory.remember(other)
+        yield
+
+
+class _Memory:
+    """What was seen, each object once, and how to put it back."""
+
+    def __init__(self, stack: ExitStack, registered: set[int]) -> None:
+        """``registered``: modules whose parameters and buffers are looked after elsewhere."""
+        self._stack, self._registered = stack, registered
+        self._seen: dict[int, Any] = {}  # kept alive, so that no other object takes its place
+
+    def remember(self, value: Any, depth: int = 0) -> None:
+        """Take note of a value and of what it contains."""
+        if id(value) in self._seen or depth > DEPTH or value is None or isinstance(value, int | float | str | bool):
+            return
+        self._seen[id(value)] = value
+        if isinstance(value, nn.Module):
+            for part in value.modules():
+                self._module(part)
+        elif isinstance(value, list | dict | set | deque | tuple):
+            self._container(value, depth)
+        elif isinstance(value, Tensor):
+            self._tensor(value)
+        elif isinstance(value, np.ndarray):
+            self._array(value, depth)
+        elif isinstance(value, torch.Generator):
+            self._stack.callback(value.set_state, value.get_state())
+        elif isinstance(value, np.random.Generator):
+            self._stack.callback(setattr, value.bit_generator, "state", value.bit_generator.state)
+        elif isinstance(value, random.Random):
+            self._stack.callback(value.setstate, value.getstate())
+        elif _is_plain(value):
+            self._attributes(value, depth)
+
+    def _module(self, module: nn.Module) -> None:
+        self._seen[id(module)] = module
+        for name in ("_parameters", "_buffers", "_modules"):
+            if type(held := vars(module).get(name)) is dict:
+                self._stack.callback(_refill, held, list(held.items()))
+        if id(module) not in self._registered:  # in a plain list, say: nothing else looks after its tensors
+            for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
+                self._tensor(tensor)
+        self._attributes(module, 0, leave_out=("_parameters", "_buffers", "_modules"))
+
+    def _attributes(self, value: Any, depth: int, leave_out: tuple[str, ...] = ()) -> None:
+        held = vars(value)
+        self._stack.callback(_restore, held, dict(held))
+        for name, item in list(held.items()):
+            if name not in leave_out:
+                self.remember(item, depth + 1)
+
+    def _container(self, value: Any, depth: int) -> None:
+        items = list(value.items()) if isinstance(value, dict) else list(value)
+        if not isinstance(value, tuple):
+            self._stack.callback(_refill, value, items)
+        if len(items) <= MANY:
+            for item in value.values() if isinstance(value, dict) else items:
+                self.remember(item, depth + 1)
+
+    def _tensor(self, tensor: Tensor) -> None:
+        if tensor.is_leaf and tensor.requires_grad:
+            self._stack.callback(setattr, tensor, "grad", tensor.grad)
+            tensor.grad = None  # what a backward pass adds shall not be added to what is there
+        small = tensor.numel() * tensor.element_size() <= LARGE
+        if small and tensor.layout == torch.strided and not tensor.is_meta and not tensor.is_inference():
+            self._stack.callback(_rewrite, tensor, tensor.detach().clone())
+
+    def _array(self, array: Any, depth: int) -> None:
+        if array.dtype == object and array.size <= MANY:
+            for item in array.flat:
+                self.remember(item, depth + 1)
+        if array.nbytes <= LARGE and array.flags.writeable:
+            self._stack.callback(np.copyto, array, array.copy())
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether this is an instance of a class of the user's, or of a library that is not known to be none of our business."""
+    if isinstance(value, type | ModuleType | FunctionType | MethodType | BuiltinFunctionType) or not hasattr(value, "__dict__"):
+        return False
+    return type(value).__module__.split(".")[0] not in FOREIGN
+
+
+def _restore(now: dict[str, Any], held: Mapping[str, Any]) -> None:
+    """Give an object the attributes that it had."""
+    for name in [name for name in now if name not in held]:
+        del now[name]
+    now.update(held)
+
+
+def _refill(container: Any, items: list[Any]) -> None:
+    """Give a container the items that it had, if they are not the same any more."""
+    now = list(container.items()) if isinstance(container, dict) else list(container)
+    same: Callable[[Any, Any], bool] = lambda a, b: a is b  # noqa: E731
+    if isinstance(container, dict):
+        same = lambda a, b: a[0] is b[0] and a[1] is b[1]  # noqa: E731
+    if len(now) == len(items) and all(same(a, b) for a, b in zip(now, items, strict=True)):
+        return
+    container.clear()
+    if isinstance(container, list | deque):
+        container.extend(items)
+    else:
+        container.update(items)
+
+
+def _rewrite(tensor: Tensor, contents: Tensor) -> None:
+    """Give a tensor the values that it had, to the last bit."""
+    if tensor.shape != contents.shape:
+        tensor.data = contents
+        return
+    if not torch.equal(_bytes(tensor.detach()), _bytes(contents)):
+        with torch.no_grad(), torch.autograd._unsafe_preserve_version_counter(tensor):  # type: ignore[attr-defined]
+            tensor.copy_(contents)
+
+
+def _bytes(tensor: Tensor) -> Tensor:
+    """NaN equals NaN, and 0 is not -0."""
+    flat = tensor.resolve_conj().resolve_neg().contiguous().reshape(-1)
+    return flat if flat.dtype == torch.bool else flat.view(torch.uint8)
