@@ -108,9 +108,9 @@ def lanczos(matvec: Callable[[Tensor], Tensor], start: Tensor, num_steps: int, s
         raise ValueError("`lanczos(matvec=...)` gave a product that is not finite.")
     ended = torch.nonzero(between == 0)
     size = int(ended[0]) + 1 if ended.numel() else len(diagonal)
-    return Krylov(
-        along[:size], between[: size - 1], float(between[size - 1]), basis.rows[:size], torch.finfo(start.dtype).eps
-    )
+    # a basis in 16 bits gives float32's precision at best, however precise the products are
+    rounding = max(torch.finfo(start.dtype).eps, torch.finfo(torch.float32).eps if storage == "half" else 0.0)
+    return Krylov(along[:size], between[: size - 1], float(between[size - 1]), basis.rows[:size], rounding)
 
 
 def gpytorch_lanczos(operator: Any, start: Tensor, num_steps: int) -> Krylov:
