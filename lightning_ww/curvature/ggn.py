@@ -25,9 +25,6 @@ from lightning_ww.curvature.operators import (
 Engine = Literal["auto", "dual", "double_vjp"]
 """How products with the Jacobian are had: by dual numbers, by the derivative of a backward pass, or by the faster."""
 
-TRIALS = 2
-"""After so many products one way is left: the first is had both ways, the second by dual numbers."""
-
 MISMATCH = 1e-3
 """‖J v‖² and ⟨JᵀJ v, v⟩ differ by float32's roundings, or by much more than this."""
 
@@ -50,7 +47,8 @@ class GGNOperator(CurvatureOperator):
         outputs: ``() -> z`` at the current weights, any shape; or several, each with its weight (the batch's size).
         loss: ``z -> 0-d tensor``, convex in z; as many as there are outputs.
         params: What to differentiate by.
-        engine: ``"dual"``, ``"double_vjp"``, or ``"auto"`` (default): both in the first product, then the faster.
+        engine: ``"dual"``, ``"double_vjp"``, or ``"auto"`` (default): both are tried at the first product, and the faster
+            is taken.
 
     Raises:
         ValueError: If there is no parameter to differentiate by, or a loss is not a scalar.
@@ -143,53 +141,53 @@ class _Jacobian:
 
 
 class _Pushes:
-    """Products with J by the faster of two ways, found while they are made; each is held against Jᵀ before."""
+    """Products with J by the faster of two ways, found at the first; each is held against Jᵀ before."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
-        candidates: tuple[Engine, ...] = ("double_vjp", "dual") if engine == "auto" else (engine,)
-        self._seconds = dict.fromkeys(candidates, torch.inf)
-        self._trials = 0
+        self._candidates: tuple[Engine, ...] = ("double_vjp", "dual") if engine == "auto" else (engine,)
+        self._is_decided = False
 
     def __call__(self, jacobian: _Jacobian, vector: Tensor) -> Tensor:
-        if self._trials == TRIALS:
-            if self.engine == "dual":
-                jacobian.forget_double()
-            return jacobian.push(vector, self.engine)
-        # dual numbers once more in the second: their first use in a process loads what the other way does not need
-        pushed = self._timed(jacobian, vector, "dual") if self._trials else self._first(jacobian, vector)
-        self._trials += 1
-        if self._trials == TRIALS or len(self._seconds) == 1:
-            self._trials, self.engine = TRIALS, min(self._seconds, key=self._seconds.__getitem__)
-        return pushed
+        if not self._is_decided:
+            generator = torch.Generator().manual_seed(0)
+            probe = torch.randn(vector.shape, generator=generator, dtype=torch.float64).to(vector)
+            self.engine, self._is_decided = self._decide(jacobian, probe), True
+        if self.engine == "dual":
+            jacobian.forget_double()
+        return jacobian.push(vector, self.engine)
 
-    def _timed(self, jacobian: _Jacobian, vector: Tensor, engine: Engine) -> Tensor:
-        began = time.perf_counter()
-        pushed = jacobian.push(vector, engine)
-        if pushed.is_cuda:
-            torch.cuda.synchronize(pushed.device)
-        self._seconds[engine] = min(self._seconds[engine], time.perf_counter() - began)
-        return pushed
-
-    def _first(self, jacobian: _Jacobian, vector: Tensor) -> Tensor:
-        """Keep the ways that give J: ``‖J v‖² = ⟨Jᵀ J v, v⟩``, and Jᵀ is a plain backward pass."""
-        # u = J v, by random v: for independent u and v both sides are close to zero where there are many parameters
-        generator = torch.Generator().manual_seed(0)
-        probe = torch.randn(vector.shape, generator=generator, dtype=torch.float64).to(vector)
-        sound: dict[Engine, Tensor] = {}
+    def _decide(self, jacobian: _Jacobian, probe: Tensor) -> Engine:
+        """The faster of the ways that give J: ``‖J v‖² = ⟨Jᵀ J v, v⟩``, and Jᵀ is a plain backward pass."""
+        # not ⟨u, J v⟩ of another u: both sides would be close to zero where there are many parameters
+        seconds: dict[Engine, float] = {}
         errors: list[Exception] = []
-        for engine in self._seconds:
+        known: Tensor | None = None
+        for engine in self._candidates:
             try:
-                pushed = self._timed(jacobian, vector, engine)
+                pushed, taken = _timed(jacobian, probe, engine)
             except (RuntimeError, NotImplementedError) as error:  # an operation without this derivative
                 errors.append(error)
                 continue
-            u = jacobian.push(probe, engine)
-            squared = float(u.square().sum(dtype=torch.float64))
-            back = float((jacobian.pull(u) * probe).sum(dtype=torch.float64))
-            if not abs(squared - back) > MISMATCH * abs(squared):  # NaN is not the derivative's fault
-                sound[engine] = pushed
-        if not sound:
-            raise errors[0] if len(errors) == len(self._seconds) else WrongDerivativeError(NOT_TRANSPOSED)
-        self._seconds = {engine: self._seconds[engine] for engine in sound}
-        return next(iter(sound.values()))
+            squared = float(pushed.square().sum(dtype=torch.float64))
+            if known is None:
+                defect = abs(squared - float((jacobian.pull(pushed) * probe).sum(dtype=torch.float64)))
+            else:
+                defect = squared**0.5 * float((pushed - known).norm())
+            if not defect > MISMATCH * squared:  # NaN is not the derivative's fault
+                seconds[engine], known = taken, pushed
+        if not seconds:
+            raise errors[0] if len(errors) == len(self._candidates) else WrongDerivativeError(NOT_TRANSPOSED)
+        if len(seconds) == 2 and seconds["dual"] > seconds["double_vjp"]:
+            # once more: the first use of dual numbers in a process loads what the other way does not need
+            seconds["dual"] = _timed(jacobian, probe, "dual")[1]
+        return min(seconds, key=seconds.__getitem__)
+
+
+def _timed(jacobian: _Jacobian, vector: Tensor, engine: Engine) -> tuple[Tensor, float]:
+    """The product, and the seconds it took."""
+    began = time.perf_counter()
+    pushed = jacobian.push(vector, engine)
+    if pushed.is_cuda:
+        torch.cuda.synchronize(pushed.device)
+    return pushed, time.perf_counter() - began
