@@ -47,8 +47,8 @@ class GGNOperator(CurvatureOperator):
         outputs: ``() -> z`` at the current weights, any shape; or several, each with its weight (the batch's size).
         loss: ``z -> 0-d tensor``, convex in z; as many as there are outputs.
         params: What to differentiate by.
-        engine: ``"dual"``, ``"double_vjp"``, or ``"auto"`` (default): both are tried at the first product, and the faster
-            is taken.
+        engine: ``"dual"``, ``"double_vjp"``, or ``"auto"`` (default): both are tried at the first product, and the
+            faster is taken.
 
     Raises:
         ValueError: If there is no parameter to differentiate by, or a loss is not a scalar.

@@ -535,7 +535,7 @@ def test_own_data_pass_the_hooks_of_the_datamodule() -> None:
             return batch["x"], batch["y"]
 
         def train_dataloader(self) -> Any:
-            samples = [{"x": x, "y": y} for x, y in data().dataset]
+            samples = [{"x": x, "y": y} for batch in data() for x, y in zip(*batch, strict=True)]
             return DataLoader(samples, batch_size=16)  # type: ignore[arg-type]
 
         def val_dataloader(self) -> Any:
