@@ -239,7 +239,7 @@ class CurvatureRun:
             first, judge = probe.judged(captured)
             outputs.append((float(captured.size), _first_then(first, probe, captured)))
             losses.append(judge)
-        return GGNOperator(outputs, losses, probe.params, self._engine)
+        return GGNOperator(outputs, losses, probe.params, self._engine, check=not self._is_tried)
 
 
 def _on_all(trainer: Trainer, action: Callable[[], T]) -> T:

@@ -49,6 +49,7 @@ class GGNOperator(CurvatureOperator):
         params: What to differentiate by.
         engine: ``"dual"``, ``"double_vjp"``, or ``"auto"`` (default): both are tried at the first product, and the
             faster is taken.
+        check: Whether to hold J against Jᵀ at the first product; needless where that was done. Default: ``True``.
 
     Raises:
         ValueError: If there is no parameter to differentiate by, or a loss is not a scalar.
@@ -71,6 +72,7 @@ class GGNOperator(CurvatureOperator):
         loss: Callable[[Tensor], Tensor] | Sequence[Callable[[Tensor], Tensor]],
         params: Sequence[Tensor],
         engine: Engine = "auto",
+        check: bool = True,
     ) -> None:
         if engine not in get_args(Engine):
             raise ValueError(f"`GGNOperator(engine={engine!r})`: expected one of {get_args(Engine)}.")
@@ -78,7 +80,7 @@ class GGNOperator(CurvatureOperator):
         losses = [loss] if callable(loss) else list(loss)
         if len(losses) != (1 if callable(outputs) else len(outputs)):
             raise ValueError(f"`GGNOperator(loss=...)` expected as many losses as outputs, but got {len(losses)}.")
-        pushes = _Pushes(engine)
+        pushes = _Pushes(engine, check=check)
         parts = []
         with differentiable_twice():
             for (share, one), judge in zip(shares(outputs), losses, strict=True):
@@ -143,10 +145,10 @@ class _Jacobian:
 class _Pushes:
     """Products with J by the faster of two ways, found at the first; each is held against Jᵀ before."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, *, check: bool) -> None:
         self.engine = engine
         self._candidates: tuple[Engine, ...] = ("double_vjp", "dual") if engine == "auto" else (engine,)
-        self._is_decided = False
+        self._is_decided = engine != "auto" and not check
 
     def __call__(self, jacobian: _Jacobian, vector: Tensor) -> Tensor:
         if not self._is_decided:
