@@ -80,7 +80,7 @@ def candidates(name: str, num_steps: int = NUM_STEPS) -> dict[str, Callable[[], 
         "Hessian, hessian-eigenthings": peers.eigenthings(model, batch, num_steps),
         "Gauss–Newton, ours": ours(model, batch, "ggn", num_steps, name),
         "Gauss–Newton, ours again": ours(model, batch, "ggn, known", num_steps, name),
-        "Gauss–Newton, curvlinops as documented": peers.curvlinops(model, batch, num_steps, "ggn"),
+        "Gauss–Newton, curvlinops' Lanczos alone": peers.curvlinops(model, batch, num_steps, "ggn"),
         "Gauss–Newton, hessian-eigenthings": peers.eigenthings(model, batch, num_steps, "ggn"),
     }
 
@@ -205,8 +205,9 @@ def main() -> None:
     parts: list[Callable[[], list[Row]]] = [
         same_trace,
         partial(iteration_alone, options.rounds),
-        *(partial(spectra, name, options.rounds) for name in ("gpt", "cnn", "wide resnet")),
+        *(partial(spectra, name, options.rounds) for name in ("gpt", "cnn")),
         *(partial(peak_memory, name) for name in ("gpt", "cnn")),
+        partial(spectra, "wide resnet", options.rounds),
     ]
     for part in parts:
         rows += part()
