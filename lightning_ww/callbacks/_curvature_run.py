@@ -34,6 +34,8 @@ T = TypeVar("T")
 
 Matrix = Literal["hessian", "ggn"]
 
+FIRST_ONLY = 'try `matrix="ggn"`, which needs first derivatives of the network only, or pass another `loss_fn=`'
+
 REMEDIES = (
     ("use_reentrant", "checkpoint with `use_reentrant=False`"),
     ("once_differentiable", "leave the layers out with `params=`, or pass another `loss_fn=`"),
@@ -41,8 +43,8 @@ REMEDIES = (
         "not the same twice",
         "pass `loss_fn=` with a loss of weights and batch alone, or `self_check=False`",
     ),
-    ("derivative for", 'try `matrix="ggn"`, which needs first derivatives of the network only, or pass another `loss_fn=`'),
-    ("double backward", 'try `matrix="ggn"`, which needs first derivatives of the network only, or pass another `loss_fn=`'),
+    ("derivative for", FIRST_ONLY),
+    ("double backward", FIRST_ONLY),
 )
 """What autograd says where it cannot give a second derivative, and what helps."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any
@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+from lightning_ww.curvature.operators import unseen_writes
 
 LARGE = 64 * 2**20
 """A tensor or array of more bytes, outside of parameters and buffers, is taken to be data that nothing writes to."""
@@ -130,10 +132,11 @@ def _restore(now: dict[str, Any], held: Mapping[str, Any]) -> None:
 def _refill(container: Any, items: list[Any]) -> None:
     """Give a container the items that it had, if they are not the same any more."""
     now = list(container.items()) if isinstance(container, dict) else list(container)
-    same: Callable[[Any, Any], bool] = lambda a, b: a is b  # noqa: E731
     if isinstance(container, dict):
-        same = lambda a, b: a[0] is b[0] and a[1] is b[1]  # noqa: E731
-    if len(now) == len(items) and all(same(a, b) for a, b in zip(now, items, strict=True)):
+        is_same = len(now) == len(items) and all(a[0] is b[0] and a[1] is b[1] for a, b in zip(now, items, strict=True))
+    else:
+        is_same = len(now) == len(items) and all(a is b for a, b in zip(now, items, strict=True))
+    if is_same:
         return
     container.clear()
     if isinstance(container, list | deque):
@@ -148,7 +151,7 @@ def _rewrite(tensor: Tensor, contents: Tensor) -> None:
         tensor.data = contents
         return
     if not torch.equal(_bytes(tensor.detach()), _bytes(contents)):
-        with torch.no_grad(), torch.autograd._unsafe_preserve_version_counter(tensor):  # type: ignore[attr-defined]
+        with torch.no_grad(), unseen_writes([tensor]):
             tensor.copy_(contents)
 
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from lightning_ww.callbacks._held import put_back
 from lightning_ww.callbacks._lightning import DummyLogger
+from lightning_ww.weights.effective import cuda_devices, random_streams_kept
 
 if TYPE_CHECKING:
     from lightning_ww.callbacks._lightning import LightningModule, Trainer
@@ -37,7 +38,7 @@ def quiet(trainer: Trainer, pl_module: LightningModule, batch_norm: BatchNormMod
             it is in training mode anyway).
     """
     with ExitStack() as stack:
-        stack.enter_context(_random_streams(pl_module))
+        stack.enter_context(random_streams_kept(pl_module))
         stack.callback(setattr, trainer, "should_stop", trainer.should_stop)
         stack.callback(setattr, trainer, "loggers", list(trainer.loggers))
         stack.enter_context(_no_gradients(pl_module, trainer))
@@ -102,7 +103,7 @@ def functional(
 def seed_streams(module: nn.Module, seed: int) -> None:
     """Start the global random streams at the same place each time; `quiet` puts them back."""
     torch.default_generator.manual_seed(seed)
-    for device in _devices(module):
+    for device in cuda_devices(module):
         torch.cuda.default_generators[device].manual_seed(seed)
     np.random.seed(seed)
     random.seed(seed)
@@ -117,22 +118,6 @@ class _Calling(nn.Module):
 
     def forward(self, *arguments: Any) -> Any:
         return self._function(*arguments)
-
-
-def _devices(module: nn.Module) -> list[int]:
-    return sorted({p.device.index or 0 for p in module.parameters() if p.device.type == "cuda"})
-
-
-@contextmanager
-def _random_streams(module: nn.Module) -> Iterator[None]:
-    """Put torch's, numpy's and Python's random streams back at the end."""
-    streams = random.getstate(), np.random.get_state()
-    try:
-        with torch.random.fork_rng(devices=_devices(module)):
-            yield
-    finally:
-        random.setstate(streams[0])
-        np.random.set_state(streams[1])
 
 
 def _nothing(*_: Any, **__: Any) -> None:

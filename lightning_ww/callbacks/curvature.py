@@ -73,7 +73,7 @@ class CurvatureMonitor(MonitorBase[CurvatureMeasurement]):
     Args:
         every_n_epochs: Measure after every so many epochs; ``None``: not by epochs. Default: ``5``.
         every_n_train_steps: Measure after every so many optimiser steps, too. Default: ``None``, not by steps.
-        matrix: ``"hessian"`` (default), or ``"ggn"``, the generalised Gauss–Newton matrix: half the cost, no negative
+        matrix: ``"hessian"`` (default), or ``"ggn"``, the generalised Gauss–Newton matrix: cheaper, no negative
             eigenvalues. It needs the outputs that the loss judges: ``ggn_fn``, or the module's ``curvature_outputs(batch)``,
             else the one call of ``F.cross_entropy``, ``F.mse_loss`` or ``F.binary_cross_entropy_with_logits`` is seen.
         num_steps: Lanczos steps, each a product of two to three gradients' cost. Default: ``30``, which reaches both ends

@@ -247,7 +247,7 @@ def _reduce_variance(nodes: Tensor, weights: Tensor, residuals: Tensor, dim: int
     # each could be one eigenvalue are found here
     most = count * (1 - 2 / (9 * count) + NORMAL_QUANTILE * (2 / (9 * count)) ** 0.5) ** 3 if count else 0.0
     left, share = 1 - count / dim, weights[~simple].sum()
-    if not count or dim * float(weights[simple].sum()) > most or not share > 0 or left <= 0:
+    if not count or dim * float(weights[simple].sum()) > most or not share > 0:
         return weights, torch.zeros_like(simple)
     return torch.where(simple, 1 / dim, weights * left / share), simple
 

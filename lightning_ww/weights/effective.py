@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import random
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
@@ -20,7 +21,7 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 SUFFIXES = ("_orig", "_g", "_v")
 """Under which pruning, spectral norm and weight norm of the older kind keep a weight's sources."""
@@ -77,10 +78,17 @@ def _evaluate(parametrization: nn.Module, originals: Mapping[str, Tensor]) -> Te
         module.training = False
         module._forward_hooks.clear()
         module._forward_pre_hooks.clear()
+    with random_streams_kept(parametrization):
+        return cast("Tensor", torch.func.functional_call(twin, dict(originals), ()))
+
+
+@contextmanager
+def random_streams_kept(module: nn.Module) -> Iterator[None]:
+    """Put torch's, numpy's and Python's global random streams back at the end."""
     streams = random.getstate(), np.random.get_state()
     try:
-        with torch.random.fork_rng(devices=_devices(parametrization)):
-            return cast("Tensor", torch.func.functional_call(twin, dict(originals), ()))
+        with torch.random.fork_rng(devices=cuda_devices(module)):
+            yield
     finally:
         random.setstate(streams[0])
         np.random.set_state(streams[1])
@@ -105,6 +113,6 @@ def is_packed_recurrent(module: nn.Module) -> bool:
     return hasattr(module, "_all_weight_values") or hasattr(module, "_packed_weight_ih")
 
 
-def _devices(module: nn.Module) -> list[int]:
+def cuda_devices(module: nn.Module) -> list[int]:
     """The CUDA devices whose random streams an evaluation could advance."""
     return sorted({p.device.index or 0 for p in module.parameters() if p.device.type == "cuda"})
