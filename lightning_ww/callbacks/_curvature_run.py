@@ -20,8 +20,8 @@ from lightning_ww.curvature.operators import (
     HessianOperator,
     ReducedOperator,
     WrongDerivativeError,
-    differentiable_twice,
 )
+from lightning_ww.curvature.twice import differentiable_twice
 from lightning_ww.curvature.parameters import select_parameters
 from lightning_ww.curvature.self_check import check_gradient, check_second_derivatives
 from lightning_ww.curvature.stability import Stability, single_rate, stability

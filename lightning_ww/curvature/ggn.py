@@ -15,12 +15,12 @@ from lightning_ww.curvature.operators import (
     CurvatureOperator,
     WrongDerivativeError,
     checked,
-    differentiable_twice,
     gradient,
     parts_of,
     shares,
     unseen_writes,
 )
+from lightning_ww.curvature.twice import Rewritten, differentiable_twice
 
 Engine = Literal["auto", "dual", "double_vjp"]
 """How products with the Jacobian are had: by dual numbers, by the derivative of a backward pass, or by the faster."""
@@ -82,9 +82,9 @@ class GGNOperator(CurvatureOperator):
             raise ValueError(f"`GGNOperator(loss=...)` expected as many losses as outputs, but got {len(losses)}.")
         pushes = _Pushes(engine, check=check)
         parts = []
-        with differentiable_twice():
+        with differentiable_twice() as rewritten:
             for (share, one), judge in zip(shares(outputs), losses, strict=True):
-                jacobian = _Jacobian(one, params, is_twice=engine != "dual")
+                jacobian = _Jacobian(one, params, rewritten if engine != "dual" else None)
                 if not jacobian.outputs.requires_grad:
                     raise ValueError("`GGNOperator(outputs=...)` does not depend on any of `params`.")
                 parts.append((share, jacobian, curve(judge, jacobian.outputs)))
@@ -108,14 +108,15 @@ class GGNOperator(CurvatureOperator):
 class _Jacobian:
     """The derivative J of the outputs by the parameters: products with it and with its transpose."""
 
-    def __init__(self, outputs: Callable[[], Tensor], params: Sequence[Tensor], *, is_twice: bool) -> None:
+    def __init__(self, outputs: Callable[[], Tensor], params: Sequence[Tensor], rewritten: Rewritten | None) -> None:
         self._function, self._params = outputs, params
         self.outputs = outputs()
         self._cotangent = torch.zeros_like(self.outputs, requires_grad=True)
         # Jᵀu, whose derivative by u is J
         self._pulled = None
-        if is_twice and self.outputs.requires_grad:
-            self._pulled = gradient(self.outputs, params, self._cotangent, create_graph=True)
+        if rewritten is not None and self.outputs.requires_grad:
+            with rewritten.linear_in_cotangents():
+                self._pulled = gradient(self.outputs, params, self._cotangent, create_graph=True)
 
     def pull(self, vector: Tensor) -> Tensor:
         """``Jᵀ u``."""

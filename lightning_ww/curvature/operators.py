@@ -8,14 +8,14 @@ change in place while an operator is in use.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from linear_operator import LinearOperator
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.overrides import TorchFunctionMode
+
+from lightning_ww.curvature.twice import differentiable_twice
 
 Batches = Callable[[], Tensor] | Sequence[tuple[float, Callable[[], Tensor]]]
 """One loss, or several with their weights: the sizes of the batches that they are means over."""
@@ -180,32 +180,6 @@ class _Itself:
 
     def __call__(self, *tensors: Tensor) -> LinearOperator:
         return self._operator
-
-
-class _UnfusedWeightNorm(TorchFunctionMode):
-    """Writes weight norm out: the second derivative of torch's fused kernel is wrong on the CPU, without an error."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is torch._weight_norm:
-            v, g, dim = (*args, 0)[:3] if not kwargs else (kwargs["v"], kwargs["g"], kwargs.get("dim", 0))
-            return v * (g / torch.norm_except_dim(v, 2, dim))
-        return func(*args, **(kwargs or {}))
-
-
-@contextmanager
-def differentiable_twice() -> Iterator[None]:
-    """What a second derivative needs: no fused kernel, compiled graph or half precision that has none."""
-    with ExitStack() as stack:
-        stack.enter_context(torch.inference_mode(False))
-        stack.enter_context(torch.enable_grad())
-        stack.enter_context(sdpa_kernel(SDPBackend.MATH))
-        stack.enter_context(torch.backends.cudnn.flags(enabled=False))
-        stack.enter_context(torch.autocast("cpu", enabled=False))
-        if torch.cuda.is_available():
-            stack.enter_context(torch.autocast("cuda", enabled=False))
-        stack.enter_context(torch.compiler.set_stance("force_eager"))
-        stack.enter_context(_UnfusedWeightNorm())
-        yield
 
 
 def gradient(

@@ -12,11 +12,11 @@ from lightning_ww.curvature.lanczos import lanczos
 from lightning_ww.curvature.operators import (
     HessianOperator,
     WrongDerivativeError,
-    differentiable_twice,
     gradient,
     parts_of,
     unseen_writes,
 )
+from lightning_ww.curvature.twice import differentiable_twice
 
 ASYMMETRY = 1e4
 """⟨v, H(Hv)⟩ and ‖Hv‖² differ by less than so many roundings, or by much more."""
