@@ -1,7 +1,7 @@
 """Our curvature spectra against PyHessian, curvlinops and hessian-eigenthings, side by side in one process.
 
 CPU time of one thread; what is compared takes turns, and medians are compared. The unit is one gradient, forward and
-backward, of the same model on the same batch. Peak memory is that of a process of its own. Prints a table of ratios
+backward, of the same model on the same batch. Peak memory is counted by torch's profiler. Prints a table of ratios
 beside their targets, and writes it to `benchmarks/hessians.md`.
 """
 
@@ -13,9 +13,7 @@ for library in ("OMP", "OPENBLAS", "MKL"):
     os.environ[f"{library}_NUM_THREADS"] = "1"  # before numpy is loaded
 
 import argparse
-import resource
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -134,23 +132,17 @@ def spectra(name: str, rounds: int) -> list[Row]:
 
 
 def peak_memory(name: str) -> list[Row]:
-    """Megabytes that a spectrum adds to a process's peak, each candidate in a process of its own."""
+    """Megabytes of tensors that a spectrum holds at its peak, over what there was before; of torch's allocations."""
     rows = []
-    for label in candidates(name):
-        command = [sys.executable, __file__, "--memory", name, label]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-        rows.append(line(f"{name}: peak memory, {label}", float(done.stdout.split()[-1]), " MB"))
+    for label, call in candidates(name).items():
+        with torch.profiler.profile(profile_memory=True) as profile:
+            call()
+        assert profile.profiler is not None
+        results: Any = profile.profiler.kineto_results
+        events = sorted((e for e in results.events() if e.name() == "[memory]"), key=lambda event: event.start_ns())
+        peak = max(np.cumsum([event.nbytes() for event in events])) / 2**20
+        rows.append(line(f"{name}: peak memory, {label}", float(peak), " MB"))
     return rows
-
-
-def print_memory(name: str, label: str) -> None:
-    """Of one candidate, in this process; a gradient is taken first, so that what torch loads is not counted."""
-    calls = candidates(name)
-    model, batch = trainable.network(name)
-    gradient(model, (batch[0][:1], batch[1][: len(batch[1]) // len(batch[0])]))()
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    calls[label]()
-    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
 
 
 def iteration_alone(rounds: int) -> list[Row]:
@@ -194,13 +186,9 @@ def same_trace(seeds: int = 32) -> list[Row]:
 def main() -> None:
     """Run everything; about a quarter of an hour."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--memory", nargs=2, metavar=("NETWORK", "CANDIDATE"), help="peak memory of one candidate")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    if options.memory:
-        print_memory(*options.memory)
-        return
     rows: list[Row] = []
     parts: list[Callable[[], list[Row]]] = [
         same_trace,

@@ -21,10 +21,10 @@ from lightning_ww.curvature.operators import (
     ReducedOperator,
     WrongDerivativeError,
 )
-from lightning_ww.curvature.twice import differentiable_twice
 from lightning_ww.curvature.parameters import select_parameters
-from lightning_ww.curvature.self_check import check_gradient, check_second_derivatives
+from lightning_ww.curvature.self_check import check_gradient, check_second_derivatives, first_line
 from lightning_ww.curvature.stability import Stability, single_rate, stability
+from lightning_ww.curvature.twice import differentiable_twice
 
 if TYPE_CHECKING:
     from lightning_ww.callbacks._batches import CapturedBatch
@@ -195,9 +195,7 @@ class CurvatureRun:
         start = start.to(dtype=operator.dtype, device=operator.device)
         for num_steps in (COLD_STEPS,) if self._top is None else (WARM_STEPS, COLD_STEPS):
             krylov = lanczos(lambda vector: operator @ vector, start, num_steps)
-            values, vectors = torch.linalg.eigh(krylov.tridiagonal)
-            sharpness, residual = float(values[-1]), float(krylov.ritz()[2][-1])
-            start = vectors[:, -1].to(krylov.basis) @ krylov.basis
+            sharpness, start, residual = krylov.top()
             if residual <= UNCONVERGED * abs(sharpness):
                 break
         self._top = start
@@ -217,7 +215,7 @@ class CurvatureRun:
             if not self._is_tried:
                 operator @ torch.ones(operator.shape[0], dtype=operator.dtype, device=operator.device)
         except (RuntimeError, NotImplementedError, WrongDerivativeError) as error:
-            sentence = str(error).split("\n")[0].rstrip(".")
+            sentence = first_line(error)
             for sign, remedy in REMEDIES:
                 if sign in str(error):
                     raise RefusedError(f"{sentence}: {remedy}") from error

@@ -48,8 +48,17 @@ class Krylov:
         the products' rounding besides; an eigenvalue of A lies within it of θ.
         """
         values, vectors = torch.linalg.eigh(self.tridiagonal)
-        rounding = self.rounding * values.abs().max()
-        return values, vectors[0], self.remainder * vectors[-1].abs() + rounding
+        return values, vectors[0], self._residuals(values, vectors)
+
+    def top(self, *, by_size: bool = False) -> tuple[float, Tensor, float]:
+        """The largest Ritz value, or the largest by absolute value, its vector, shape ``(P,)``, and its residual."""
+        values, vectors = torch.linalg.eigh(self.tridiagonal)
+        k = int((values.abs() if by_size else values).argmax())
+        residual = float(self._residuals(values, vectors)[k])
+        return float(values[k]), vectors[:, k].to(self.basis) @ self.basis, residual
+
+    def _residuals(self, values: Tensor, vectors: Tensor) -> Tensor:
+        return self.remainder * vectors[-1].abs() + self.rounding * values.abs().max()
 
 
 def lanczos(matvec: Callable[[Tensor], Tensor], start: Tensor, num_steps: int, storage: Storage = "full") -> Krylov:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -13,6 +14,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
 from lightning_ww.curvature.functions import Convolution, LogSoftmax, Pointwise, Softmax, Through
+
+_entered = threading.local()
 
 
 @contextmanager
@@ -27,7 +30,15 @@ def differentiable_twice() -> Iterator[Rewritten]:
         if torch.cuda.is_available():
             stack.enter_context(torch.autocast("cuda", enabled=False))
         stack.enter_context(torch.compiler.set_stance("force_eager"))
-        yield stack.enter_context(Rewritten())
+        known: Rewritten | None = getattr(_entered, "mode", None)
+        if known is not None:  # what was built outside is used inside
+            yield known
+            return
+        _entered.mode = stack.enter_context(Rewritten())
+        try:
+            yield _entered.mode
+        finally:
+            _entered.mode = None
 
 
 class Rewritten(TorchFunctionMode):

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 import torch
+from curvature.custom_functions import HiddenIntermediate, OnceDifferentiable
 from callbacks.networks import Batch, Classifier, data, quiet_trainer
 from callbacks.test_curvature import Batches, Tiny
 from pytorch_lightning import LightningDataModule, Trainer
 from pytorch_lightning.loggers import CSVLogger
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from torch.autograd.function import once_differentiable
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
@@ -313,29 +313,6 @@ def test_half_precision_is_taken_up_to_float32(precision: str, tolerance: float)
     values = dense(twin.double(), (x.double(), y))
     assert monitor.history[0].density.nodes.dtype == torch.float64
     assert monitor.history[0].density.sharpness == pytest.approx(float(values[-1]), rel=tolerance)
-
-
-class OnceDifferentiable(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        ctx.save_for_backward(x)
-        return x.sin()
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *upstream: Tensor) -> Tensor:
-        return torch.as_tensor(upstream[0] * ctx.saved_tensors[0].cos())
-
-
-class HiddenIntermediate(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        ctx.slope = x.detach() ** 2
-        return x**3 / 3
-
-    @staticmethod
-    def backward(ctx: Any, *upstream: Tensor) -> Tensor:
-        return torch.as_tensor(upstream[0] * ctx.slope)
 
 
 class Custom(Tiny):

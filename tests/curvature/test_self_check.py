@@ -6,37 +6,12 @@ from typing import Any
 
 import pytest
 import torch
+from curvature.custom_functions import HiddenIntermediate, OnceDifferentiable
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from lightning_ww.curvature.operators import WrongDerivativeError
 from lightning_ww.curvature.self_check import check_second_derivatives
-
-
-class OnceDifferentiable(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        ctx.save_for_backward(x)
-        return x**3
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *upstream: Tensor) -> Tensor:
-        return torch.as_tensor(upstream[0] * 3 * ctx.saved_tensors[0] ** 2)
-
-
-class HiddenIntermediate(torch.autograd.Function):
-    """Its backward reads a value that autograd does not know to depend on the input."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        ctx.slope = x.detach() ** 2
-        return x**3 / 3
-
-    @staticmethod
-    def backward(ctx: Any, *upstream: Tensor) -> Tensor:
-        return upstream[0] * torch.as_tensor(ctx.slope)
 
 
 class OtherBackward(torch.autograd.Function):

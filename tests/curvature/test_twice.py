@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -175,6 +176,21 @@ def test_the_network_of_these_tests_uses_our_functions(net: Net) -> None:
     expected = {"ConvolutionBackward", "PointwiseBackward", "SoftmaxBackward", "LogSoftmaxBackward"}
     assert expected <= seen
     assert not [name for name in seen if "BatchNorm" in name or name in ("GeluBackward0", "ConvolutionBackward0")]
+
+
+def test_of_a_backward_pass_that_is_linear_in_its_cotangents_nothing_else_is_written_down() -> None:
+    net = nn.Conv1d(1, 2, 2).double()
+    with differentiable_twice() as outside:
+        value = functional.gelu(net(DATA[:, None]))
+        cotangent = torch.ones_like(value, requires_grad=True)
+        with differentiable_twice() as inside:
+            assert inside is outside
+            for is_linear in (True, False):
+                with inside.linear_in_cotangents() if is_linear else contextlib.nullcontext():
+                    (slope,) = torch.autograd.grad(value, net.weight, cotangent, create_graph=True)
+                by_weight = torch.autograd.grad(slope.square().sum(), net.weight, allow_unused=True, retain_graph=True)
+                assert (by_weight[0] is None) == is_linear
+                assert float(torch.autograd.grad(slope.sum(), cotangent, retain_graph=True)[0].norm()) > 0
 
 
 def penalised(net: nn.Module) -> Tensor:
