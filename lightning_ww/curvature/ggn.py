@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Literal, get_args
 
 import torch
@@ -28,6 +29,8 @@ Engine = Literal["auto", "dual", "double_vjp"]
 MISMATCH = 1e-3
 """‖J v‖² and ⟨JᵀJ v, v⟩ differ by float32's roundings, or by much more than this."""
 
+DUAL_PASSES = 2
+"""Dual numbers cost a forward pass and its derivative: what is faster than two forward passes is faster than they."""
 
 NOT_TRANSPOSED = (
     "the outputs' derivative is not the transpose of its backward pass: a custom function's backward cannot be "
@@ -47,8 +50,7 @@ class GGNOperator(CurvatureOperator):
         outputs: ``() -> z`` at the current weights, any shape; or several, each with its weight (the batch's size).
         loss: ``z -> 0-d tensor``, convex in z; as many as there are outputs.
         params: What to differentiate by.
-        engine: ``"dual"``, ``"double_vjp"``, or ``"auto"`` (default): both are tried at the first product, and the
-            faster is taken.
+        engine: ``"dual"``, ``"double_vjp"``, or ``"auto"`` (default): the faster, tried at the first product.
         check: Whether to hold J against Jᵀ at the first product; needless where that was done. Default: ``True``.
 
     Raises:
@@ -110,7 +112,7 @@ class _Jacobian:
 
     def __init__(self, outputs: Callable[[], Tensor], params: Sequence[Tensor], rewritten: Rewritten | None) -> None:
         self._function, self._params = outputs, params
-        self.outputs = outputs()
+        self.outputs, self.seconds = _timed(outputs)
         self._cotangent = torch.zeros_like(self.outputs, requires_grad=True)
         # Jᵀu, whose derivative by u is J
         self._pulled = None
@@ -168,7 +170,7 @@ class _Pushes:
         known: Tensor | None = None
         for engine in self._candidates:
             try:
-                pushed, taken = _timed(jacobian, probe, engine)
+                pushed, taken = _timed(partial(jacobian.push, probe, engine))
             except (RuntimeError, NotImplementedError) as error:  # an operation without this derivative
                 errors.append(error)
                 continue
@@ -179,18 +181,20 @@ class _Pushes:
                 defect = squared**0.5 * float((pushed - known).norm())
             if not defect > MISMATCH * squared:  # NaN is not the derivative's fault
                 seconds[engine], known = taken, pushed
+                if taken < DUAL_PASSES * jacobian.seconds:
+                    break
         if not seconds:
             raise errors[0] if len(errors) == len(self._candidates) else WrongDerivativeError(NOT_TRANSPOSED)
         if len(seconds) == 2 and seconds["dual"] > seconds["double_vjp"]:
             # once more: the first use of dual numbers in a process loads what the other way does not need
-            seconds["dual"] = _timed(jacobian, probe, "dual")[1]
+            seconds["dual"] = _timed(partial(jacobian.push, probe, "dual"))[1]
         return min(seconds, key=seconds.__getitem__)
 
 
-def _timed(jacobian: _Jacobian, vector: Tensor, engine: Engine) -> tuple[Tensor, float]:
-    """The product, and the seconds it took."""
+def _timed(action: Callable[[], Tensor]) -> tuple[Tensor, float]:
+    """What it gives, and the seconds it took."""
     began = time.perf_counter()
-    pushed = jacobian.push(vector, engine)
-    if pushed.is_cuda:
-        torch.cuda.synchronize(pushed.device)
-    return pushed, time.perf_counter() - began
+    result = action()
+    if result.is_cuda:
+        torch.cuda.synchronize(result.device)
+    return result, time.perf_counter() - began

@@ -20,8 +20,8 @@ BREAKDOWN = 64
 GPYTORCH_TOLERANCE = 1e-6
 """GPyTorch's iteration stops at an off-diagonal below this, whatever the operator's scale."""
 
-CHUNK = 2**18
-"""So many elements of a basis in 16 bits are taken up to full precision at a time."""
+CHUNK = 2**16
+"""So many elements of each vector are worked on at a time on a CPU: what two sums need is read once."""
 
 Storage = Literal["full", "half", "none"]
 
@@ -100,11 +100,9 @@ def lanczos(matvec: Callable[[Tensor], Tensor], start: Tensor, num_steps: int, s
     for _ in range(steps):
         basis.add(vector)
         image = matvec(vector).detach()
-        image_norm = _norm(image)
-        scale = torch.maximum(scale, image_norm)
-        diagonal.append((vector * image).sum(dtype=torch.float64))
-        for _ in range(2):
-            image = basis.without(image)
+        scale = torch.maximum(scale, torch.linalg.vector_norm(image).double())  # a scale needs few digits
+        diagonal.append(_dot(vector, image))
+        image = basis.without(image)
         remainder = _norm(image)
         alive = alive & (remainder > rounding * scale)
         off_diagonal.append(torch.where(alive, remainder, 0.0))
@@ -161,7 +159,7 @@ class _Basis:
         # a unit vector's elements are about 1/√P, which is among the subnormal numbers of float16 for large P
         self._scale = size**0.5 if storage == "half" else 1.0
         dtype = torch.float16 if storage == "half" else start.dtype
-        self.rows = torch.zeros(0 if storage == "none" else steps, size, dtype=dtype, device=start.device)
+        self.rows = torch.empty(0 if storage == "none" else steps, size, dtype=dtype, device=start.device)
         self._last = torch.zeros(0 if storage == "full" else 2, size, dtype=start.dtype, device=start.device)
         self._added = 0
 
@@ -174,21 +172,41 @@ class _Basis:
         self._added += 1
 
     def without(self, vector: Tensor) -> Tensor:
-        """The vector, less its parts along the basis."""
-        if not len(self._last):
-            known = self.rows[: self._added]
-            return torch.addmv(vector, known.T, known @ vector, alpha=-1)
+        """The vector, less its parts along the basis, and once more less what rounding has left of them."""
+        if len(self._last):
+            return self._once(self._once(vector))
+        known = self.rows[: self._added]
+        along = known @ vector
+        less = torch.empty_like(vector)
+        left = torch.zeros_like(along)
+        for block, part, out in _parts(known, vector, less):
+            torch.addmv(part, block.T, along, alpha=-1, out=out)
+            left += block @ out
+        return less.addmv_(known.T, left, alpha=-1)
+
+    def _once(self, vector: Tensor) -> Tensor:
         less = torch.addmv(vector, self._last.T, self._last @ vector, alpha=-1)
         older = self.rows[: max(0, self._added - 2)]
         if not len(older):
             return less
-        parts = list(zip(torch.split(older, CHUNK, dim=1), torch.split(less, CHUNK), strict=True))
+        parts = _parts(older, less)
         along = torch.stack([block.to(part.dtype) @ part for block, part in parts]).sum(0) / self._scale**2
         for block, part in parts:
             part.addmv_(block.to(part.dtype).T, along, alpha=-1)
         return less
 
 
+def _parts(*tensors: Tensor) -> list[tuple[Tensor, ...]]:
+    """Along the last dimension; on an accelerator all in one, as it would only have more to start."""
+    size = CHUNK if tensors[0].device.type == "cpu" else tensors[0].shape[-1]
+    return list(zip(*(torch.split(tensor, size, dim=-1) for tensor in tensors), strict=True))
+
+
+def _dot(one: Tensor, other: Tensor) -> Tensor:
+    """The inner product, summed in float64: float32 sums lose four digits at ten million elements."""
+    return torch.stack([torch.dot(a.double(), b.double()) for a, b in _parts(one, other)]).sum()
+
+
 def _norm(vector: Tensor) -> Tensor:
-    """The Euclidean norm, summed in float64: float32 sums lose four digits at ten million elements."""
-    return torch.as_tensor(torch.linalg.vector_norm(vector, dtype=torch.float64))
+    """The Euclidean norm, summed in float64."""
+    return _dot(vector, vector).sqrt()
