@@ -449,6 +449,18 @@ def test_history_is_a_table() -> None:
     assert list(frame["sharpness"]) == [past.density.sharpness for past in watched.history]
 
 
+def test_a_loss_that_asks_the_trainer_to_stop_stops_nothing_when_measured() -> None:
+    def loss_fn(module: LightningModule, batch: Batch) -> Tensor:
+        module.trainer.should_stop = True
+        return functional.cross_entropy(module(batch[0]), batch[1])
+
+    monitor = CurvatureMonitor(every_n_epochs=1, num_steps=3, loss_fn=loss_fn)
+    trainer = quiet_trainer(callbacks=[monitor], max_epochs=3)
+    trainer.fit(Tiny(), data(), data(shuffle=False))
+    assert trainer.current_epoch == 3
+    assert len(monitor.history) == 4
+
+
 def test_two_monitors_without_a_prefix_are_warned_of() -> None:
     with pytest.warns(UserWarning, match="2 `CurvatureMonitor`s of this Trainer log under the same keys"):
         fit(monitor(num_steps=2), monitor(num_steps=2, matrix="ggn"), max_epochs=1)
