@@ -5,4 +5,10 @@ from lightning_ww.callbacks.early_stopping import SpectralEarlyStopping, Spectra
 from lightning_ww.callbacks.weight_spectrum import WeightSpectrumMonitor
 from lightning_ww.diagnosis import FlagThresholds
 
-__all__ = ["CurvatureMonitor", "FlagThresholds", "SpectralEarlyStopping", "SpectralStoppingReason", "WeightSpectrumMonitor"]
+__all__ = [
+    "CurvatureMonitor",
+    "FlagThresholds",
+    "SpectralEarlyStopping",
+    "SpectralStoppingReason",
+    "WeightSpectrumMonitor",
+]

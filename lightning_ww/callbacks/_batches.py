@@ -80,7 +80,9 @@ class KeptBatches:
             seed_streams(pl_module, self._seed)
             for index, batch in enumerate(itertools.islice(data, self._wanted)):
                 moved = trainer.precision_plugin.convert_input(batch)
-                moved = pl_module._on_before_batch_transfer(moved, dataloader_idx=0)  # the datamodule's, if there is one
+                moved = pl_module._on_before_batch_transfer(
+                    moved, dataloader_idx=0
+                )  # the datamodule's, if there is one
                 self._join(trainer.strategy.batch_to_device(moved), index)
         if not self.is_complete:
             raise TooFewBatchesError(

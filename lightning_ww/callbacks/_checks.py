@@ -47,8 +47,10 @@ def having(call: str, name: str, value: T, method: str, expected: str) -> T:
     return value
 
 
-def patterns(call: str, name: str, value: str | Sequence[str] | None) -> tuple[str, ...] | None:
-    """The value as a tuple, if it is a string, several strings, or ``None``."""
+def patterns(call: str, name: str, value: str | Sequence[str] | None, *, least: int = 0) -> tuple[str, ...] | None:
+    """The value as a tuple, if it is a string, at least so many strings, or ``None``."""
+    if isinstance(value, str | Sequence) and len(value) < least:
+        raise ValueError(f"`{call}({name}={value!r})`: it is empty. Leave it out, or pass `None`, for all.")
     if isinstance(value, str):
         return (value,)
     if value is not None and (not isinstance(value, Sequence) or not all(isinstance(item, str) for item in value)):

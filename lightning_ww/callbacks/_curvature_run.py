@@ -43,6 +43,8 @@ REMEDIES = (
         "not the same twice",
         "pass `loss_fn=` with a loss of weights and batch alone, or `self_check=False`",
     ),
+    ("Recomputed values", "leave weight norm out of the checkpoint, or pass another `loss_fn=`"),
+    ("does not depend on any", "the loss is detached from the parameters that are measured, or taken under `no_grad`"),
     ("derivative for", FIRST_ONLY),
     ("double backward", FIRST_ONLY),
 )
@@ -149,7 +151,10 @@ class CurvatureRun:
                 num_samples = sum(captured.size for captured in batches)
                 if trainer.world_size == 1:
                     return action(own, own, params, num_samples)
-                part, num_samples = num_samples, int(_summed(trainer, torch.tensor(float(num_samples), device=own.device)))
+                part, num_samples = (
+                    num_samples,
+                    int(_summed(trainer, torch.tensor(float(num_samples), device=own.device))),
+                )
                 operator = ReducedOperator(own, lambda vector: _summed(trainer, part / num_samples * vector))
                 try:
                     return action(operator, own, params, num_samples)
@@ -187,8 +192,15 @@ class CurvatureRun:
         return CurvatureFound(density, stable, num_samples, engine)
 
     def _follow(
-        self, trainer: Trainer, operator: CurvatureOperator, own: CurvatureOperator, params: list[Tensor], num_samples: int
+        self,
+        trainer: Trainer,
+        operator: CurvatureOperator,
+        own: CurvatureOperator,
+        params: list[Tensor],
+        num_samples: int,
     ) -> dict[str, float]:
+        if self._top is not None and self._top.numel() != operator.shape[0]:
+            self._top = None  # parameters have joined, or left
         start = self._top
         if start is None:
             start = torch.randn(operator.shape[0], generator=torch.Generator().manual_seed(self._seed))
@@ -208,13 +220,15 @@ class CurvatureRun:
         """The operator over this process's batches; the first time it is tried out."""
         try:
             with differentiable_twice():
-                operator = self._gauss_newton(probe, batches) if self._matrix == "ggn" else self._hessian(probe, batches)
+                operator = (
+                    self._gauss_newton(probe, batches) if self._matrix == "ggn" else self._hessian(probe, batches)
+                )
             if not self._is_tried and self._self_check:
                 check = check_gradient if self._matrix == "ggn" else check_second_derivatives
                 check(partial(self._loss, probe, batches[0]), probe.params)
             if not self._is_tried:
                 operator @ torch.ones(operator.shape[0], dtype=operator.dtype, device=operator.device)
-        except (RuntimeError, NotImplementedError, WrongDerivativeError) as error:
+        except (RuntimeError, NotImplementedError, ValueError) as error:
             sentence = first_line(error)
             for sign, remedy in REMEDIES:
                 if sign in str(error):

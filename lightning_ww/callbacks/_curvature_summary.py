@@ -67,7 +67,7 @@ def publish(
     step: int,
     prefix: str,
     settings: Mapping[str, Any],
-    directory: str | None,
+    file: JsonLines,
 ) -> None:
     """Log numbers, stems and a table, and add a line to the file in a directory, if one is given."""
     scalars = {prefix + key: value for key, value in {**measurement.summary, **top_eigenvalues(found)}.items()}
@@ -84,9 +84,8 @@ def publish(
     }
     texts = {f"{prefix}curvature/report": spectrum_table(density, {name: str(fact) for name, fact in facts.items()})}
     _publish.to_loggers(trainer, guard, scalars, {}, texts, step, images)
-    if directory and "://" not in directory and not getattr(trainer, "fast_dev_run", False):
-        path = Path(directory) / f"{prefix.replace('/', '-')}curvature.jsonl"
-        guard.run(trainer, lambda: append_line(path, measurement), f"write `{path}`")
+    if file.is_wanted and not getattr(trainer, "fast_dev_run", False):
+        guard.run(trainer, lambda: file.append(measurement), f"write `{file}`")
 
 
 def slow(last: CurvatureMeasurement, training: float, settings: Mapping[str, Any]) -> str:
@@ -99,15 +98,37 @@ def slow(last: CurvatureMeasurement, training: float, settings: Mapping[str, Any
     )
 
 
-def append_line(path: Path, measurement: CurvatureMeasurement) -> None:
-    """Add the measurement to a file of JSON lines."""
-    state: dict[str, Any] = measurement.state_dict()
-    state["density"] = {
-        name: value.tolist() if hasattr(value, "tolist") else value for name, value in state["density"].items()
-    }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(state) + "\n")
+class JsonLines:
+    """A file with a line for each measurement of one run."""
+
+    def __init__(self, directory: str | None, prefix: str) -> None:
+        """``directory``: the logger's; ``None``, or another machine's, if there is no file to be written."""
+        self.is_wanted = bool(directory) and "://" not in str(directory)
+        self._path = Path(directory or "", f"{prefix.replace('/', '-')}curvature.jsonl")
+        self._is_open = False
+
+    def __str__(self) -> str:
+        return str(self._path)
+
+    def append(self, measurement: CurvatureMeasurement) -> None:
+        """Add a measurement. The first decides: a new run takes a name that is free, a resumed one goes on."""
+        if not self._is_open:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            taken = sorted(self._path.parent.glob(f"{self._path.stem}*.jsonl"), key=lambda path: path.stat().st_mtime)
+            if taken and measurement.number == 0:
+                self._path = self._path.with_name(f"{self._path.stem}.{len(taken)}.jsonl")
+            elif taken:
+                self._path = taken[-1]
+                lines = self._path.read_text(encoding="utf-8").splitlines(keepends=True)
+                kept = [line for line in lines if json.loads(line)["number"] < measurement.number]
+                self._path.write_text("".join(kept), encoding="utf-8")
+            self._is_open = True
+        state: dict[str, Any] = measurement.state_dict()
+        state["density"] = {
+            name: value.tolist() if hasattr(value, "tolist") else value for name, value in state["density"].items()
+        }
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(state) + "\n")
 
 
 def num_training_samples(loader: Any) -> int | None:

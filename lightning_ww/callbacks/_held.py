@@ -6,7 +6,9 @@ plain objects among them are put back in place, so that whoever else holds them 
 
 from __future__ import annotations
 
+import io
 import random
+from array import array
 from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -28,7 +30,16 @@ MANY = 10_000
 DEPTH = 6
 """Containers and objects in one another that are looked into."""
 
-FOREIGN = {"torch", "pytorch_lightning", "lightning", "lightning_fabric", "lightning_ww", "logging", "threading", "builtins"}
+FOREIGN = {
+    "torch",
+    "pytorch_lightning",
+    "lightning",
+    "lightning_fabric",
+    "lightning_ww",
+    "logging",
+    "threading",
+    "builtins",
+}
 """Packages whose objects are not looked into: trainers, loaders, optimisers, loggers."""
 
 
@@ -41,6 +52,29 @@ def put_back(module: nn.Module, *others: Any) -> Iterator[None]:
         for other in others:
             memory.remember(other)
         yield
+
+
+class DrawnError(RuntimeError):
+    """An iterator was drawn from that cannot be put back."""
+
+
+class _Undrawable:
+    """In place of an iterator: all but its items."""
+
+    def __init__(self, name: str, iterator: Any) -> None:
+        self._name, self._iterator = name, iterator
+
+    def __iter__(self) -> Any:
+        return self
+
+    def __next__(self) -> Any:
+        raise DrawnError(f"it draws from an iterator (`{self._name}`), and what is drawn cannot be put back")
+
+    def send(self, *_: Any) -> Any:  # of a generator
+        return next(self)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._iterator, name)
 
 
 class _Memory:
@@ -67,6 +101,10 @@ class _Memory:
             self._array(value, depth)
         elif isinstance(value, torch.Generator):
             self._stack.callback(value.set_state, value.get_state())
+        elif isinstance(value, np.random.RandomState):
+            self._stack.callback(value.set_state, value.get_state(legacy=False))
+        elif isinstance(value, bytearray | array):
+            self._stack.callback(value.__setitem__, slice(None), value[:])
         elif isinstance(value, np.random.Generator):
             self._stack.callback(setattr, value.bit_generator, "state", value.bit_generator.state)
         elif isinstance(value, random.Random):
@@ -85,11 +123,17 @@ class _Memory:
         self._attributes(module, 0, leave_out=("_parameters", "_buffers", "_modules"))
 
     def _attributes(self, value: Any, depth: int, leave_out: tuple[str, ...] = ()) -> None:
-        held = vars(value)
+        held = getattr(value, "__dict__", {})
         self._stack.callback(_restore, held, dict(held))
-        for name, item in list(held.items()):
+        slots = {name: getattr(value, name) for name in _slots(value) if hasattr(value, name)}
+        for name, item in slots.items():
+            self._stack.callback(object.__setattr__, value, name, item)
+        for name, item in (*held.items(), *slots.items()):
             if name not in leave_out:
                 self.remember(item, depth + 1)
+        for name, item in list(held.items()):
+            if isinstance(item, Iterator) and not isinstance(item, io.IOBase):
+                held[name] = _Undrawable(name, item)
 
     def _container(self, value: Any, depth: int) -> None:
         items = list(value.items()) if isinstance(value, dict) else list(value)
@@ -107,19 +151,28 @@ class _Memory:
         if small and tensor.layout == torch.strided and not tensor.is_meta and not tensor.is_inference():
             self._stack.callback(_rewrite, tensor, tensor.detach().clone())
 
-    def _array(self, array: Any, depth: int) -> None:
-        if array.dtype == object and array.size <= MANY:
-            for item in array.flat:
+    def _array(self, values: Any, depth: int) -> None:
+        if values.dtype == object and values.size <= MANY:
+            for item in values.flat:
                 self.remember(item, depth + 1)
-        if array.nbytes <= LARGE and array.flags.writeable:
-            self._stack.callback(np.copyto, array, array.copy())
+        if values.nbytes <= LARGE and values.flags.writeable:
+            self._stack.callback(np.copyto, values, values.copy())
 
 
 def _is_plain(value: Any) -> bool:
-    """Whether this is an instance of a class of the user's, or of a library that is not known to be none of our business."""
-    if isinstance(value, type | ModuleType | FunctionType | MethodType | BuiltinFunctionType) or not hasattr(value, "__dict__"):
+    """Whether this is an object of the user's, or of a library that is not known to be none of our business."""
+    if isinstance(value, type | ModuleType | FunctionType | MethodType | BuiltinFunctionType):
         return False
-    return type(value).__module__.split(".")[0] not in FOREIGN
+    return (hasattr(value, "__dict__") or bool(_slots(value))) and type(value).__module__.split(".")[0] not in FOREIGN
+
+
+def _slots(value: Any) -> list[str]:
+    """The names of an object's slots, with those of the classes that it derives from."""
+    found = []
+    for kind in type(value).__mro__:
+        named = vars(kind).get("__slots__", ())
+        found += [named] if isinstance(named, str) else list(named)
+    return [name for name in found if name not in ("__dict__", "__weakref__") and not name.startswith("__")]
 
 
 def _restore(now: dict[str, Any], held: Mapping[str, Any]) -> None:
@@ -139,7 +192,10 @@ def _refill(container: Any, items: list[Any]) -> None:
     if is_same:
         return
     container.clear()
-    if isinstance(container, list | deque):
+    if isinstance(container, dict):
+        for key, value in items:  # not `update`, which in a Counter counts
+            container[key] = value
+    elif isinstance(container, list | deque):
         container.extend(items)
     else:
         container.update(items)

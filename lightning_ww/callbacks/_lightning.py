@@ -73,7 +73,9 @@ class CallbackBase(_Both):
         """Whether this fit is a new run (another Trainer or model than the last), and the state to take up, if any."""
         state, self._pending = self._pending, None
         is_elsewhere = bool(trainer.ckpt_path) and state is None  # resumed from a checkpoint that knows nothing of us
-        is_new = is_elsewhere or self._seen is None or self._seen[0]() is not trainer or self._seen[1]() is not pl_module
+        is_new = (
+            is_elsewhere or self._seen is None or self._seen[0]() is not trainer or self._seen[1]() is not pl_module
+        )
         self._seen = (weakref.ref(trainer), weakref.ref(pl_module))
         return is_new, state
 

@@ -84,7 +84,9 @@ class MonitorBase(CallbackBase, Generic[R]):
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
-        twins = [cb for cb in callbacks(trainer) if isinstance(cb, type(self)) and cb.log_key_prefix == self.log_key_prefix]
+        twins = [
+            cb for cb in callbacks(trainer) if isinstance(cb, type(self)) and cb.log_key_prefix == self.log_key_prefix
+        ]
         if stage == "fit" and len(twins) > 1 and twins[0] is self:
             warn(
                 trainer,

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from lightning_ww.callbacks._batches import full_precision
-from lightning_ww.callbacks._held import put_back
+from lightning_ww.callbacks._held import DrawnError, put_back
 from lightning_ww.callbacks._quiet import functional, seed_streams
 from lightning_ww.curvature.losses import LossCalls
 
@@ -84,8 +84,12 @@ class Probe:
         value = self._evaluate(name, function, captured)
         value = value.get("loss") if isinstance(value, Mapping) else value
         if not isinstance(value, Tensor) or value.numel() != 1:
-            kind = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"`{value!r}`"
-            raise UnsuitableLossError(f"`{name}` returned {kind} instead of a loss. Pass `loss_fn=`.")
+            kind = (
+                f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+            )
+            kind = "`None`" if value is None else kind
+            lever = "Return a 0-d tensor." if name == "loss_fn" else "Pass `loss_fn=`."
+            raise UnsuitableLossError(f"`{name}`, in evaluation mode, returned {kind} instead of a loss. {lever}")
         return value.reshape(())
 
     def judged(self, captured: CapturedBatch) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
@@ -100,7 +104,9 @@ class Probe:
             found = self._evaluate(name, _bound(self._outputs_fn, self._module) if self._outputs_fn else own, captured)
             is_pair = isinstance(found, tuple) and len(found) == 2
             if not (is_pair and isinstance(found[0], Tensor) and callable(found[1])):
-                raise UnsuitableLossError(f"`{name}` has to return `(outputs, loss_of_outputs)`: a tensor and a function.")
+                raise UnsuitableLossError(
+                    f"`{name}` has to return `(outputs, loss_of_outputs)`: a tensor and a function."
+                )
             return found[0], found[1]
         with LossCalls() as calls:
             value = self.loss(captured)
@@ -121,7 +127,12 @@ class Probe:
         buffers = {key: buffer.clone() for key, buffer in self._module.named_buffers()}
         seed_streams(self._module, self._seed)
         with put_back(self._module), _default_dtype(self.params[0].dtype):
-            value = functional(self._module, self._rest | buffers, function, captured.fresh())
+            try:
+                value = functional(self._module, self._rest | buffers, function, captured.fresh())
+            except DrawnError as drawn:
+                raise UnsuitableLossError(
+                    f"`{name}` cannot be run without a trace: {drawn}. Pass `loss_fn=`."
+                ) from None
         moved = [key for key, parameter in self._originals.items() if parameter._version != self._versions[key]]
         for key in moved:
             with torch.no_grad():
@@ -152,6 +163,8 @@ def require_a_loss(
     pl_module: LightningModule, loss_fn: LossFn | None, outputs_fn: OutputsFn | None, matrix: str, call: str
 ) -> None:
     """Raise if no loss can be had without making optimiser steps, or without the trainer's own iterator."""
+    if outputs_fn is not None and matrix != "ggn":
+        raise ValueError(f'`{call}(ggn_fn=...)` is of use with `matrix="ggn"` only, but `matrix` is {matrix!r}.')
     has_loss = loss_fn is not None or callable(getattr(pl_module, "curvature_loss", None))
     has_outputs = outputs_fn is not None or callable(getattr(pl_module, "curvature_outputs", None))
     if has_loss or (matrix == "ggn" and has_outputs):
@@ -170,9 +183,7 @@ def require_a_loss(
     )
 
 
-def _loss_function(
-    module: LightningModule, loss_fn: LossFn | None, index: int
-) -> tuple[str, Callable[[Any], Any]]:
+def _loss_function(module: LightningModule, loss_fn: LossFn | None, index: int) -> tuple[str, Callable[[Any], Any]]:
     """What gives the loss of a batch, and its name."""
     if loss_fn is not None:
         return "loss_fn", _bound(loss_fn, module)

@@ -43,12 +43,17 @@ def quiet(trainer: Trainer, pl_module: LightningModule, batch_norm: BatchNormMod
         stack.callback(setattr, trainer, "loggers", list(trainer.loggers))
         stack.enter_context(_no_gradients(pl_module, trainer))
         groups = [optimizer.param_groups for optimizer in trainer.optimizers]
-        schedules = [vars(config.scheduler) for config in trainer.lr_scheduler_configs]
+        schedules = [_schedule_of(config.scheduler) for config in trainer.lr_scheduler_configs]
         stack.enter_context(put_back(pl_module, groups, schedules, trainer.callback_metrics))
+        stack.enter_context(_no_autocast())
         if (loop := getattr(trainer.fit_loop, "epoch_loop", None)) is not None and hasattr(loop, "_results"):
             stack.callback(setattr, loop, "_results", loop._results)
             loop._results = type(loop._results)(training=True)  # for a `log` that was stored away
+        writers = {id(getattr(logger, "_experiment", None)) for logger in trainer.loggers}
         for module in _all_modules(pl_module):
+            for name, value in list(vars(module).items()):
+                if value is not None and id(value) in writers:
+                    vars(module)[name] = DummyLogger().experiment
             is_batch_norm = isinstance(module, nn.modules.batchnorm._NormBase)
             held = vars(module)
             held["training"] = module.training and is_batch_norm and batch_norm == "train"
@@ -58,6 +63,23 @@ def quiet(trainer: Trainer, pl_module: LightningModule, batch_norm: BatchNormMod
                 held["_current_fx_name"] = "training_step"
         trainer.loggers = [_Muted(logger) for logger in trainer.loggers]
         yield
+
+
+def _schedule_of(scheduler: Any) -> list[Any]:
+    """What a schedule remembers, and the schedules that it is made of."""
+    return [vars(scheduler), *(_schedule_of(part) for part in getattr(scheduler, "_schedulers", ()))]
+
+
+@contextmanager
+def _no_autocast() -> Iterator[None]:
+    """Have the user's own `torch.autocast` do nothing: a second derivative in half precision is noise."""
+    kind = torch.amp.autocast_mode.autocast
+    known = kind.__enter__, kind.__exit__
+    kind.__enter__, kind.__exit__ = lambda self: self, lambda self, *_: False  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        kind.__enter__, kind.__exit__ = known  # type: ignore[method-assign]
 
 
 @contextmanager
@@ -102,10 +124,10 @@ def functional(
 
 def seed_streams(module: nn.Module, seed: int) -> None:
     """Start the global random streams at the same place each time; `quiet` puts them back."""
-    torch.default_generator.manual_seed(seed)
+    torch.default_generator.manual_seed(seed % 2**63)
     for device in cuda_devices(module):
-        torch.cuda.default_generators[device].manual_seed(seed)
-    np.random.seed(seed)
+        torch.cuda.default_generators[device].manual_seed(seed % 2**63)
+    np.random.seed(seed % 2**32)
     random.seed(seed)
 
 

@@ -156,7 +156,7 @@ class CurvatureMonitor(MonitorBase[CurvatureMeasurement]):
         self.ggn_fn = _checks.having(
             call, "ggn_fn", ggn_fn, "__call__", "a function `(pl_module, batch) -> (outputs, loss_of_outputs)`"
         )
-        self.params = _checks.patterns(call, "params", params)
+        self.params = _checks.patterns(call, "params", params, least=1)
         self.bn_mode = _checks.choice(call, "bn_mode", bn_mode, get_args(BatchNormMode))
         self.optimizer_sharpness = _checks.instance(call, "optimizer_sharpness", optimizer_sharpness, bool)
         self.sharpness_every_n_steps = sharpness_every_n_steps
@@ -171,7 +171,7 @@ class CurvatureMonitor(MonitorBase[CurvatureMeasurement]):
         super()._reset()
         self.density: SpectralDensity | None = None
         self._is_off, self._is_first, self._last_followed = False, True, 0
-        self._directory: str | None = None
+        self._file = _curvature_summary.JsonLines(None, "")
         self._epoch_began = self._spent_before = 0.0
         self._batches = KeptBatches(self.num_batches, self.data, self.seed)
         how = self.matrix, self.params, self.loss_fn, self.ggn_fn, self.bn_mode, self.seed, self.storage
@@ -183,10 +183,14 @@ class CurvatureMonitor(MonitorBase[CurvatureMeasurement]):
         self._is_first = True
         self._fatal = (UnsuitableLossError, TooFewBatchesError)  # before the first step nothing is lost by an error
         require_a_loss(pl_module, self.loss_fn, self.ggn_fn, self.matrix, call)
-        self._directory = trainer.log_dir  # asked for on every rank: it is broadcast
+        # the directory is asked for on every rank: it is broadcast
+        self._file = _curvature_summary.JsonLines(trainer.log_dir, self.log_key_prefix)
         self._is_off = type(trainer.strategy).__name__ in _curvature_run.SHARDED
         if self._is_off:
-            warn(trainer, f"`{call}` measures nothing: {_curvature_run.NO_PARAMETERS.format(type(trainer.strategy).__name__)}")
+            warn(
+                trainer,
+                f"`{call}` measures nothing: {_curvature_run.NO_PARAMETERS.format(type(trainer.strategy).__name__)}",
+            )
             return
         select_parameters(pl_module, self.params, call=call)
 
@@ -205,7 +209,9 @@ class CurvatureMonitor(MonitorBase[CurvatureMeasurement]):
         if self.data is not None:  # what could not be drawn on one process is measured on none
             self._is_off = not trainer.strategy.reduce_boolean_decision(self._batches.is_complete, all=True)
         if is_first and self.data is None and len(self.history):
-            inform(trainer, f"`CurvatureMonitor` resumes on new batches: curves may jump at step {trainer.global_step}.")
+            inform(
+                trainer, f"`CurvatureMonitor` resumes on new batches: curves may jump at step {trainer.global_step}."
+            )
         if self._batches.is_complete:
             self._measure(trainer, pl_module, is_baseline=is_first)
         elif is_first and self._batches.batches:  # what cannot be measured is to be known before the first step
@@ -249,7 +255,8 @@ class CurvatureMonitor(MonitorBase[CurvatureMeasurement]):
     def _analyse(
         self, trainer: Trainer, pl_module: LightningModule, *, is_baseline: bool
     ) -> tuple[CurvatureFound, dict[str, float]] | None:
-        num_steps = min(self.num_steps, _curvature_run.FAST_DEV_RUN_STEPS) if getattr(trainer, "fast_dev_run", False) else self.num_steps
+        most = _curvature_run.FAST_DEV_RUN_STEPS if getattr(trainer, "fast_dev_run", False) else self.num_steps
+        num_steps = min(self.num_steps, most)
         how = trainer, pl_module, self._batches.batches, num_steps, self.num_probes
         found = self._unless_refused(trainer, partial(self._run.measure, *how))
         if found is None:
@@ -273,15 +280,8 @@ class CurvatureMonitor(MonitorBase[CurvatureMeasurement]):
         self, trainer: Trainer, found: CurvatureFound, summary: Mapping[str, float], *, is_baseline: bool, step: int
     ) -> None:
         self.density = found.density
-        self.measurement = CurvatureMeasurement(
-            number=self.history.next_number,
-            step=trainer.global_step,
-            epoch=trainer.current_epoch,
-            is_baseline=is_baseline,
-            summary=dict(summary),
-            density=found.density,
-            engine=found.engine,
-        )
+        when = self.history.next_number, trainer.global_step, trainer.current_epoch, is_baseline
+        self.measurement = CurvatureMeasurement(*when, dict(summary), found.density, found.engine)
         self.history.append(self.measurement)
         if trainer.is_global_zero and trainer.loggers:
             _curvature_summary.publish(
@@ -292,7 +292,7 @@ class CurvatureMonitor(MonitorBase[CurvatureMeasurement]):
                 step=step,
                 prefix=self.log_key_prefix,
                 settings={name: getattr(self, name) for name in _curvature_summary.SETTINGS},
-                directory=self._directory,
+                file=self._file,
             )
 
     def _follow(self, trainer: Trainer, pl_module: LightningModule) -> None:

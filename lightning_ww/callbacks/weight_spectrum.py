@@ -17,7 +17,7 @@ from lightning_ww.diagnosis import TRIGGERS, Diagnosis, FlagThresholds, TriggerN
 from lightning_ww.history import Measurement, record
 from lightning_ww.measure import Shuffle, measure
 from lightning_ww.panels.table import report_table
-from lightning_ww.report import BULK_METRICS, KEY_METRICS, METRICS, LayerReport, WeightReport
+from lightning_ww.report import BULK_METRICS, KEY_METRICS, METRICS, WeightReport
 from lightning_ww.weights.drift import METRICS as DRIFT_METRICS
 from lightning_ww.weights.matrices import find_layers, require_a_matrix
 from lightning_ww.weights.randomized import Shuffler
@@ -147,7 +147,9 @@ class WeightSpectrumMonitor(MonitorBase[Measurement]):
         require_a_matrix(pl_module, found, skipped, call)
         directory = trainer.log_dir or trainer.default_root_dir  # asked for on every rank: it is broadcast
         if self._initial is not None and trainer.ckpt_path and (state is None or not state["history"]):
-            warn(trainer, f"`{call}` finds nothing of its own in the checkpoint: `distance_from_init` counts from here.")
+            warn(
+                trainer, f"`{call}` finds nothing of its own in the checkpoint: `distance_from_init` counts from here."
+            )
         if self._initial is not None and (trouble := self._initial.begin(state, trainer.ckpt_path, directory)):
             warn(trainer, f"`{call}` {trouble}")
         # what this run cannot measure would be held for ever at the resumed run's last value
@@ -212,7 +214,9 @@ class WeightSpectrumMonitor(MonitorBase[Measurement]):
         self._logged.choose(report, diagnosis)
         for skip in report.skipped:
             if skip.reason in UNEXPECTED:
-                self._guard.warn_once(trainer, f"{skip.name} {skip.reason}", f"skips layer `{skip.name}`: {skip.sentence}.")
+                self._guard.warn_once(
+                    trainer, f"{skip.name} {skip.reason}", f"skips layer `{skip.name}`: {skip.sentence}."
+                )
         for flag in diagnosis.flags:
             self._guard.warn_once(trainer, f"{flag.trigger} {flag.layer}", f"at step {trainer.global_step}: {flag}")
         if not trainer.is_global_zero:

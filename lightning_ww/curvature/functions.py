@@ -14,10 +14,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import Function
+from torch.autograd import Function, forward_ad
 
-Through = Callable[..., tuple[Tensor, ...]]
-"""What a backward pass that is being written down sees of the tensors that the forward pass has saved."""
+Through = Callable[[Tensor], Tensor]
+"""What a backward pass that is being written down sees of a tensor that the forward pass has saved."""
 
 # mypy: disable-error-code="override, no-untyped-call"
 # ruff: noqa: D102 -- what `forward` and `backward` are is said by `torch.autograd.Function`
@@ -42,7 +42,9 @@ class Pointwise(Function):
         x, first, second = ctx.saved_tensors
         if not torch.is_grad_enabled():
             return g * first, None, None
-        return _PointwiseSlope.apply(g, *ctx.through(x), first, second, ctx.f), None, None
+        if _is_transformed(g):
+            return g * _slope(ctx.f, ctx.through(x)), None, None
+        return _PointwiseSlope.apply(g, ctx.through(x), first, second, ctx.f), None, None
 
 
 class _PointwiseSlope(Function):
@@ -76,9 +78,9 @@ class Softmax(Function):
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> Any:
         (y,) = ctx.saved_tensors
-        if not torch.is_grad_enabled():
-            return torch._softmax_backward_data(g, y, ctx.dim, y.dtype), None, None
-        return _SoftmaxSlope.apply(g, *ctx.through(y), ctx.dim), None, None
+        if not torch.is_grad_enabled() or _is_transformed(g):
+            return torch._softmax_backward_data(g, ctx.through(y), ctx.dim, y.dtype), None, None
+        return _SoftmaxSlope.apply(g, ctx.through(y), ctx.dim), None, None
 
 
 class _SoftmaxSlope(Function):
@@ -95,10 +97,9 @@ class _SoftmaxSlope(Function):
         g, y, along = ctx.saved_tensors
         if torch.is_grad_enabled():
             return *_by_autograd(lambda g, y: y * (g - (g * y).sum(ctx.dim, keepdim=True)), (g, y), v), None
-        by_g = v * y
-        centred = v - by_g.sum(ctx.dim, keepdim=True)
-        torch.mul(y, centred, out=by_g)
-        by_y = centred.mul_(g).addcmul_(v, along, value=-1) if ctx.needs_input_grad[1] else None
+        centred = v - (v * y).sum(ctx.dim, keepdim=True)
+        by_g = y * centred
+        by_y = (g * centred).sub_(v * along) if ctx.needs_input_grad[1] else None
         return by_g, by_y, None
 
 
@@ -117,7 +118,9 @@ class LogSoftmax(Function):
         y, p = ctx.saved_tensors
         if not torch.is_grad_enabled():
             return torch.addcmul(g, p, g.sum(ctx.dim, keepdim=True), value=-1), None, None
-        return _LogSoftmaxSlope.apply(g, *ctx.through(y), p, ctx.dim), None, None
+        if _is_transformed(g):
+            return g - ctx.through(y).exp() * g.sum(ctx.dim, keepdim=True), None, None
+        return _LogSoftmaxSlope.apply(g, ctx.through(y), p, ctx.dim), None, None
 
 
 class _LogSoftmaxSlope(Function):
@@ -154,9 +157,9 @@ class Convolution(Function):
         x, w = ctx.saved_tensors
         needed = ctx.needs_input_grad
         by_bias = g.sum([0, *range(2, g.ndim)]) if needed[2] else None
-        if not torch.is_grad_enabled():
-            return *_convolution_slopes(g, x, w, ctx.how, needed), by_bias, None, None
-        return *_ConvolutionSlopes.apply(g, *ctx.through(x, w), ctx.how, needed), by_bias, None, None
+        if not torch.is_grad_enabled() or _is_transformed(g):
+            return *_convolution_slopes(g, ctx.through(x), ctx.through(w), ctx.how, needed), by_bias, None, None
+        return *_ConvolutionSlopes.apply(g, ctx.through(x), ctx.through(w), ctx.how, needed), by_bias, None, None
 
 
 class _ConvolutionSlopes(Function):
@@ -206,6 +209,14 @@ def _by_autograd(formula: Callable[..., Tensor], inputs: Sequence[Tensor], v: Te
     return [next(found) if one.requires_grad else None for one in apart]
 
 
+def _is_transformed(g: Tensor) -> bool:
+    """Whether a backward pass is one of many at once, or has a tangent: there torch's own operations have to do."""
+    functorch = torch._C._functorch
+    batched = functorch.is_legacy_batchedtensor(g) or functorch.is_functorch_wrapped_tensor(g)
+    return batched or forward_ad.unpack_dual(g).tangent is not None
+
+
 def _slope(f: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    x = x if x.requires_grad else x.detach().requires_grad_()
     y = f(x)
     return torch.autograd.grad(y, x, torch.ones_like(y), create_graph=True)[0]

@@ -27,7 +27,7 @@ Engine = Literal["auto", "dual", "double_vjp"]
 """How products with the Jacobian are had: by dual numbers, by the derivative of a backward pass, or by the faster."""
 
 MISMATCH = 1e-3
-"""‖J v‖² and ⟨JᵀJ v, v⟩ differ by float32's roundings, or by much more than this."""
+"""⟨u, J Jᵀu⟩ and ‖Jᵀu‖² differ by float32's roundings, or by much more than this."""
 
 DUAL_PASSES = 2
 """Dual numbers cost a forward pass and its derivative: what is faster than two forward passes is faster than they."""
@@ -92,8 +92,8 @@ class GGNOperator(CurvatureOperator):
                 parts.append((share, jacobian, curve(judge, jacobian.outputs)))
 
         def product(vector: Tensor) -> Tensor:
-            total = torch.zeros_like(vector)
             with differentiable_twice():
+                total = torch.zeros_like(vector)
                 for share, jacobian, curved in parts:
                     total += share * jacobian.pull(curved(pushes(jacobian, vector)))
             return total
@@ -155,39 +155,36 @@ class _Pushes:
 
     def __call__(self, jacobian: _Jacobian, vector: Tensor) -> Tensor:
         if not self._is_decided:
-            generator = torch.Generator().manual_seed(0)
-            probe = torch.randn(vector.shape, generator=generator, dtype=torch.float64).to(vector)
-            self.engine, self._is_decided = self._decide(jacobian, probe), True
+            self.engine, self._is_decided = self._decide(jacobian), True
         if self.engine == "dual":
             jacobian.forget_double()
         return jacobian.push(vector, self.engine)
 
-    def _decide(self, jacobian: _Jacobian, probe: Tensor) -> Engine:
-        """The faster of the ways that give J: ``‖J v‖² = ⟨Jᵀ J v, v⟩``, and Jᵀ is a plain backward pass."""
-        # not ⟨u, J v⟩ of another u: both sides would be close to zero where there are many parameters
+    def _decide(self, jacobian: _Jacobian) -> Engine:
+        """The faster of the ways that give J: ``⟨u, J Jᵀu⟩ = ‖Jᵀu‖²``, and Jᵀ is a plain backward pass."""
+        # not ⟨u, J v⟩ of another v: both sides would be close to zero where there are many parameters
+        generator = torch.Generator().manual_seed(0)
+        probe = torch.randn(jacobian.outputs.shape, generator=generator, dtype=torch.float64).to(jacobian.outputs)
+        pulled = jacobian.pull(probe)
+        expected = float(pulled.square().sum(dtype=torch.float64))
         seconds: dict[Engine, float] = {}
         errors: list[Exception] = []
-        known: Tensor | None = None
         for engine in self._candidates:
             try:
-                pushed, taken = _timed(partial(jacobian.push, probe, engine))
+                pushed, taken = _timed(partial(jacobian.push, pulled, engine))
             except (RuntimeError, NotImplementedError) as error:  # an operation without this derivative
                 errors.append(error)
                 continue
-            squared = float(pushed.square().sum(dtype=torch.float64))
-            if known is None:
-                defect = abs(squared - float((jacobian.pull(pushed) * probe).sum(dtype=torch.float64)))
-            else:
-                defect = squared**0.5 * float((pushed - known).norm())
-            if not defect > MISMATCH * squared:  # NaN is not the derivative's fault
-                seconds[engine], known = taken, pushed
+            defect = abs(float((probe * pushed).sum(dtype=torch.float64)) - expected)
+            if not defect > MISMATCH * expected:  # NaN is not the derivative's fault
+                seconds[engine] = taken
                 if taken < DUAL_PASSES * jacobian.seconds:
                     break
         if not seconds:
             raise errors[0] if len(errors) == len(self._candidates) else WrongDerivativeError(NOT_TRANSPOSED)
         if len(seconds) == 2 and seconds["dual"] > seconds["double_vjp"]:
             # once more: the first use of dual numbers in a process loads what the other way does not need
-            seconds["dual"] = _timed(partial(jacobian.push, probe, "dual"))[1]
+            seconds["dual"] = _timed(partial(jacobian.push, pulled, "dual"))[1]
         return min(seconds, key=seconds.__getitem__)
 
 

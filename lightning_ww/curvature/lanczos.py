@@ -100,7 +100,7 @@ def lanczos(matvec: Callable[[Tensor], Tensor], start: Tensor, num_steps: int, s
     for _ in range(steps):
         basis.add(vector)
         image = matvec(vector).detach()
-        scale = torch.maximum(scale, torch.linalg.vector_norm(image).double())  # a scale needs few digits
+        scale = torch.maximum(scale, _norm(image))
         diagonal.append(_dot(vector, image))
         image = basis.without(image)
         remainder = _norm(image)

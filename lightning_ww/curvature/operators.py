@@ -125,8 +125,8 @@ class HessianOperator(CurvatureOperator):
             raise ValueError("`HessianOperator(loss=...)` does not depend on any of `params`.")
 
         def product(vector: Tensor) -> Tensor:
-            total = torch.zeros_like(vector)
             with differentiable_twice():
+                total = torch.zeros_like(vector)
                 for share, slope in slopes:
                     if slope.requires_grad:  # a loss that is linear in the weights has no Hessian
                         total += share * gradient(slope, params, vector)

@@ -59,7 +59,7 @@ def stability(
         arXiv:2103.00065. Cohen et al. (2022), Adaptive gradient methods at the edge of stability, arXiv:2207.14484.
     """
     found = _owners(params, optimizers)
-    if not any(found):
+    if not any(found) or not all(_has_rate(owner) for owner in found):
         return None
     rates = [0.0 if owner is None else float(owner[1]["lr"]) for owner in found]
 
@@ -90,7 +90,10 @@ def stability(
 
 def single_rate(params: Sequence[Tensor], optimizers: Sequence[torch.optim.Optimizer]) -> float | None:
     """The learning rate that all parameters have, if it is one."""
-    rates = {0.0 if owner is None else float(owner[1]["lr"]) for owner in _owners(params, optimizers)}
+    owners = _owners(params, optimizers)
+    if not all(_has_rate(owner) for owner in owners):
+        return None
+    rates = {0.0 if owner is None else float(owner[1]["lr"]) for owner in owners}
     return rates.pop() if len(rates) == 1 else None
 
 
@@ -100,6 +103,11 @@ def _owners(
     """The optimiser that holds each parameter, and its group."""
     owners = {id(held): (one, group) for one in optimizers for group in one.param_groups for held in group["params"]}
     return [owners.get(id(parameter)) for parameter in params]
+
+
+def _has_rate(owner: tuple[torch.optim.Optimizer, Mapping[str, Any]] | None) -> bool:
+    """Whether the optimiser has a learning rate; some work without."""
+    return owner is None or isinstance(owner[1].get("lr"), int | float | Tensor)
 
 
 def _over_edge(optimizer: torch.optim.Optimizer, group: Mapping[str, Any], parameter: Tensor) -> float | Tensor | None:

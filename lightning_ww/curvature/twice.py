@@ -69,14 +69,17 @@ class Rewritten(TorchFunctionMode):
         finally:
             self._is_linear = False
 
-    def _through(self, *saved: Tensor) -> tuple[Tensor, ...]:
-        return tuple(one.detach() for one in saved) if self._is_linear else saved
+    def _through(self, saved: Tensor) -> Tensor:
+        # what is computed without a graph, second derivatives among it, has nothing to be cut off from
+        return saved.detach() if self._is_linear and torch.is_grad_enabled() else saved
 
 
 def _is_plain(*tensors: Any) -> bool:
     """Whether these are floating-point tensors and none of their subclasses, at least one of them in a graph."""
     if torch._C._autograd._top_saved_tensors_default_hooks(True) is not None:
-        return False  # in a checkpoint, whose forward pass is run again where this mode is not entered
+        return False  # in a checkpoint: what runs its forward pass again is `torch.autograd.grad`, out of this mode's sight
+    if any(isinstance(one, Tensor) and torch.is_autocast_enabled(one.device.type) for one in tensors):
+        return False
     plain = all(type(one) in (Tensor, nn.Parameter) and one.is_floating_point() for one in tensors)
     return plain and any(one.requires_grad for one in tensors)
 
@@ -91,8 +94,9 @@ def _activation(function: Callable[..., Tensor], *, may_be_inplace: bool = True)
 
 
 def _softmax(kind: type[Softmax] | type[LogSoftmax]) -> Callable[..., Any]:
-    def rewrite(through: Through, input: Tensor, dim: Any = None, _stacklevel: int = 3, dtype: Any = None) -> Any:
-        if not _is_plain(input) or not input.ndim or not isinstance(dim, int) or dtype is not None:
+    def rewrite(through: Through, input: Tensor, dim: Any = None, *others: Any, **more: Any) -> Any:
+        asks_for_more = others or any(value is not None for name, value in more.items() if name != "_stacklevel")
+        if not _is_plain(input) or not input.ndim or not isinstance(dim, int) or asks_for_more:
             return NotImplemented
         return kind.apply(input, dim, through)  # type: ignore[no-untyped-call]
 
@@ -109,7 +113,9 @@ def _cross_entropy(
     **more: Any,
 ) -> Any:
     """By the two operations that it is made of, where targets are classes."""
-    if target.is_floating_point() or label_smoothing or others or not _is_plain(input):
+    if not isinstance(target, Tensor) or target.is_floating_point() or label_smoothing or others:
+        return NotImplemented
+    if not _is_plain(input) or not input.ndim:
         return NotImplemented
     logs = LogSoftmax.apply(input, 0 if input.ndim == 1 else 1, through)  # type: ignore[no-untyped-call]
     return functional.nll_loss(logs, target, weight, **more)
@@ -127,10 +133,13 @@ def _batch_norm(
     eps: float = 1e-5,
 ) -> Any:
     """With fixed statistics it is one multiplication and one addition."""
-    given = [one for one in (input, running_mean, running_var, weight, bias) if one is not None]
-    if training or running_mean is None or running_var is None:
+    if training or running_mean is None or running_var is None or not _is_plain(input):
         return NotImplemented
-    if not _is_plain(*given) or len({one.dtype for one in given}) > 1:
+    given = [one for one in (running_mean, running_var, weight, bias) if one is not None]
+    fits = all(one.dtype == input.dtype and one.shape == input.shape[1:2] for one in given)
+    precise = input.dtype in (torch.float32, torch.float64)  # in 16 bits torch works with more
+    aligned = input.is_contiguous() or (input.ndim == 4 and input.is_contiguous(memory_format=torch.channels_last))
+    if not (fits and precise and aligned) or running_mean.requires_grad or running_var.requires_grad or eps <= 0:
         return NotImplemented
     scale = (running_var + eps).rsqrt()
     scale = scale if weight is None else scale * weight
@@ -153,7 +162,10 @@ def _convolution(dims: int, *, is_transposed: bool = False) -> Callable[..., Any
         *others: Any,
         **more: Any,
     ) -> Any:
-        if not _is_plain(input, weight) or input.ndim != dims + 2 or isinstance(padding, str):
+        given = [one for one in (input, weight, bias) if one is not None]
+        if not _is_plain(*given) or len({one.dtype for one in given}) > 1:
+            return NotImplemented
+        if input.ndim != dims + 2 or isinstance(padding, str):
             return NotImplemented
         rest = {"dilation": 1, "groups": 1, "output_padding": 0, **dict(zip(names, others, strict=False)), **more}
         steps, pads, spread, out = (

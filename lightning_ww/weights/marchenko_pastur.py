@@ -94,6 +94,20 @@ def bulk_quantiles(N: int, M: int) -> Array:
     return np.asarray(quantiles)
 
 
+def bulk_density(eigenvalues: Array, N: int, M: int, variance: float) -> Array:
+    """The Marchenko–Pastur density, ``√((λ₊ - λ)(λ - λ₋)) / (2π σ² M λ)``; zero outside of the bulk.
+
+    Args:
+        eigenvalues: Where, positive.
+        N: Long side.
+        M: Short side.
+        variance: σ², of an element.
+    """
+    low, high = (variance * (N**0.5 + sign * M**0.5) ** 2 for sign in (-1, 1))
+    inside = np.clip((high - eigenvalues) * (eigenvalues - low), 0, None)
+    return np.asarray(np.sqrt(inside) / (2 * np.pi * variance * M * eigenvalues))
+
+
 def spike_position(strength: float, N: int, M: int) -> float | None:
     """Where a rank-one part of that singular value shows above the bulk of unit variance, or ``None`` if it does not.
 

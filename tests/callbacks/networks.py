@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter, deque
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -66,7 +66,7 @@ class Restless(nn.Module):
         self.count += 1
         if self.training:
             self.calls += 1
-        noise = torch.rand(()) + random.random() + float(np.random.rand())  # noqa: NPY002
+        noise = torch.rand(()) + random.random() + float(np.random.rand())
         return weight * (1 + 1e-3 * noise) * (1 + 1e-4 * self.count) * (1 + 1e-4 * self.calls)
 
 
@@ -81,11 +81,20 @@ class Meter:
         self.values[0] += value
 
 
+class SlottedMeter:
+    """Without a dictionary of attributes."""
+
+    __slots__ = ("total",)
+
+    def __init__(self) -> None:
+        self.total = 0.0
+
+
 class Busy(Classifier):
     """Everything that a careless observer could disturb."""
 
     teacher: Tensor
-    fired: Counter[str] = Counter()  # of the class: what a module holds is put back after a probe
+    fired: ClassVar[Counter[str]] = Counter()  # of the class: what a module holds is put back after a probe
 
     def __init__(self) -> None:
         super().__init__()
@@ -106,7 +115,15 @@ class Busy(Classifier):
         self.critics = [nn.Sequential(nn.Linear(24, 4), nn.BatchNorm1d(4), nn.Dropout(0.5))]  # no submodule
         self.leaves = [torch.zeros(4, requires_grad=True)]
         self.meter = Meter()
-        self.fixed = (torch.eye(3).to_sparse(), np.broadcast_to(np.zeros(1), (4,)), torch.tensor(float("nan")).expand(3))
+        self.census: Counter[int] = Counter()
+        self.legacy_stream = np.random.RandomState(1)
+        self.slotted = SlottedMeter()
+        self.tape = bytearray(4)
+        self.fixed = (
+            torch.eye(3).to_sparse(),
+            np.broadcast_to(np.zeros(1), (4,)),
+            torch.tensor(float("nan")).expand(3),
+        )
         self.say = self.log
         type(self).fired = Counter()
         self.head.weight.register_hook(self._count("weight"))  # type: ignore[no-untyped-call]
@@ -125,9 +142,14 @@ class Busy(Classifier):
         return torch.as_tensor(self.head(hidden))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        x = batch[0].to(self.hidden.weight.dtype) + 0.01 * random.random() + 0.01 * float(np.random.rand())  # noqa: NPY002 - the global streams
+        x = batch[0].to(self.hidden.weight.dtype) + 0.01 * random.random() + 0.01 * float(np.random.rand())
         torch_stream, numpy_stream, python_stream = self.streams
-        x = x + 0.01 * torch.rand((), generator=torch_stream) + 0.01 * numpy_stream.random() + 0.01 * python_stream.random()
+        x = (
+            x
+            + 0.01 * torch.rand((), generator=torch_stream)
+            + 0.01 * numpy_stream.random()
+            + 0.01 * python_stream.random()
+        )
         logits = self(x)
         loss = nn.functional.cross_entropy(logits, batch[1])
         self.accuracy(logits, batch[1])
@@ -136,6 +158,9 @@ class Busy(Classifier):
         self.say("stored", loss.detach(), on_epoch=True)
         self.losses.append(float(loss.detach()))
         self.meter.update(float(loss.detach()))
+        self.census.update(batch[1].tolist())
+        self.slotted.total += float(loss.detach()) + float(self.legacy_stream.rand())
+        self.tape[0] = (self.tape[0] + 1) % 256
         (2 * self.leaves[0]).sum().backward()  # type: ignore[no-untyped-call]
         self.critics[0](batch[0].float())
         if not hasattr(self, "base"):
@@ -175,7 +200,7 @@ class Witness(Callback):
                 "gradients": {name: None if g is None else g.clone() for name, g in gradients.items()},
                 "versions": {name: p._version for name, p in pl_module.named_parameters()},
                 "modes": [module.training for module in pl_module.modules()],
-                "random": (random.getstate(), np.random.get_state()[1].tobytes(), torch.get_rng_state()),  # type: ignore[index]  # noqa: NPY002
+                "random": (random.getstate(), np.random.get_state()[1].tobytes(), torch.get_rng_state()),  # type: ignore[index]
                 "metrics": {k: v for k, v in trainer.callback_metrics.items() if not k.startswith(self.OURS)},
                 "flags": (torch.is_grad_enabled(), torch.get_num_threads(), torch.get_default_dtype(), np.geterr()),
                 "hooks": [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in pl_module.modules()],

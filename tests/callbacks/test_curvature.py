@@ -13,14 +13,15 @@ from typing import Any
 
 import pytest
 import torch
-from callbacks.networks import Batch, Classifier, data, quiet_trainer
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+from pytorch_lightning.loggers.logger import DummyLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor, nn
 from torch.nn import functional
 
+from callbacks.networks import Batch, Classifier, data, quiet_trainer
 from lightning_ww.callbacks import CurvatureMonitor
 
 SUMMARY = {
@@ -308,7 +309,9 @@ def test_barebones_is_said_and_measures_nothing() -> None:
 
 def test_one_warning_when_a_measurement_outlasts_its_epoch(caplog: pytest.LogCaptureFixture) -> None:
     fit(monitor(num_steps=200, num_probes=3), model=Tiny(), max_epochs=3)
-    said = [record.getMessage() for record in caplog.records if "longer than the rest of its epoch" in record.getMessage()]
+    said = [
+        record.getMessage() for record in caplog.records if "longer than the rest of its epoch" in record.getMessage()
+    ]
     assert len(said) == 1
     assert "raise `every_n_epochs` (1)" in said[0]
     assert "lower `num_steps` (200)" in said[0]
@@ -412,7 +415,9 @@ def test_tensorboard_has_scalars_stems_and_a_table(tmp_path: Path) -> None:
 
 def test_raw_nodes_and_weights_are_in_a_file_beside_the_logs(tmp_path: Path) -> None:
     watched = monitor(log_key_prefix="a/")
-    fit(watched, logger=[CSVLogger(str(tmp_path / "csv"), name="", version=""), TensorBoardLogger(str(tmp_path / "tb"))])
+    fit(
+        watched, logger=[CSVLogger(str(tmp_path / "csv"), name="", version=""), TensorBoardLogger(str(tmp_path / "tb"))]
+    )
     lines = [json.loads(line) for line in (tmp_path / "csv" / "a-curvature.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == steps(watched)
     for line, past in zip(lines, watched.history, strict=True):
@@ -459,6 +464,151 @@ def test_a_loss_that_asks_the_trainer_to_stop_stops_nothing_when_measured() -> N
     trainer.fit(Tiny(), data(), data(shuffle=False))
     assert trainer.current_epoch == 3
     assert len(monitor.history) == 4
+
+
+class Drawing(Tiny):
+    """Its step draws from an iterator of its own."""
+
+    def on_fit_start(self) -> None:
+        self.draws = iter(range(100))
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Any:
+        next(self.draws)
+        return super().training_step(batch, batch_idx)
+
+
+def test_a_step_that_draws_from_an_iterator_is_an_error_before_anything_is_drawn() -> None:
+    model = Drawing()
+    message = "`training_step` cannot be run without a trace: it draws from an iterator (`draws`)"
+    with pytest.raises(ValueError, match=re.escape(message)):
+        quiet_trainer(callbacks=[CurvatureMonitor()]).fit(model, data(), data(shuffle=False))
+    assert list(model.draws) == list(range(100))
+    watched = CurvatureMonitor(every_n_epochs=1, num_steps=2, loss_fn=lambda m, b: Tiny.training_step(m, b, 0))
+    quiet_trainer(callbacks=[watched]).fit(model, data(), data(shuffle=False))
+    assert next(model.draws) == 12  # one for each step
+
+
+class Scheduled(Tiny):
+    """Steps a schedule of schedules itself, and writes to its logger's experiment."""
+
+    def on_fit_start(self) -> None:
+        logger: Any = self.logger
+        self.writer = logger.experiment
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Any:
+        loss = super().training_step(batch, batch_idx)
+        self.lr_schedulers().step()  # type: ignore[union-attr]
+        self.writer.add_scalar("own", float(loss.detach()), self.global_step)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            self.is_half = self.hidden(batch[0]).dtype == torch.bfloat16
+        return loss
+
+    def configure_optimizers(self) -> Any:
+        optimizer = torch.optim.SGD(self.parameters(), lr=0.1)
+        parts: list[Any] = [torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.9) for _ in range(2)]
+        schedule = torch.optim.lr_scheduler.SequentialLR(optimizer, parts, milestones=[4])
+        return [optimizer], [{"scheduler": schedule, "interval": "epoch", "frequency": 100}]
+
+
+def test_nested_schedules_and_a_kept_writer_are_as_without_the_monitor(tmp_path: Path) -> None:
+    found = []
+    for name, ours in (("without", []), ("with", [CurvatureMonitor(every_n_train_steps=1, num_steps=2)])):
+        model = Scheduled()
+        trainer = quiet_trainer(callbacks=ours, logger=TensorBoardLogger(str(tmp_path), name=name))
+        trainer.fit(model, data(), data(shuffle=False))
+        assert model.is_half  # their own autocast is theirs again
+        events = EventAccumulator(str(trainer.log_dir)).Reload()
+        found.append(([event.step for event in events.Scalars("own")], trainer.optimizers[0].param_groups[0]["lr"]))
+    assert found[0] == found[1]
+
+
+def test_autocast_inside_a_step_is_not_measured_in_half_precision() -> None:
+    def half(module: LightningModule, batch: Batch) -> Tensor:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            return functional.cross_entropy(module(batch[0]), batch[1])
+
+    nodes = []
+    for loss_fn in (half, None):
+        watched = CurvatureMonitor(every_n_epochs=1, num_steps=4, loss_fn=loss_fn)
+        quiet_trainer(callbacks=[watched], max_epochs=1).fit(Tiny(), data(shuffle=False), data(shuffle=False))
+        nodes.append(watched.history[0].density.nodes)
+    torch.testing.assert_close(*nodes, rtol=1e-6, atol=0)
+
+
+def test_an_optimizer_without_a_learning_rate_has_its_spectra_without_edges() -> None:
+    class Without(Tiny):
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            optimizer = super().configure_optimizers()
+
+            class Fixed(torch.optim.Optimizer):
+                def __init__(self, params: Any) -> None:
+                    super().__init__(params, {})
+
+                def step(self, closure: Any = None) -> Any:
+                    return closure()
+
+            del optimizer
+            return Fixed(self.parameters())
+
+    watched = CurvatureMonitor(every_n_epochs=1, num_steps=3, sharpness_every_n_steps=1, on_error="raise")
+    quiet_trainer(callbacks=[watched]).fit(Without(), data(), data(shuffle=False))
+    assert len(watched.history) == 3
+    assert "curvature/lr_sharpness" not in watched.history[-1].summary
+
+
+def test_the_sharpness_is_followed_when_parameters_join() -> None:
+    class Unfreezing(Tiny):
+        def on_train_epoch_start(self) -> None:
+            self.hidden.requires_grad_(self.current_epoch > 0)
+
+    watched = CurvatureMonitor(every_n_epochs=1, num_steps=3, sharpness_every_n_steps=1, on_error="raise")
+    quiet_trainer(callbacks=[watched], max_epochs=3).fit(Unfreezing(), data(), data(shuffle=False))
+    assert [past.density.dim for past in watched.history] == [64, 64, 139, 139]
+
+
+def test_a_seed_of_any_size_is_taken() -> None:
+    watched = CurvatureMonitor(every_n_epochs=1, num_steps=3, seed=2**40 + 1, on_error="raise")
+    quiet_trainer(callbacks=[watched]).fit(Tiny(), data(), data(shuffle=False))
+    assert len(watched.history) == 3
+
+
+def test_a_loss_without_a_graph_is_said_in_the_users_words(caplog: pytest.LogCaptureFixture) -> None:
+    watched = CurvatureMonitor(loss_fn=lambda m, b: Tiny.training_step(m, b, 0).detach())
+    quiet_trainer(callbacks=[watched]).fit(Tiny(), data(), data(shuffle=False))
+    assert "the loss is detached from the parameters that are measured, or taken under `no_grad`" in caplog.text
+    assert not len(watched.history)
+
+
+class Remote(DummyLogger):
+    """Keeps its numbers elsewhere, and has one folder for all runs."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self._folder = str(folder)
+
+    @property
+    def save_dir(self) -> str:
+        return self._folder
+
+
+def test_a_new_run_in_the_same_folder_has_a_file_of_its_own_and_a_resumed_one_goes_on(tmp_path: Path) -> None:
+    def train(epochs: int, checkpoint: str | None = None) -> tuple[CurvatureMonitor, Trainer]:
+        watched = CurvatureMonitor(every_n_epochs=1, num_steps=3)
+        arguments: dict[str, Any] = {"logger": Remote(tmp_path), "max_epochs": epochs, "enable_checkpointing": True}
+        kept = ModelCheckpoint(tmp_path / f"kept {epochs}", save_last=True)
+        trainer = quiet_trainer(callbacks=[watched, kept], **arguments)
+        trainer.fit(Tiny(), data(), data(shuffle=False), ckpt_path=checkpoint)
+        return watched, trainer
+
+    def numbers(name: str) -> list[int]:
+        return [json.loads(line)["number"] for line in (tmp_path / name).read_text().splitlines()]
+
+    train(1)
+    train(2)
+    assert (numbers("curvature.jsonl"), numbers("curvature.1.jsonl")) == ([0, 1], [0, 1, 2])
+    watched, _ = train(3, str(tmp_path / "kept 2" / "last.ckpt"))
+    assert numbers("curvature.jsonl") == [0, 1]
+    assert numbers("curvature.1.jsonl") == [past.number for past in watched.history]
 
 
 def test_two_monitors_without_a_prefix_are_warned_of() -> None:
@@ -514,6 +664,7 @@ def test_a_pickled_monitor_drags_neither_model_nor_batches_along() -> None:
             {"loss_fn": 3},
             "`CurvatureMonitor(loss_fn=3)`: expected a function `(pl_module, batch) -> loss` or `None`.",
         ),
+        ({"params": []}, "`CurvatureMonitor(params=[])`: it is empty. Leave it out, or pass `None`, for all."),
         ({"params": 3}, "`CurvatureMonitor(params=3)`: expected a string, a list of strings, or `None`."),
         ({"bn_mode": "x"}, "`CurvatureMonitor(bn_mode='x')`: expected one of ('eval', 'train')."),
         ({"self_check": 1}, "`CurvatureMonitor(self_check=1)`: expected a `bool`."),

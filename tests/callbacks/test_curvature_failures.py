@@ -10,15 +10,15 @@ from typing import Any
 import pytest
 import torch
 from curvature.custom_functions import HiddenIntermediate, OnceDifferentiable
-from callbacks.networks import Batch, Classifier, data, quiet_trainer
-from callbacks.test_curvature import Batches, Tiny
 from pytorch_lightning import LightningDataModule, Trainer
 from pytorch_lightning.loggers import CSVLogger
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
+from torch.utils.data import DataLoader
 
+from callbacks.networks import Batch, Classifier, data, quiet_trainer
+from callbacks.test_curvature import Batches, Tiny
 from lightning_ww.callbacks import CurvatureMonitor
 
 
@@ -377,10 +377,14 @@ def test_manual_optimisation_needs_a_loss() -> None:
         "`CurvatureMonitor`: this ByHand optimises by hand (`automatic_optimization = False`), so its `training_step` moves "
         "the weights. Pass `loss_fn=`, `(pl_module, batch) -> loss`, or give the module a method `curvature_loss(batch)`."
     )
-    for arguments in ({}, {"ggn_fn": lambda module, batch: None}):  # outputs are no loss for the Hessian
-        with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
-            fit(ByHand(), on_error="warn", **arguments)
-    monitor, batches, _ = fit(ByHand(), loss_fn=lambda module, batch: functional.cross_entropy(module(batch[0]), batch[1]))
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        fit(ByHand(), on_error="warn")
+    useless = "`CurvatureMonitor(ggn_fn=...)` is of use with `matrix=\"ggn\"` only, but `matrix` is 'hessian'."
+    with pytest.raises(ValueError, match=f"^{re.escape(useless)}$"):
+        fit(ByHand(), on_error="warn", ggn_fn=lambda module, batch: None)
+    monitor, batches, _ = fit(
+        ByHand(), loss_fn=lambda module, batch: functional.cross_entropy(module(batch[0]), batch[1])
+    )
     twin = Tiny().double()
     twin.load_state_dict(batches.seen[0][1].state_dict())
     assert monitor.history[0].density.sharpness == pytest.approx(float(dense(twin, batches.seen[0][0])[-1]), rel=1e-6)
@@ -416,9 +420,12 @@ class Silent(Tiny):
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        (Clamping, "`training_step` changes the weights (`hidden.weight`), so its loss is that of other weights. Pass `loss_fn=`"),
+        (
+            Clamping,
+            "`training_step` changes the weights (`hidden.weight`), so its loss is that of other weights. Pass `loss_fn=`",
+        ),
         (Remembering, "`training_step` changes the weights (`hidden.weight`), so its loss is that of other weights."),
-        (Silent, "`training_step` returned `None` instead of a loss. Pass `loss_fn=`."),
+        (Silent, "`training_step`, in evaluation mode, returned `None` instead of a loss. Pass `loss_fn=`."),
     ],
 )
 def test_a_step_that_is_no_loss_is_an_error_before_the_first_step(model: Any, message: str) -> None:

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 import torch
-from callbacks.networks import Classifier, data, quiet_trainer
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 
+from callbacks.networks import Classifier, data, quiet_trainer
 from lightning_ww.callbacks import SpectralEarlyStopping, SpectralStoppingReason, WeightSpectrumMonitor
 
 pytestmark = [
@@ -210,7 +210,8 @@ def test_without_a_monitor_it_says_which_to_add() -> None:
 )
 def test_a_trigger_that_nothing_raises_is_an_error(monitor: dict[str, Any], trigger: str, raised: str) -> None:
     message = (
-        f"`SpectralEarlyStopping(stop_on=['{trigger}'])` is not raised by any monitor of this Trainer. Raised are: {raised}."
+        f"`SpectralEarlyStopping(stop_on=['{trigger}'])` is not raised by any monitor of this Trainer. "
+        f"Raised are: {raised}."
     )
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         fit(WeightSpectrumMonitor(**monitor), stopping(stop_on=[trigger]))

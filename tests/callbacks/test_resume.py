@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 import torch
-from callbacks.networks import Classifier, data, quiet_trainer
 from pytorch_lightning import Callback, LightningModule, Trainer, seed_everything
 from pytorch_lightning.callbacks import LearningRateFinder, ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger
 
+from callbacks.networks import Classifier, data, quiet_trainer
 from lightning_ww.callbacks import SpectralEarlyStopping, WeightSpectrumMonitor
 
 pytestmark = [
@@ -115,7 +115,9 @@ def test_resuming_without_the_callback_or_with_it_added_later_works(tmp_path: Pa
         callbacks=[ModelCheckpoint(tmp_path / "checkpoints", save_last=True)], enable_checkpointing=True
     )
     trainer.fit(Classifier(), data(), data(32, shuffle=False))
-    with pytest.warns(UserWarning, match="finds nothing of its own in the checkpoint: `distance_from_init` counts from"):
+    with pytest.warns(
+        UserWarning, match="finds nothing of its own in the checkpoint: `distance_from_init` counts from"
+    ):
         _, added = fit(tmp_path / "second", 3, last(tmp_path))
     assert [past.step for past in added.history] == [12, 18]  # its baseline is where it was added
     assert added.history[0].value("hidden", "distance_from_init") == 0
@@ -262,7 +264,9 @@ def test_hysteresis_survives_a_resume(tmp_path: Path) -> None:
     class Half(Callback):
         """Collapses sixty per cent of a layer's rank in the first epoch, forty-five in the later ones."""
 
-        def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        def on_train_batch_start(
+            self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+        ) -> None:
             weight: Any = pl_module.hidden.weight  # type: ignore[union-attr]
             left, values, right = torch.linalg.svd(torch.randn(32, 24), full_matrices=False)
             values[int(24 * (0.4 if trainer.current_epoch < 1 else 0.55)) :] = 0

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from callbacks.networks import Busy, Witness, data, quiet_trainer
 from pytorch_lightning import Callback, seed_everything
 from pytorch_lightning.loggers import CSVLogger
 
+from callbacks.networks import Busy, Witness, data, quiet_trainer
 from lightning_ww.callbacks import CurvatureMonitor, SpectralEarlyStopping, WeightSpectrumMonitor
 
 OBSERVERS: dict[str, Callable[[], Sequence[Callback]]] = {
@@ -27,7 +27,13 @@ OBSERVERS: dict[str, Callable[[], Sequence[Callback]]] = {
     "curvature, each epoch": lambda: [CurvatureMonitor(every_n_epochs=1, on_error="raise")],
     "curvature, each step, Gauss–Newton, batch norm in training": lambda: [
         CurvatureMonitor(
-            every_n_train_steps=1, matrix="ggn", bn_mode="train", optimizer_sharpness=True, sharpness_every_n_steps=1, num_steps=5, on_error="raise"
+            every_n_train_steps=1,
+            matrix="ggn",
+            bn_mode="train",
+            optimizer_sharpness=True,
+            sharpness_every_n_steps=1,
+            num_steps=5,
+            on_error="raise",
         )
     ],
     "both": lambda: [
@@ -67,13 +73,16 @@ def run(callbacks: Sequence[Callback], directory: Path, **arguments: Any) -> dic
         "held": {k: list(v) if k == "graphs" else v for k, v in model.seen.items()},
         "counts": model.counts.tolist(),
         "meter": vars(model.meter),
+        "census": dict(model.census),
+        "slotted": model.slotted.total,
+        "tape": bytes(model.tape),
         "critic": model.critics[0].state_dict(),
         "leaf": model.leaves[0].grad,
         "lr": [group["lr"] for group in trainer.optimizers[0].param_groups],
         "fired": dict(model.fired),
         "logged": [row for row in rows if set(row) - {"epoch", "step"}],
         "metrics": {k: v for k, v in trainer.callback_metrics.items() if not k.startswith(Witness.OURS)},
-        "random": (random.getstate(), np.random.get_state()[1].tobytes(), torch.get_rng_state()),  # type: ignore[index]  # noqa: NPY002
+        "random": (random.getstate(), np.random.get_state()[1].tobytes(), torch.get_rng_state()),  # type: ignore[index]
         "filters": list(warnings.filters),
         "logging": (logging.root.level, len(logging.root.handlers)),
         "loops": trainer.fit_loop.state_dict(),

@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 import torch
-from callbacks.networks import Classifier, data, quiet_trainer
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
+from callbacks.networks import Classifier, data, quiet_trainer
 from lightning_ww import METRICS, analyze
 from lightning_ww.callbacks import WeightSpectrumMonitor
 
@@ -146,9 +146,7 @@ def test_early_stopping_and_checkpoints_on_alpha_see_the_epochs_own_value(
     Spy.seen = []
     stopping = Spy("ww/alpha", patience=99, strict=True, check_on_train_epoch_end=on_train_epoch_end)
     checkpoint = ModelCheckpoint(tmp_path, monitor="ww/alpha", filename="{step}", save_top_k=-1)
-    trainer = fit(
-        stopping, checkpoint, ours, model=holder[0], max_epochs=4, enable_checkpointing=True, **arguments
-    )
+    trainer = fit(stopping, checkpoint, ours, model=holder[0], max_epochs=4, enable_checkpointing=True, **arguments)
     known = {past.step: past.summary["ww/alpha"] for past in ours.history}
     ends_only = arguments.get("val_check_interval") is None  # within an epoch, its last measured value is seen
     assert Spy.seen
@@ -203,7 +201,7 @@ def test_fast_dev_run_goes_the_whole_way_once_and_cheaply(schedule: dict[str, An
 def test_barebones_warns_once_and_does_nothing() -> None:
     ours = WeightSpectrumMonitor()
     trainer = Trainer(barebones=True, callbacks=[ours], max_epochs=2, accelerator="cpu")
-    with pytest.warns(UserWarning) as caught:
+    with pytest.warns(UserWarning, match="barebones") as caught:
         trainer.fit(Classifier(), data())
     ours_said = [str(w.message) for w in caught if "WeightSpectrumMonitor" in str(w.message)]
     assert ours_said == ["`WeightSpectrumMonitor` does nothing under `Trainer(barebones=True)`."]
@@ -476,9 +474,10 @@ def test_a_model_without_weights_stops_before_training() -> None:
     message = "`WeightSpectrumMonitor` found no weight matrix in this Empty: nothing to watch."
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         fit(WeightSpectrumMonitor(), model=Empty())
-    with pytest.raises(ValueError, match=r"nothing to watch\. Left out: `norm` \(a weight with 1 axis is not a matrix\)"):
-        normed = Classifier()
-        normed.norm = nn.LayerNorm(24)
+    normed = Classifier()
+    normed.norm = nn.LayerNorm(24)
+    nothing = r"nothing to watch\. Left out: `norm` \(a weight with 1 axis is not a matrix\)"
+    with pytest.raises(ValueError, match=nothing):
         fit(WeightSpectrumMonitor(layers="norm"), model=normed)
 
 

@@ -96,6 +96,19 @@ class OnceDifferentiable(NoForwardDerivative):
         return torch.as_tensor(upstream[0] * ctx.saved_tensors[0].cos())
 
 
+class NoTangent(NoForwardDerivative):
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor) -> Tensor:
+        return torch.zeros_like(tangents[0])
+
+
+def test_a_forward_derivative_that_is_zero_is_an_error_too() -> None:
+    w = torch.randn(5, dtype=torch.float64, requires_grad=True)
+    forced = GGNOperator(lambda: NoTangent.apply(w), lambda z: z.square().sum(), [w], engine="dual")  # type: ignore[no-untyped-call]
+    with pytest.raises(WrongDerivativeError):
+        forced @ torch.ones(5, dtype=torch.float64)
+
+
 def test_a_function_with_neither_derivative_is_an_error() -> None:
     apply: Any = OnceDifferentiable.apply
     w = torch.randn(5, dtype=torch.float64, requires_grad=True)
@@ -107,7 +120,7 @@ def test_a_function_with_neither_derivative_is_an_error() -> None:
         forced @ torch.ones(5, dtype=torch.float64)
 
 
-@pytest.mark.parametrize("function", [NoForwardDerivative, OtherForwardDerivative])
+@pytest.mark.parametrize("function", [NoForwardDerivative, OtherForwardDerivative, NoTangent])
 def test_a_function_without_its_forward_derivative_takes_the_other_way(function: Any) -> None:
     w = torch.randn(5, dtype=torch.float64, requires_grad=True)
     G = GGNOperator(lambda: function.apply(w), lambda z: z.square().sum(), [w])

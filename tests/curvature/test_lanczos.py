@@ -298,3 +298,10 @@ def test_a_start_vector_that_is_zero_is_an_error() -> None:
     message = "`lanczos(start=...)`: expected a finite vector that is not zero, but its norm is 0."
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         lanczos(lambda v: v, torch.zeros(4), 2)
+
+
+@pytest.mark.parametrize("scale", [1e-26, 1e-22, 1e20, 1e25])
+def test_nodes_scale_with_the_operator_far_beyond_what_squares_in_single_precision_hold(scale: float) -> None:
+    values = torch.linspace(1, 2, 500)
+    plain, scaled = (lanczos(lambda v, s=s: s * values * v, torch.ones(500), 10) for s in (1.0, scale))  # type: ignore[misc]
+    torch.testing.assert_close(scaled.ritz()[0] / scale, plain.ritz()[0], rtol=1e-4, atol=0)

@@ -24,6 +24,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "softmax": lambda x: torch.softmax(x, -1),
     "softmax along rows": lambda x: x.softmax(0),
     "softmax in double": lambda x: functional.softmax(x, -1, dtype=torch.float64),
+    "softmax in place of its output": lambda x: torch.softmax(x, -1).mul(1).relu_(),
     "log_softmax": lambda x: functional.log_softmax(x, dim=1),
     "log_softmax method": lambda x: x.log_softmax(-1).exp(),
 }
@@ -212,6 +213,11 @@ def by_jvp(net: nn.Module) -> Tensor:
     return torch.as_tensor(functional.cross_entropy(value, TARGET) + slope.square().mean())
 
 
+def by_many_at_once(net: nn.Module) -> Tensor:
+    slopes = torch.autograd.functional.jacobian(net, DATA, create_graph=True, vectorize=True)  # type: ignore[no-untyped-call]
+    return functional.cross_entropy(net(DATA), TARGET) + torch.as_tensor(slopes).square().mean()
+
+
 def by_inner_grad(net: nn.Module) -> Tensor:
     slope = torch.func.grad(lambda x: functional.cross_entropy(net(x), TARGET))(DATA)
     return torch.as_tensor(slope).square().sum()
@@ -225,7 +231,7 @@ def plain(net: nn.Module) -> Tensor:
     return functional.cross_entropy(net(DATA), TARGET)
 
 
-@pytest.mark.parametrize("loss", [plain, penalised, by_vmap, by_jvp, by_inner_grad, by_checkpoint])
+@pytest.mark.parametrize("loss", [plain, penalised, by_vmap, by_jvp, by_many_at_once, by_inner_grad, by_checkpoint])
 def test_hessians_of_losses_that_differentiate_inside_are_torchs(loss: Callable[[nn.Module], Tensor], net: Net) -> None:
     params = list(net.parameters())
     value = loss(net)
@@ -233,6 +239,50 @@ def test_hessians_of_losses_that_differentiate_inside_are_torchs(loss: Callable[
     expected = jacobian(slope, params)
     found = HessianOperator(lambda: loss(net), params).to_dense()
     torch.testing.assert_close(found, (expected + expected.T) / 2, rtol=1e-9, atol=1e-10 * float(expected.norm()))
+
+
+@pytest.mark.parametrize("positional", [torch.softmax, Tensor.softmax, torch.log_softmax, Tensor.log_softmax])
+def test_the_dtype_that_is_asked_for_is_given(positional: Any) -> None:
+    x = torch.randn(2, 3, requires_grad=True)
+    with differentiable_twice():
+        assert positional(x, -1, torch.float64).dtype == torch.float64
+        assert functional.softmax(x, -1, 3, torch.float64).dtype == torch.float64
+
+
+def test_products_with_several_vectors_at_once_are_those_with_each(net: Net) -> None:
+    H = HessianOperator(lambda: plain(net), list(net.parameters()))
+    many = torch.randn(3, H.shape[0], dtype=torch.float64)
+    together = torch.func.vmap(lambda v: H @ v)(many)
+    torch.testing.assert_close(together, torch.stack([H @ v for v in many]))
+
+
+def test_products_can_be_had_in_inference_mode(net: Net) -> None:
+    H = HessianOperator(lambda: plain(net), list(net.parameters()))
+    v = torch.randn(H.shape[0], dtype=torch.float64)
+    expected = H @ v
+    with torch.inference_mode():
+        torch.testing.assert_close(H @ v, expected)
+
+
+def test_a_batch_norm_that_torch_refuses_is_refused_and_strides_are_torchs() -> None:
+    norm = nn.BatchNorm1d(3).eval()
+    with differentiable_twice():
+        with pytest.raises(RuntimeError):
+            norm(torch.randn(4, 1, 5, requires_grad=True))
+        turned = torch.randn(4, 5, 3, requires_grad=True).transpose(1, 2)
+        norm(turned).view(4, -1)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_batch_norm_in_16_bits_is_as_precise_as_torchs(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    norm = nn.BatchNorm1d(3)
+    norm(20 + 0.5 * torch.randn(100, 3))
+    norm = norm.eval().to(dtype)
+    x = (20 + 0.5 * torch.randn(50, 3)).to(dtype).requires_grad_()
+    plain_result = norm(x)
+    with differentiable_twice():
+        torch.testing.assert_close(norm(x), plain_result, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("engine", ["dual", "double_vjp"])
