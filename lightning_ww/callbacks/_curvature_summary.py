@@ -67,9 +67,9 @@ def publish(
     step: int,
     prefix: str,
     settings: Mapping[str, Any],
-    file: JsonLines,
+    file: JsonLines | None,
 ) -> None:
-    """Log numbers, stems and a table, and add a line to the file in a directory, if one is given."""
+    """Log numbers, stems and a table, and add a line to the file to the file, if one is given."""
     scalars = {prefix + key: value for key, value in {**measurement.summary, **top_eigenvalues(found)}.items()}
     density, edge = found.density, None if found.stability is None else found.stability.stability_edge
     name = "Hessian" if settings["matrix"] == "hessian" else "Gauss–Newton"
@@ -84,7 +84,7 @@ def publish(
     }
     texts = {f"{prefix}curvature/report": spectrum_table(density, {name: str(fact) for name, fact in facts.items()})}
     _publish.to_loggers(trainer, guard, scalars, {}, texts, step, images)
-    if file.is_wanted and not getattr(trainer, "fast_dev_run", False):
+    if file is not None and file.is_wanted and not getattr(trainer, "fast_dev_run", False):
         guard.run(trainer, lambda: file.append(measurement), f"write `{file}`")
 
 

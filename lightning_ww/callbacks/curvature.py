@@ -292,7 +292,7 @@ class CurvatureMonitor(MonitorBase[CurvatureMeasurement]):
                 step=step,
                 prefix=self.log_key_prefix,
                 settings={name: getattr(self, name) for name in _curvature_summary.SETTINGS},
-                file=self._file,
+                file=self._file if self.history[-1] is self.measurement else None,
             )
 
     def _follow(self, trainer: Trainer, pl_module: LightningModule) -> None:

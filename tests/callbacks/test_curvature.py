@@ -594,9 +594,7 @@ class Remote(DummyLogger):
 def test_a_new_run_in_the_same_folder_has_a_file_of_its_own_and_a_resumed_one_goes_on(tmp_path: Path) -> None:
     def train(epochs: int, checkpoint: str | None = None) -> tuple[CurvatureMonitor, Trainer]:
         watched = CurvatureMonitor(every_n_epochs=1, num_steps=3)
-        arguments: dict[str, Any] = {"logger": Remote(tmp_path), "max_epochs": epochs, "enable_checkpointing": True}
-        kept = ModelCheckpoint(tmp_path / f"kept {epochs}", save_last=True)
-        trainer = quiet_trainer(callbacks=[watched, kept], **arguments)
+        trainer = quiet_trainer(callbacks=[watched], logger=Remote(tmp_path), max_epochs=epochs)
         trainer.fit(Tiny(), data(), data(shuffle=False), ckpt_path=checkpoint)
         return watched, trainer
 
@@ -604,9 +602,9 @@ def test_a_new_run_in_the_same_folder_has_a_file_of_its_own_and_a_resumed_one_go
         return [json.loads(line)["number"] for line in (tmp_path / name).read_text().splitlines()]
 
     train(1)
-    train(2)
+    train(2)[1].save_checkpoint(tmp_path / "last.ckpt")
     assert (numbers("curvature.jsonl"), numbers("curvature.1.jsonl")) == ([0, 1], [0, 1, 2])
-    watched, _ = train(3, str(tmp_path / "kept 2" / "last.ckpt"))
+    watched, _ = train(3, str(tmp_path / "last.ckpt"))
     assert numbers("curvature.jsonl") == [0, 1]
     assert numbers("curvature.1.jsonl") == [past.number for past in watched.history]
 
