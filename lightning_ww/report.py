@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     import pandas
+    from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
     from lightning_ww.weights.matrices import SkippedLayer
@@ -105,6 +106,22 @@ class LayerReport:
         reasons = {metric: reason for metric, reason in self.reasons.items() if metric != "rand_distance_floor"}
         return replace(self, rand_distance_floor=floor, reasons=reasons)
 
+    def plot(self, *, compare: bool = False) -> Figure:
+        """Draw the layer's spectrum: its density, the power law of its tail, the same elements shuffled.
+
+        Args:
+            compare: Whether powerlaw compares the tail with other distributions, in the title; about a second.
+
+        Returns:
+            A figure of matplotlib's that no global state knows of.
+
+        Raises:
+            ValueError: If there is no spectrum to draw.
+        """
+        from lightning_ww.panels.layer import layer_figure
+
+        return layer_figure(self, compare=compare)
+
     def metric(self, name: str) -> float | None:
         """One metric by name."""
         value = getattr(self, name)
@@ -168,6 +185,23 @@ class WeightReport:
                 for q in (10, 50, 90):
                     spread[f"{name}_q{q}"] = float(np.percentile(values, q))
         return spread
+
+    def plot(self, metrics: Sequence[str] = KEY_METRICS) -> Figure:
+        """Draw each of these metrics of every layer.
+
+        Args:
+            metrics: Names among `lightning_ww.METRICS`. Default: alpha, rand_distance, sv_min, distance_from_init,
+                stable_rank.
+
+        Returns:
+            A figure of matplotlib's that no global state knows of.
+
+        Raises:
+            ValueError: If a metric is unknown, or there is no layer.
+        """
+        from lightning_ww.panels.layers import report_figure
+
+        return report_figure(self, metrics)
 
     def to_pandas(self, like: Literal["weightwatcher"] | None = None) -> pandas.DataFrame:
         """One row a layer.

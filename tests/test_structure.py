@@ -16,13 +16,13 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # callbacks → panels, diagnosis, measure → weights, curvature, report → third parties
 MAY_IMPORT = {
     "weights": {"weights"},
-    "report": {"weights", "report", "parity"},
+    "report": {"weights", "report", "parity", "panels"},  # its `plot`s load the panels when they are called
     "parity": {"weights", "report", "parity"},
     "measure": {"weights", "report"},
     "analyze": {"weights", "report", "measure"},
     "diagnosis": {"report", "diagnosis"},
     "history": {"report", "diagnosis", "curvature", "history"},
-    "curvature": {"curvature"},
+    "curvature": {"curvature", "panels"},  # so does a spectrum's
     "panels": {"weights", "report", "diagnosis", "curvature", "panels"},
     "callbacks": {"weights", "report", "measure", "diagnosis", "curvature", "history", "panels", "callbacks"},
     "__init__": {"weights", "report", "analyze"},

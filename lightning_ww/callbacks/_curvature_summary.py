@@ -7,14 +7,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning_ww.callbacks import _publish
-from lightning_ww.panels.stems import spectrum_figure, spectrum_table, to_image
+from lightning_ww.panels.canvas import to_image
+from lightning_ww.panels.evolution import evolution
+from lightning_ww.panels.stems import spectrum_figure, spectrum_table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    import numpy as np
+    from numpy.typing import NDArray
+
     from lightning_ww.callbacks._curvature_run import CurvatureFound
     from lightning_ww.callbacks._guard import Guard
     from lightning_ww.callbacks._lightning import Trainer
+    from lightning_ww.callbacks.curvature import CurvatureMonitor
     from lightning_ww.history import CurvatureMeasurement
 
 SETTINGS = ("matrix", "num_steps", "num_probes", "storage", "bn_mode")
@@ -60,21 +66,17 @@ def top_eigenvalues(found: CurvatureFound) -> dict[str, float]:
 
 def publish(
     trainer: Trainer,
+    monitor: CurvatureMonitor,
     guard: Guard,
     found: CurvatureFound,
     measurement: CurvatureMeasurement,
-    *,
     step: int,
-    prefix: str,
-    settings: Mapping[str, Any],
     file: JsonLines | None,
 ) -> None:
-    """Log numbers, stems and a table, and add a line to the file to the file, if one is given."""
+    """Log numbers, a table and pictures, and add a line to the file, if one is given."""
+    prefix, density = monitor.log_key_prefix, found.density
+    settings = {name: getattr(monitor, name) for name in SETTINGS}
     scalars = {prefix + key: value for key, value in {**measurement.summary, **top_eigenvalues(found)}.items()}
-    density, edge = found.density, None if found.stability is None else found.stability.stability_edge
-    name = "Hessian" if settings["matrix"] == "hessian" else "Gauss–Newton"
-    title = f"{name} spectrum at step {step}: from {density.lambda_min:.3g} to {density.sharpness:.3g}"
-    images = {f"{prefix}curvature/spectrum": to_image(spectrum_figure(density, title, edge))}
     facts = {
         **settings,
         "matrix": found.engine,
@@ -83,9 +85,31 @@ def publish(
         "trace": f"{density.trace:.4g} ± {density.trace_stderr:.2g}",
     }
     texts = {f"{prefix}curvature/report": spectrum_table(density, {name: str(fact) for name, fact in facts.items()})}
-    _publish.to_loggers(trainer, guard, scalars, {}, texts, step, images)
+    _publish.to_loggers(trainer, guard, step, scalars, texts=texts)
+    if monitor.panels and _publish.take_images(trainer):
+        images = guard.run(trainer, lambda: pictures(monitor, found, step), "draw") or {}
+        prefixed = {prefix + tag: pixels for tag, pixels in images.items()}
+        _publish.to_loggers(trainer, guard, step, images=prefixed)
     if file is not None and file.is_wanted and not getattr(trainer, "fast_dev_run", False):
         guard.run(trainer, lambda: file.append(measurement), f"write `{file}`")
+
+
+def pictures(monitor: CurvatureMonitor, found: CurvatureFound, step: int) -> dict[str, NDArray[np.uint8]]:
+    """The spectrum as stems, and all spectra so far."""
+    density, edge = found.density, None if found.stability is None else found.stability.stability_edge
+    name = "Hessian" if monitor.matrix == "hessian" else "Gauss–Newton"
+    title = f"{name} spectrum at step {step}: from {density.lambda_min:.3g} to {density.sharpness:.3g}"
+    past = list(monitor.history)
+    so_far = evolution(
+        f"{name} spectrum over training: share of eigenvalues",
+        [one.density for one in past],
+        [one.step for one in past],
+        [one.summary.get("curvature/stability_edge") for one in past],
+    )
+    return {
+        "curvature/spectrum": to_image(spectrum_figure(density, title, edge)),
+        "curvature.maps/spectrum": so_far,
+    }
 
 
 def slow(last: CurvatureMeasurement, training: float, settings: Mapping[str, Any]) -> str:

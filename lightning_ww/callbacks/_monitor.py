@@ -31,6 +31,9 @@ class MonitorBase(CallbackBase, Generic[R]):
     RECORD: type[R]
     """What it remembers of a measurement."""
 
+    panels: bool
+    """Whether it draws."""
+
     def __init__(
         self,
         every_n_epochs: int | None,
@@ -110,6 +113,9 @@ class MonitorBase(CallbackBase, Generic[R]):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._began = time.perf_counter()
         self._spent = 0.0
+        monitors = [cb for cb in callbacks(trainer) if isinstance(cb, MonitorBase) and cb.panels]
+        if monitors and monitors[0] is self and trainer.is_global_zero:  # one layout for all
+            _publish.overview(trainer, self._guard, [(cb.GROUP, cb.log_key_prefix) for cb in monitors])
 
     @override
     def on_train_batch_end(

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from lightning_ww.panels import layout
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -17,6 +19,11 @@ if TYPE_CHECKING:
     from lightning_ww.callbacks._lightning import Trainer
     from lightning_ww.panels.esd import EsdBins
     from lightning_ww.weights.spectrum import Spectrum
+
+    Pixels = NDArray[np.uint8]
+
+LAYOUT_RUN = "lightning-ww"
+"""The run in TensorBoard that holds the layout alone."""
 
 
 def to_callback_metrics(trainer: Trainer, values: Mapping[str, float]) -> None:
@@ -28,30 +35,34 @@ def to_callback_metrics(trainer: Trainer, values: Mapping[str, float]) -> None:
 def to_loggers(
     trainer: Trainer,
     guard: Guard,
-    scalars: Mapping[str, float],
-    spectra: Mapping[str, tuple[Spectrum, EsdBins]],
-    texts: Mapping[str, str],
     step: int,
-    images: Mapping[str, NDArray[np.uint8]] | None = None,
+    scalars: Mapping[str, float] | None = None,
+    *,
+    spectra: Mapping[str, tuple[Spectrum, EsdBins]] | None = None,
+    texts: Mapping[str, str] | None = None,
+    images: Mapping[str, Pixels] | None = None,
 ) -> None:
     """The same to each logger; one that fails takes nothing from the others."""
     for logger in trainer.loggers:
-        action = partial(to_logger, logger, scalars, spectra, texts, step, images)
+        action = partial(to_logger, logger, step, scalars or {}, spectra or {}, texts or {}, images or {})
         guard.run(trainer, action, f"log to {type(logger).__name__}")
 
 
 def to_logger(
     logger: Any,
+    step: int,
     scalars: Mapping[str, float],
     spectra: Mapping[str, tuple[Spectrum, EsdBins]],
     texts: Mapping[str, str],
-    step: int,
-    images: Mapping[str, NDArray[np.uint8]] | None = None,
+    images: Mapping[str, Pixels],
 ) -> None:
-    """Scalars, by key, to any logger; histograms of log10 λ, texts and images, by tag, to one that writes for TensorBoard."""
-    logger.log_metrics(dict(scalars), step=step)
+    """Scalars to any logger; to one that writes for TensorBoard all else; images to those of others that take them."""
+    if scalars:
+        logger.log_metrics(dict(scalars), step=step)
     prefix, writer = _summary_writer(logger)
     if writer is None:
+        for tag, pixels in images.items():
+            _image_elsewhere(logger, tag, pixels, step)
         return
     for tag, (spectrum, bins) in spectra.items():
         counts = bins.count(spectrum.eigenvalues)
@@ -69,8 +80,51 @@ def to_logger(
         )
     for tag, markdown in texts.items():
         writer.add_text(prefix + tag, markdown, global_step=step)
-    for tag, pixels in (images or {}).items():
+    for tag, pixels in images.items():
         writer.add_image(prefix + tag, pixels, global_step=step, dataformats="HWC")
+
+
+def take_images(trainer: Trainer) -> bool:
+    """Whether any logger does, so that there is reason to draw."""
+    return any(_summary_writer(logger)[1] is not None or _image_taker(logger) for logger in trainer.loggers)
+
+
+def overview(trainer: Trainer, guard: Guard, groups: Sequence[tuple[str, str]]) -> None:
+    """Lay out the curves of these monitors under TensorBoard's Custom Scalars.
+
+    In a run of its own beside the user's: of several layouts of one run the last alone is shown.
+    """
+    for logger in trainer.loggers:
+        prefix, writer = _summary_writer(logger)
+        folder = getattr(writer, "log_dir", None)
+        if isinstance(folder, str) and folder:
+            named = [(group, prefix + its) for group, its in groups]
+            guard.run(trainer, partial(_write_layout, type(writer), folder, named), "lay out the overview")
+
+
+def _write_layout(kind: Any, folder: str, groups: Sequence[tuple[str, str]]) -> None:
+    with kind(log_dir=f"{folder}/{LAYOUT_RUN}") as writer:
+        writer.add_custom_scalars(layout.overview(groups))
+
+
+def _image_taker(logger: Any) -> str | None:
+    """How this logger takes images: as Lightning's for W&B, or by an experiment such as MLflow's or Comet's."""
+    if callable(getattr(logger, "log_image", None)):
+        return "logger"
+    experiment = getattr(logger, "experiment", None)
+    if not callable(getattr(experiment, "log_image", None)):
+        return None
+    return "run" if getattr(logger, "run_id", None) is not None else "experiment"
+
+
+def _image_elsewhere(logger: Any, tag: str, pixels: Pixels, step: int) -> None:
+    taker = _image_taker(logger)
+    if taker == "logger":
+        logger.log_image(key=tag, images=[pixels], step=step)
+    elif taker == "run":  # MLflow's client: a file for each step, in a folder for each tag
+        logger.experiment.log_image(logger.run_id, pixels, artifact_file=f"{tag}/step_{step}.png")
+    elif taker == "experiment":  # Comet's
+        logger.experiment.log_image(pixels, name=tag, step=step)
 
 
 def _summary_writer(logger: Any) -> tuple[str, Any]:

@@ -65,7 +65,8 @@ class CurvatureMonitor(MonitorBase[CurvatureMeasurement]):
     **Logged only**:
 
     - ``curvature.top_eigenvalues/1`` … ``5``: the largest ones, where they have converged.
-    - ``curvature/spectrum`` (image): nodes and weights as stems. ``curvature/report`` (text): how it was measured, and the
+    - ``curvature/spectrum`` (image): nodes and weights as stems; ``curvature.maps/spectrum`` (image): all so far, one
+      measurement a column. ``curvature/report`` (text): how it was measured, and the
       largest eigenvalues with their residuals.
 
     With a logger, ``curvature.jsonl`` in its directory has a line for each measurement, nodes and weights included.
@@ -96,6 +97,8 @@ class CurvatureMonitor(MonitorBase[CurvatureMeasurement]):
             is given.
         self_check: Whether to hold second derivatives against the loss itself, once, for about eight gradients.
             Default: ``True``.
+        panels: Whether images are drawn and TensorBoard's Custom Scalars laid out, as in `WeightSpectrumMonitor`. Default:
+            ``True``.
         log_key_prefix: Put before every key, to tell two monitors apart. Default: ``""``.
         seed: Of the start vectors. Default: ``0``.
         max_history: Measurements kept in `history`, and so in each checkpoint. Default: ``1000``.
@@ -140,6 +143,7 @@ class CurvatureMonitor(MonitorBase[CurvatureMeasurement]):
         sharpness_every_n_steps: int | None = None,
         storage: Storage = "full",
         self_check: bool = True,
+        panels: bool = True,
         log_key_prefix: str = "",
         seed: int = 0,
         max_history: int = 1000,
@@ -164,6 +168,7 @@ class CurvatureMonitor(MonitorBase[CurvatureMeasurement]):
             _checks.count(call, "sharpness_every_n_steps", sharpness_every_n_steps, least=1)
         self.storage = _checks.choice(call, "storage", storage, get_args(Storage))
         self.self_check = _checks.instance(call, "self_check", self_check, bool)
+        self.panels = _checks.instance(call, "panels", panels, bool)
         self._reset()
 
     @override
@@ -284,16 +289,8 @@ class CurvatureMonitor(MonitorBase[CurvatureMeasurement]):
         self.measurement = CurvatureMeasurement(*when, dict(summary), found.density, found.engine)
         self.history.append(self.measurement)
         if trainer.is_global_zero and trainer.loggers:
-            _curvature_summary.publish(
-                trainer,
-                self._guard,
-                found,
-                self.measurement,
-                step=step,
-                prefix=self.log_key_prefix,
-                settings={name: getattr(self, name) for name in _curvature_summary.SETTINGS},
-                file=self._file if self.history[-1] is self.measurement else None,
-            )
+            file = self._file if self.history[-1] is self.measurement else None
+            _curvature_summary.publish(trainer, self, self._guard, found, self.measurement, step, file)
 
     def _follow(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Publish the sharpness between two spectra."""
@@ -306,7 +303,7 @@ class CurvatureMonitor(MonitorBase[CurvatureMeasurement]):
                 self._held |= (found := trainer.strategy.broadcast(found))
                 _publish.to_callback_metrics(trainer, self._prefixed(found))
                 if trainer.is_global_zero:
-                    _publish.to_loggers(trainer, self._guard, self._prefixed(found), {}, {}, logged_step(trainer))
+                    _publish.to_loggers(trainer, self._guard, logged_step(trainer), self._prefixed(found))
         finally:
             self._spent += time.perf_counter() - began
 

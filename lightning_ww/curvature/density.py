@@ -13,6 +13,7 @@ from lightning_ww.curvature.lanczos import Storage, gpytorch_lanczos
 from lightning_ww.curvature.lanczos import lanczos as own_lanczos
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
     from torch import Tensor
 
 NEGLIGIBLE = 1e-3
@@ -56,6 +57,21 @@ class SpectralDensity:
     def columns(self) -> dict[str, Any]:
         """The fields by name, of which the density can be built again."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    def plot(self, title: str = "", stability_edge: float | None = None) -> Figure:
+        """Draw a stem for each node.
+
+        Args:
+            title: Above the figure. Default: the ends of the spectrum.
+            stability_edge: Marked by a line, as 2/lr. Default: none.
+
+        Returns:
+            A figure of matplotlib's that no global state knows of.
+        """
+        from lightning_ww.panels.stems import spectrum_figure
+
+        ends = f"{self.dim:,} eigenvalues from {self.lambda_min:.3g} to {self.sharpness:.3g}"
+        return spectrum_figure(self, title or ends, stability_edge)
 
     @property
     def num_probes(self) -> int:  # noqa: D102

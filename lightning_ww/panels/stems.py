@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lightning_ww.panels.canvas import BLUE, GREY, ORANGE, new_figure
 from lightning_ww.panels.table import markdown, number
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from numpy.typing import NDArray
 
     from lightning_ww.curvature.density import SpectralDensity
 
-POSITIVE, NEGATIVE, EDGE = "#0072B2", "#D55E00", "#555555"
-"""Colours that colour-blind readers tell apart (Okabe and Ito, 2008)."""
+POSITIVE, NEGATIVE, EDGE = BLUE, ORANGE, GREY
+
+LABEL_PIXELS = 18
+"""Values are written beside outliers that are as far apart."""
 
 NUM_LISTED = 10
 """So many of the largest eigenvalues stand in the table."""
@@ -37,11 +40,7 @@ def spectrum_figure(density: SpectralDensity, title: str, stability_edge: float 
     Returns:
         A figure of matplotlib's that no global state knows of.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8, 5), dpi=100, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(8, 5)
     axes = figure.add_subplot()
     nodes, weights = density.nodes.numpy(), density.weights.numpy()
     simple = density.is_simple.numpy()
@@ -69,6 +68,7 @@ def spectrum_figure(density: SpectralDensity, title: str, stability_edge: float 
     decades = threshold * 10.0 ** np.arange(1, 9)  # none at the threshold itself: too close to zero for its label
     axes.set_xticks([0, *decades[decades <= high], *-decades[decades <= -low]])
     axes.set_xlim(low, high)
+    _label_outliers(axes, density)
     axes.set_xlabel("eigenvalue", fontsize="x-large")
     axes.set_ylabel("share of all eigenvalues", fontsize="x-large")
     axes.set_title(title, loc="left", fontsize="x-large")
@@ -78,13 +78,16 @@ def spectrum_figure(density: SpectralDensity, title: str, stability_edge: float 
     return figure
 
 
-def to_image(figure: Figure) -> NDArray[np.uint8]:
-    """The figure's pixels, ``(height, width, 3)``."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()  # type: ignore[no-untyped-call]
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()  # type: ignore[no-untyped-call]
+def _label_outliers(axes: Axes, density: SpectralDensity) -> None:
+    """The largest eigenvalues above the bulk, in numbers, where there is room for one; all stand in the table."""
+    last = np.inf
+    for top in density.top_eigenvalues[: density.num_outliers or 0]:
+        height = float(density.weights[density.nodes == top.value].max())
+        at = float(axes.transData.transform((top.value, height))[0])
+        if last - at > LABEL_PIXELS:
+            last = at
+            looks: dict[str, Any] = {"textcoords": "offset points", "rotation": 90, "ha": "center", "va": "bottom"}
+            axes.annotate(f"{top.value:.3g}", (top.value, height), (0, 8), **looks)
 
 
 def spectrum_table(density: SpectralDensity, facts: Mapping[str, str]) -> str:

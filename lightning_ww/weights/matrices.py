@@ -116,14 +116,20 @@ class Layer:
 
 
 def find_layers(
-    model: nn.Module, layers: str | Sequence[str] | None = None, *, call: str = "analyze", strict: bool = True
+    model: nn.Module,
+    layers: str | Sequence[str] | None = None,
+    *,
+    call: str = "analyze",
+    argument: str = "layers",
+    strict: bool = True,
 ) -> tuple[list[Layer], list[SkippedLayer]]:
     """Name the weights of a model, in the order in which its modules are registered.
 
     Args:
         model: Any module.
         layers: Names or shell patterns of those wanted. Default: all.
-        call: What an error message names.
+        call: What an error message names …
+        argument: … and which argument of it.
         strict: Whether a pattern that matches nothing is an error. (A layer may be taken away during training.)
 
     Returns:
@@ -170,7 +176,9 @@ def find_layers(
                 full = f"{name}.{attribute}" if name else attribute
                 found.append(Layer(full, _kind(module), name, module, attribute, is_weight=False))
     if layers is not None:
-        wanted = _matching([*(x.name for x in found), *(x.name for x in skipped)], layers, call, strict)
+        wanted = _matching(
+            [*(x.name for x in found), *(x.name for x in skipped)], layers, f"{call}({argument}=", strict
+        )
         found, skipped = [x for x in found if x.name in wanted], [x for x in skipped if x.name in wanted]
     return found, skipped
 
@@ -217,14 +225,15 @@ def clean_name(name: str) -> str:
 
 
 def _matching(names: Sequence[str], layers: str | Sequence[str], call: str, strict: bool) -> set[str]:
+    """The names that a pattern matches; ``call`` is how an error begins."""
     if not layers:
-        raise ValueError(f"`{call}(layers={layers!r})`: expected at least one name or pattern, or `None` for all.")
+        raise ValueError(f"`{call}{layers!r})`: expected at least one name or pattern, or `None` for all.")
     wanted: set[str] = set()
     for pattern in [layers] if isinstance(layers, str) else layers:
         matched = {name for name in names if name == pattern or fnmatchcase(name, pattern)}
         if not matched and strict:
             known = ", ".join(f"`{name}`" for name in names)
-            raise ValueError(f"`{call}(layers={pattern!r})` matches no weight matrix. This model has: {known}.")
+            raise ValueError(f"`{call}{pattern!r})` matches no weight matrix. This model has: {known}.")
         wanted |= matched
     return wanted
 

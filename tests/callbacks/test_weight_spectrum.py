@@ -201,7 +201,7 @@ def test_fast_dev_run_goes_the_whole_way_once_and_cheaply(schedule: dict[str, An
 def test_barebones_warns_once_and_does_nothing() -> None:
     ours = WeightSpectrumMonitor()
     trainer = Trainer(barebones=True, callbacks=[ours], max_epochs=2, accelerator="cpu")
-    with pytest.warns(UserWarning, match="barebones") as caught:
+    with pytest.warns(UserWarning) as caught:  # noqa: PT030 -- Lightning's own among them
         trainer.fit(Classifier(), data())
     ours_said = [str(w.message) for w in caught if "WeightSpectrumMonitor" in str(w.message)]
     assert ours_said == ["`WeightSpectrumMonitor` does nothing under `Trainer(barebones=True)`."]

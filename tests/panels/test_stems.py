@@ -13,7 +13,8 @@ from matplotlib.collections import LineCollection
 from matplotlib.colors import to_hex
 
 from lightning_ww.curvature import SpectralDensity, spectral_density
-from lightning_ww.panels.stems import NEGATIVE, POSITIVE, spectrum_figure, spectrum_table, to_image
+from lightning_ww.panels.canvas import to_image
+from lightning_ww.panels.stems import NEGATIVE, POSITIVE, spectrum_figure, spectrum_table
 
 
 def density() -> SpectralDensity:
@@ -69,7 +70,7 @@ def test_table_lists_facts_and_the_largest_eigenvalues() -> None:
 def test_drawing_touches_no_global_state_of_pyplot() -> None:
     code = (
         "import sys, torch\nfrom lightning_ww.curvature import spectral_density\n"
-        "from lightning_ww.panels.stems import spectrum_figure, to_image\n"
+        "from lightning_ww.panels.canvas import to_image\nfrom lightning_ww.panels.stems import spectrum_figure\n"
         "to_image(spectrum_figure(spectral_density(torch.eye(4)), 't'))\n"
         "assert 'matplotlib.pyplot' not in sys.modules"
     )

@@ -1,0 +1,143 @@
+"""One layer's spectrum as a figure: its density, the power law of its tail, and the same elements in random order."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lightning_ww.panels.canvas import BLUE, GREY, ORANGE, new_figure
+from lightning_ww.weights.marchenko_pastur import bulk_density
+from lightning_ww.weights.power_law import PowerLawFit, compare_tails, positive_part
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from numpy.typing import NDArray
+
+    from lightning_ww.report import LayerReport
+
+    Array = NDArray[np.float64]
+
+BINS_PER_DECADE = 10
+DECADES = 5
+"""So many below the largest eigenvalue are shown; a tail begins within two or three."""
+
+
+def layer_figure(layer: LayerReport, title: str = "", *, compare: bool = False) -> Figure:
+    """The density of a layer's eigenvalues on two logarithmic axes, beside that of its shuffle.
+
+    Args:
+        layer: With its spectrum.
+        title: Before the layer's name.
+        compare: Whether the tail is compared with other distributions, in a caption; about a second.
+
+    Returns:
+        A figure of matplotlib's that no global state knows of.
+
+    Raises:
+        ValueError: If the layer has no spectrum, as one too large to be decomposed, or is zero.
+    """
+    if layer.spectrum is None:
+        raise ValueError(
+            f"layer {layer.name!r} has no spectrum to draw: {layer.reasons.get('alpha', 'it was not kept')}."
+        )
+    values = positive_part(layer.spectrum.eigenvalues)
+    if not values.size:
+        raise ValueError(f"layer {layer.name!r} has no spectrum to draw: the weight is zero.")
+    figure = new_figure(8, 5.4)
+    axes = figure.add_subplot()
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    shuffled = np.sort(np.square(layer.shuffled).ravel()) if layer.shuffled is not None else None
+    largest = max(values[-1], shuffled[-1]) if shuffled is not None else values[-1]
+    high = np.log10(largest) + 0.15
+    edges = 10.0 ** np.arange(high - DECADES, high + 1e-9, 1 / BINS_PER_DECADE)
+    if shuffled is not None:
+        _density(axes, shuffled, edges, GREY, "the same elements, shuffled", filled=True)
+        _bulk(axes, layer, float(np.square(layer.spectrum.singular_values).sum()))
+        _traps(axes, layer, shuffled)
+    _density(axes, values, edges, BLUE, "this layer", filled=False)
+    _tail(axes, layer, values)
+    axes.set_xlim(max(edges[0], 0.5 * min(values[0], shuffled[0] if shuffled is not None else values[0])), edges[-1])
+    axes.set_xlabel("eigenvalue of WᵀW", fontsize="x-large")
+    axes.set_ylabel("density", fontsize="x-large")
+    lines = _headings(layer, title) + (textwrap.wrap(tail_caption(layer), 84) if compare else [])
+    axes.set_title("\n".join(lines), loc="left", fontsize="large" if compare else "x-large")
+    axes.tick_params(labelsize="large")
+    axes.grid(alpha=0.2)
+    figure.legend(loc="outside lower center", ncols=3, fontsize="medium", frameon=False)
+    return figure
+
+
+def tail_caption(layer: LayerReport) -> str:
+    """How much better a power law describes the tail than other distributions do, in words."""
+    fit = _fit(layer)
+    if fit is None or layer.spectrum is None:
+        return f"No power law to compare: {layer.reasons.get('alpha', 'there is no spectrum')}."
+    said = []
+    for other, found in compare_tails(layer.spectrum.eigenvalues, fit).items():
+        name = other.replace("_", " ")
+        if found is None:
+            said.append(f"{name}: cannot be fitted")
+        else:
+            said.append(f"{name}: R = {found.log_likelihood_ratio:+.2f}, p = {found.p_value:.2g}")
+    return "Power law against " + "; ".join(said) + ". R > 0 favours the power law."
+
+
+def _headings(layer: LayerReport, title: str) -> list[str]:
+    shape = f"{layer.N} × {layer.M}" + (f" × {layer.slices}" if layer.slices > 1 else "")
+    first = f"{title}{layer.name} ({shape})"
+    if layer.alpha is None:
+        return [first, f"no alpha: {layer.reasons.get('alpha', '')}"]
+    numbers = [f"alpha {layer.alpha:.2f} ± {layer.alpha_stderr:.2f}", f"D {layer.ks_distance:.3f}"]
+    if layer.rand_distance is not None:
+        numbers.append(f"rand_distance {layer.rand_distance:.2f}")
+    return [first, ", ".join(numbers)]
+
+
+def _density(axes: Axes, values: Array, edges: Array, color: str, label: str, *, filled: bool) -> None:
+    counts = np.histogram(values, bins=edges)[0]
+    heights = counts / (values.size * np.diff(edges))
+    if filled:
+        axes.stairs(heights, edges, color=color, alpha=0.3, fill=True, label=label)
+    else:
+        axes.stairs(np.where(counts > 0, heights, np.nan), edges, color=color, linewidth=2, label=label)
+
+
+def _tail(axes: Axes, layer: LayerReport, values: Array) -> None:
+    """``(m/n) (alpha - 1)/xmin · (λ/xmin)^-alpha`` from xmin upwards."""
+    if (fit := _fit(layer)) is None:
+        return
+    x = np.geomspace(fit.xmin, values[-1], 50)
+    share = fit.num_tail / values.size
+    label = f"power law, {fit.num_tail} of {values.size} eigenvalues"
+    axes.plot(
+        x, share * (fit.alpha - 1) / fit.xmin * (x / fit.xmin) ** -fit.alpha, color=ORANGE, linewidth=2.5, label=label
+    )
+    axes.axvline(fit.xmin, color=ORANGE, linestyle=":", label=f"xmin = {fit.xmin:.3g}")
+
+
+def _bulk(axes: Axes, layer: LayerReport, total: float) -> None:
+    """What noise of the same variance shows: ``σ² = Σλ/(N M)`` over all slices."""
+    variance = total / (layer.N * layer.num_eigenvalues)
+    edges = [variance * (layer.N**0.5 + sign * layer.M**0.5) ** 2 for sign in (-1, 1)]
+    x = np.geomspace(max(edges[0], 1e-6 * edges[1]), edges[1], 400)[1:-1]
+    axes.plot(x, bulk_density(x, layer.N, layer.M, variance), color="black", linewidth=1, label="Marchenko–Pastur")
+    axes.axvline(edges[1], color="black", linestyle="--", linewidth=1, label=f"its edge, {edges[1]:.3g}")
+
+
+def _traps(axes: Axes, layer: LayerReport, shuffled: Array) -> None:
+    """The shuffle's eigenvalues that noise does not have."""
+    if layer.correlation_traps:
+        traps = shuffled[-layer.correlation_traps :]
+        foot = np.full(traps.size, 0.03)
+        label = f"correlation traps: {layer.correlation_traps}"
+        axes.plot(traps, foot, "^", color=GREY, markersize=9, transform=axes.get_xaxis_transform(), label=label)
+
+
+def _fit(layer: LayerReport) -> PowerLawFit | None:
+    if layer.alpha is None or layer.xmin is None or layer.ks_distance is None or layer.num_tail is None:
+        return None
+    return PowerLawFit(layer.alpha, layer.xmin, layer.ks_distance, layer.num_tail, layer.alpha_stderr or 0.0)

@@ -1,0 +1,44 @@
+"""The overview under TensorBoard's Custom Scalars: which curves stand together."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+Layout = dict[str, dict[str, list[object]]]
+"""By category and chart: ``["Multiline" or "Margin", tags]``, as `SummaryWriter.add_custom_scalars` takes it."""
+
+
+def overview(groups: Sequence[tuple[str, str]]) -> Layout:
+    """The charts of these monitors.
+
+    Args:
+        groups: For each monitor, what its keys begin with (``"ww"`` or ``"curvature"``) and its prefix.
+    """
+    layout: Layout = {}
+    for prefix in dict.fromkeys(prefix for _, prefix in groups):
+        ours = [group for group, its in groups if its == prefix]
+        charts: dict[str, list[object]] = {}
+        if "ww" in ours:
+            for name in ("alpha", "rand_distance", "stable_rank"):
+                band = [f"{prefix}ww/{name}_{q}" for q in ("q50", "q10", "q90")]
+                charts[f"{name}: median and 10–90 % of the layers"] = ["Margin", band]
+            charts |= _lines(prefix, {"alpha_weighted and log_norm": ("ww/alpha_weighted", "ww/log_norm")})
+            charts["flagged layers"] = ["Multiline", [re.escape(prefix) + r"flags/.*"]]
+        if "curvature" in ours:
+            edge = ("curvature/sharpness", "curvature/stability_edge")
+            charts |= _lines(prefix, {"sharpness and its edge, 2∕lr": edge})
+        charts |= _lines(
+            prefix,
+            {
+                "seconds of a measurement": tuple(f"{group}/seconds" for group in ours),
+                "share of training time": tuple(f"{group}/overhead" for group in ours),
+            },
+        )
+        layout[f"lightning-ww {prefix}".strip()] = charts
+    return layout
+
+
+def _lines(prefix: str, charts: Mapping[str, Sequence[str]]) -> dict[str, list[object]]:
+    """Tags are patterns there: ours are to match themselves alone."""
+    return {title: ["Multiline", [re.escape(prefix + tag) + "$" for tag in tags]] for title, tags in charts.items()}
