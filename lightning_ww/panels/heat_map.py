@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
     Pixels = NDArray[np.uint8]
 
-WIDTH = 760
-"""Pixels: as wide as TensorBoard shows an enlarged card in a window of 1280, so that letters are not scaled."""
+WIDTH = 600
+"""Pixels: TensorBoard's thumbnails are 350 wide, and letters are to be read there, too."""
 
 LETTERS = 14
 """Height of the letters, in pixels."""
 
-ROW_HEIGHTS = ((12, 34), (40, 20), (10_000, 15))
+ROW_HEIGHTS = ((12, 30), (40, 20), (10_000, 15))
 """Up to so many rows, so many pixels each; below fifteen, letters run into each other."""
 
 MAX_ROWS = 150
@@ -80,7 +80,7 @@ def heat_map(
     image = Image.new("RGB", (WIDTH, top + height * len(rows) + bottom), "white")
     draw = ImageDraw.Draw(image)
     draw.text((12, 8), title, fill=INK, font=_font(LETTERS + 3))
-    _colour_bar(draw, scale, (left, 38, min(right - 130, left + 420), 50), small)
+    _colour_bar(draw, scale, (left, 38, min(right - 124, left + 320), 50), small)
     draw.rectangle((right - 110, 38, right - 98, 50), fill=MISSING)
     draw.text((right - 92, 44), nothing, fill=INK, font=small, anchor="lm")
 
@@ -113,7 +113,7 @@ def chosen(count: int, most: int) -> list[int]:
 
 
 def most_columns() -> int:
-    """More have no pixel of their own."""
+    """More could not be told apart."""
     return WIDTH // 3
 
 

@@ -46,7 +46,7 @@ def layer_figure(layer: LayerReport, title: str = "", *, compare: bool = False) 
     values = positive_part(layer.spectrum.eigenvalues)
     if not values.size:
         raise ValueError(f"layer {layer.name!r} has no spectrum to draw: the weight is zero.")
-    figure = new_figure(8, 5.4)
+    figure = new_figure(6.4, 4.8)
     axes = figure.add_subplot()
     axes.set_xscale("log")
     axes.set_yscale("log")
@@ -63,11 +63,11 @@ def layer_figure(layer: LayerReport, title: str = "", *, compare: bool = False) 
     axes.set_xlim(max(edges[0], 0.5 * min(values[0], shuffled[0] if shuffled is not None else values[0])), edges[-1])
     axes.set_xlabel("eigenvalue of WᵀW", fontsize="x-large")
     axes.set_ylabel("density", fontsize="x-large")
-    lines = _headings(layer, title) + (textwrap.wrap(tail_caption(layer), 84) if compare else [])
+    lines = _headings(layer, title) + (textwrap.wrap(tail_caption(layer), 62) if compare else [])
     axes.set_title("\n".join(lines), loc="left", fontsize="large" if compare else "x-large")
     axes.tick_params(labelsize="large")
     axes.grid(alpha=0.2)
-    figure.legend(loc="outside lower center", ncols=3, fontsize="medium", frameon=False)
+    figure.legend(loc="outside lower center", ncols=2, fontsize="medium", frameon=False)
     return figure
 
 

@@ -18,24 +18,26 @@ def overview(groups: Sequence[tuple[str, str]]) -> Layout:
     layout: Layout = {}
     for prefix in dict.fromkeys(prefix for _, prefix in groups):
         ours = [group for group, its in groups if its == prefix]
+        if "ww" in ours:  # a category of their own: beside lines, bands are shown last
+            layout[f"lightning-ww {prefix}: median and 10–90 % of the layers".replace(" :", ":")] = {
+                name: ["Margin", [f"{prefix}ww/{name}_{q}" for q in ("q50", "q10", "q90")]]
+                for name in ("alpha", "rand_distance", "stable_rank")
+            }
         charts: dict[str, list[object]] = {}
         if "ww" in ours:
-            for name in ("alpha", "rand_distance", "stable_rank"):
-                band = [f"{prefix}ww/{name}_{q}" for q in ("q50", "q10", "q90")]
-                charts[f"{name}: median and 10–90 % of the layers"] = ["Margin", band]
-            charts |= _lines(prefix, {"alpha_weighted and log_norm": ("ww/alpha_weighted", "ww/log_norm")})
             charts["flagged layers"] = ["Multiline", [re.escape(prefix) + r"flags/.*"]]
+            charts |= _lines(prefix, {"alpha_weighted and log_norm": ("ww/alpha_weighted", "ww/log_norm")})
         if "curvature" in ours:
             edge = ("curvature/sharpness", "curvature/stability_edge")
-            charts |= _lines(prefix, {"sharpness and its edge, 2∕lr": edge})
+            charts |= _lines(prefix, {"sharpness, and its edge 2/lr": edge})
         charts |= _lines(
             prefix,
             {
-                "seconds of a measurement": tuple(f"{group}/seconds" for group in ours),
                 "share of training time": tuple(f"{group}/overhead" for group in ours),
+                "seconds of a measurement": tuple(f"{group}/seconds" for group in ours),
             },
         )
-        layout[f"lightning-ww {prefix}".strip()] = charts
+        layout[f"lightning-ww {prefix}: the whole network".replace(" :", ":")] = charts
     return layout
 
 

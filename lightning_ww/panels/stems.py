@@ -40,7 +40,7 @@ def spectrum_figure(density: SpectralDensity, title: str, stability_edge: float 
     Returns:
         A figure of matplotlib's that no global state knows of.
     """
-    figure = new_figure(8, 5)
+    figure = new_figure(6.4, 4.6)
     axes = figure.add_subplot()
     nodes, weights = density.nodes.numpy(), density.weights.numpy()
     simple = density.is_simple.numpy()
@@ -71,10 +71,10 @@ def spectrum_figure(density: SpectralDensity, title: str, stability_edge: float 
     _label_outliers(axes, density)
     axes.set_xlabel("eigenvalue", fontsize="x-large")
     axes.set_ylabel("share of all eigenvalues", fontsize="x-large")
-    axes.set_title(title, loc="left", fontsize="x-large")
+    axes.set_title(title, loc="left", fontsize="large")
     axes.tick_params(labelsize="large")
     axes.grid(axis="both", alpha=0.2)
-    figure.legend(loc="outside lower center", ncols=2, fontsize="large", frameon=False)
+    figure.legend(loc="outside lower center", ncols=2, fontsize="medium", frameon=False)
     return figure
 
 

@@ -1,0 +1,163 @@
+"""A layer's spectrum, all layers of a report, the evolution of a curvature, TensorBoard's overview."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.patches import StepPatch
+from torch import nn
+
+import lightning_ww
+from lightning_ww.curvature import spectral_density
+from lightning_ww.panels.evolution import SHARES, evolution
+from lightning_ww.panels.heat_map import MISSING
+from lightning_ww.panels.layer import tail_caption
+from lightning_ww.panels.layout import overview
+from lightning_ww.weights.marchenko_pastur import bulk_density, bulk_quantiles
+
+
+@pytest.fixture(scope="module")
+def report() -> lightning_ww.WeightReport:
+    """A layer with a heavy tail and one large element, one of noise, one too narrow to fit."""
+    torch.manual_seed(0)
+    first = nn.Linear(200, 100)
+    model = nn.Sequential(first, nn.Linear(100, 60), nn.Linear(60, 3))
+    with torch.no_grad():
+        u, v = torch.randn(100, 20), torch.randn(20, 200) * torch.logspace(0, -1.2, 20)[:, None]
+        first.weight.add_(u @ v / 200)
+        first.weight[3, 5] = 1.5
+    return lightning_ww.analyze(model)
+
+
+def test_a_layers_figure_shows_its_fit_its_shuffle_and_its_traps(report: Any) -> None:
+    layer = report["0"]
+    assert layer.correlation_traps >= 1
+    figure = layer.plot()
+    (axes,) = figure.axes
+    lines = {line.get_label(): line for line in axes.lines}
+    fit = lines[f"power law, {layer.num_tail} of 100 eigenvalues"]
+    x, y = np.asarray(fit.get_xdata()), np.asarray(fit.get_ydata())
+    slopes = np.diff(np.log(y)) / np.diff(np.log(x))
+    np.testing.assert_allclose(slopes, -layer.alpha)
+    assert x[0] == pytest.approx(layer.xmin)
+    np.testing.assert_allclose(lines[f"xmin = {layer.xmin:.3g}"].get_xdata(), layer.xmin)
+    # the fit holds as many eigenvalues as the tail: ∫ p dλ from xmin is num_tail / n
+    assert y[0] * x[0] / (layer.alpha - 1) == pytest.approx(layer.num_tail / 100)
+    traps = lines[f"correlation traps: {layer.correlation_traps}"]
+    np.testing.assert_allclose(np.max(traps.get_xdata()), layer.max_rand_eigenvalue)
+    edge = next(line for label, line in lines.items() if label.startswith("its edge"))
+    variance = float(np.square(layer.spectrum.singular_values).sum()) / (200 * 100)
+    np.testing.assert_allclose(edge.get_xdata(), variance * (200**0.5 + 100**0.5) ** 2)
+    own = next(patch for patch in axes.patches if isinstance(patch, StepPatch) and patch.get_label() == "this layer")
+    heights, edges, _ = own.get_data()
+    assert np.nansum(heights * np.diff(edges)) == pytest.approx(1)
+    title = axes.get_title(loc="left")
+    assert f"alpha {layer.alpha:.2f} ± {layer.alpha_stderr:.2f}, D {layer.ks_distance:.3f}" in title
+    assert "Power law against" not in title
+
+
+def test_the_bulk_is_that_of_noise_by_its_quantiles() -> None:
+    N, M, variance = 300, 100, 0.25
+    low, high = (variance * (N**0.5 + sign * M**0.5) ** 2 for sign in (-1, 1))
+    x = np.linspace(low, high, 200_001)[1:-1]
+    cdf = np.cumsum(bulk_density(x, N, M, variance)) * (x[1] - x[0])
+    assert cdf[-1] == pytest.approx(1, abs=1e-4)
+    places = np.interp((np.arange(M) + 0.5) / M, cdf, x)
+    np.testing.assert_allclose(places[:-1], variance * bulk_quantiles(N, M)[:-1], rtol=1e-3)
+    assert not bulk_density(np.array([low * 0.9, high * 1.1]), N, M, variance).any()
+
+
+def test_the_comparison_of_tails_is_powerlaws_and_stands_there_when_asked(report: Any) -> None:
+    layer = report["0"]
+    fit = lightning_ww.fit_power_law(layer.spectrum.eigenvalues)
+    compared = lightning_ww.compare_tails(layer.spectrum.eigenvalues, fit)
+    exponential = compared["exponential"]
+    assert exponential is not None
+    caption = tail_caption(layer)
+    assert f"exponential: R = {exponential.log_likelihood_ratio:+.2f}, p = {exponential.p_value:.2g}" in caption
+    title = layer.plot(compare=True).axes[0].get_title(loc="left")
+    assert re.sub(r"\s", "", caption) in re.sub(r"\s", "", title)
+
+
+def test_a_layer_without_a_spectrum_says_why_it_cannot_be_drawn(report: Any) -> None:
+    import dataclasses
+
+    layer = dataclasses.replace(report["0"], spectrum=None, reasons={"alpha": "too large"})
+    with pytest.raises(ValueError, match=re.escape("layer '0' has no spectrum to draw: too large.")):
+        layer.plot()
+    zero = nn.Linear(30, 20)
+    nn.init.zeros_(zero.weight)
+    with pytest.raises(ValueError, match="no spectrum to draw: the weight is zero"):
+        lightning_ww.analyze(zero).layers[0].plot()
+
+
+def test_a_reports_figure_has_a_dot_for_each_value(report: Any) -> None:
+    figure = report.plot(["alpha", "stable_rank", "distance_from_init"])
+    assert [axes.get_title() for axes in figure.axes] == ["alpha", "stable_rank"]  # nothing is known of the third
+    for axes, name in zip(figure.axes, ("alpha", "stable_rank"), strict=True):
+        dots = next(line for line in axes.lines if line.get_marker() == "o")
+        expected = [np.nan if layer.metric(name) is None else layer.metric(name) for layer in report.layers]
+        np.testing.assert_allclose(np.asarray(dots.get_xdata(), dtype=float), expected)
+    with pytest.raises(ValueError, match="does not know 'alfa'"):
+        report.plot(["alfa"])
+    with pytest.raises(ValueError, match="no layer"):
+        lightning_ww.WeightReport((), (), 0.0).plot()
+
+
+def test_a_spectrum_draws_itself() -> None:
+    density = spectral_density(torch.diag(torch.linspace(-1, 5, 50)), num_steps=30)
+    assert "50 eigenvalues from -1 to 5" in density.plot().axes[0].get_title(loc="left")
+
+
+def test_the_evolution_has_each_spectrums_shares_in_their_rows() -> None:
+    spectra = [
+        spectral_density(torch.diag(torch.tensor([top, 0.5, 0.0, -0.5]).double()), num_steps=4) for top in (3.0, 30.0)
+    ]
+    image = evolution("t", spectra, [0, 10], [None, 20.0])
+    middle = [image[:, 100], image[:, -60]]
+    quarter = SHARES.place(np.array([0.25]))
+    import matplotlib
+
+    colour = matplotlib.colormaps["viridis"](float(quarter[0]), bytes=True)[:3]
+    for column in middle:
+        cells = (np.abs(column[84:].astype(int) - colour) <= 3).all(axis=1)
+        assert cells.sum() == pytest.approx(4 * 19, abs=8)  # four rows of twenty pixels, one of them a line
+        assert (column == MISSING).all(axis=1).any()
+
+
+def test_the_overview_follows_the_monitors_keys_and_nothing_else() -> None:
+    layout = overview([("ww", ""), ("curvature", "")])
+    assert list(layout) == ["lightning-ww: median and 10–90 % of the layers", "lightning-ww: the whole network"]
+    bands, lines = layout.values()
+    assert bands["alpha"] == ["Margin", ["ww/alpha_q50", "ww/alpha_q10", "ww/alpha_q90"]]
+    kind, patterns = lines["sharpness, and its edge 2/lr"]
+    assert kind == "Multiline"
+    assert [p for p in ("curvature/sharpness", "curvature/sharpness_residual") if re.match(patterns[0], p)] == [  # type: ignore[index]
+        "curvature/sharpness"
+    ]
+    only = overview([("curvature", "a+/")])
+    assert list(only) == ["lightning-ww a+/: the whole network"]
+    pattern = only["lightning-ww a+/: the whole network"]["seconds of a measurement"][1][0]  # type: ignore[index]
+    assert re.match(pattern, "a+/curvature/seconds")
+    assert not re.match(pattern, "curvature/seconds")
+
+
+def test_drawing_loads_no_pyplot() -> None:
+    code = (
+        "import sys, torch, lightning_ww\n"
+        "from lightning_ww.curvature import spectral_density\n"
+        "from lightning_ww.panels.canvas import to_image\n"
+        "from lightning_ww.panels.evolution import evolution\n"
+        "report = lightning_ww.analyze(torch.nn.Linear(60, 40))\n"
+        "density = spectral_density(torch.eye(4))\n"
+        "for figure in (report.plot(), report.layers[0].plot(), density.plot()): to_image(figure)\n"
+        "evolution('t', [density], [0], [None])\n"
+        "assert 'matplotlib.pyplot' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,111 @@
+"""Heat-maps: every cell has the colour of its value on the metric's scale, missing ones are grey, flagged ones framed."""
+
+from __future__ import annotations
+
+import matplotlib
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from lightning_ww import METRICS
+from lightning_ww.panels.heat_map import (
+    FRAME,
+    MAX_LABEL,
+    MISSING,
+    WIDTH,
+    chosen,
+    heat_map,
+    shortened,
+)
+from lightning_ww.panels.scales import SCALES, Scale
+
+
+def colour(place: float) -> tuple[int, ...]:
+    """Of matplotlib's viridis."""
+    return tuple(np.asarray(matplotlib.colormaps["viridis"](place, bytes=True))[:3].tolist())
+
+
+def centres(image: NDArray[np.uint8], rows: int, columns: int) -> list[list[tuple[int, ...]]]:
+    """The colour in the middle of each cell, between the white margins."""
+    top = 84
+    height = next(h for h in (30, 20, 15) if (image.shape[0] - top) // h >= rows)
+    inked = (image[top + 1] != 255).any(axis=1)
+    steps = np.flatnonzero(np.diff(np.concatenate([[False], inked, [False]]).astype(int)))
+    left, right = max(zip(steps[::2], steps[1::2], strict=True), key=lambda run: run[1] - run[0])  # not a letter
+    edges = np.linspace(left, right, columns + 1)
+    return [
+        [
+            tuple(image[top + r * height + height - 4, int((edges[c] + edges[c + 1]) / 2)].tolist())
+            for c in range(columns)
+        ]
+        for r in range(rows)
+    ]
+
+
+@pytest.mark.parametrize("rows", [5, 30, 150])
+def test_each_cell_has_the_colour_of_its_value(rows: int) -> None:
+    values = np.linspace(1, 9, rows * 4).reshape(rows, 4)
+    values[1, 2] = np.nan
+    names = [f"blocks.{i}.attention" for i in range(rows)]
+    image = heat_map("alpha", names, ["0", "10", "20", "30"], values, SCALES["alpha"])
+    assert image.dtype == np.uint8
+    assert image.shape[1] == WIDTH
+    assert (image.shape[0] - 84 - 40) // rows >= 15  # letters of fourteen pixels do not run into each other
+    found = centres(image, rows, 4)
+    for i in range(rows):
+        for j in range(4):
+            if (i, j) == (1, 2):
+                assert found[i][j] == MISSING
+            else:
+                place = round(255 * (values[i, j] - 1) / 8) / 255
+                np.testing.assert_allclose(found[i][j], colour(place), atol=3)
+
+
+def test_flagged_cells_are_framed_and_others_are_not() -> None:
+    values = np.full((3, 6), 5.0)
+    framed = np.zeros((3, 6), dtype=bool)
+    names = ["a", "b", "c"]
+    columns = [str(i) for i in range(6)]
+    plain = heat_map("t", names, columns, values, Scale(0, 10), framed=framed)
+    assert not (plain == FRAME).all(axis=2).any()
+    framed[1, 2:4] = True
+    marked = (heat_map("t", names, columns, values, Scale(0, 10), framed=framed) == FRAME).all(axis=2)
+    ys, xs = np.nonzero(marked)
+    assert ys.min() >= 84 + 30
+    assert ys.max() < 84 + 60
+    spread = xs.max() - xs.min()
+    cells = np.flatnonzero((plain[84 + 15] != 255).any(axis=1))
+    assert spread == pytest.approx((cells[-1] - cells[0]) / 3, rel=0.35)  # two of six cells, and some letters
+
+
+def test_values_beyond_the_scale_have_the_colour_of_its_ends_and_the_legend_says_so() -> None:
+    scale = Scale(1e-3, 1e3, is_log=True)
+    np.testing.assert_allclose(scale.place(np.array([0.0, 1e-9, 1e-3, 1.0, 1e3, 1e9])), [0, 0, 0, 0.5, 1, 1])
+    assert np.isnan(scale.place(np.array([np.nan]))).all()
+    labels = [label for _, label in scale.ticks()]
+    assert (labels[0], labels[-1]) == ("≤ 0.001", "≥ 1e+03")
+    linear = Scale(1, 9)
+    np.testing.assert_allclose(linear.place(np.array([-5.0, 1.0, 5.0, 9.0, 99.0])), [0, 0, 0.5, 1, 1])
+    assert [label for _, label in linear.ticks()] == ["≤ 1", "3", "5", "7", "≥ 9"]
+
+
+def test_every_metric_has_a_scale() -> None:
+    assert set(SCALES) == set(METRICS)
+
+
+def test_long_names_keep_their_numbers_and_their_end() -> None:
+    assert shortened("encoder.0") == "encoder.0"
+    long = shortened("transformer.blocks.12.attention.q_projection")
+    assert len(long) <= MAX_LABEL
+    assert ".12." in long
+    assert long.endswith(".q_projection")
+    assert len(shortened("x" * 80)) <= MAX_LABEL
+
+
+def test_of_many_columns_some_are_shown_the_first_and_the_last_among_them() -> None:
+    assert chosen(3, 10) == [0, 1, 2]
+    some = chosen(1000, 200)
+    assert len(some) == 200
+    assert (some[0], some[-1]) == (0, 999)
+    image = heat_map("t", ["a"], [str(i) for i in range(200)], np.arange(200.0)[None], Scale(0, 200))
+    assert image.shape[1] == WIDTH
