@@ -2,8 +2,9 @@
 PYTHON ?= python3
 PY := .venv/bin/python
 LOGS ?= runs
+SCREENSHOTS ?= runs/screenshots
 
-.PHONY: help demo test test-slow test-peers check format bench false-alarms tensorboard golden clean
+.PHONY: help demo test test-slow test-peers test-browser check format bench false-alarms tensorboard golden clean
 
 help:  ## What can be done here
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -30,6 +31,14 @@ test-slow: .venv/.ready  ## The tests that train for longer
 
 test-peers: .venv/.peers  ## Against weightwatcher, PyHessian, curvlinops and hessian-eigenthings themselves
 	$(PY) -m pytest -m peers
+
+.venv/.browser: .venv/.ready
+	$(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[browser]'
+	touch $@
+
+test-browser: .venv/.browser  ## TensorBoard's panels, looked at in Chromium (of the system: apt-get install chromium)
+	@command -v chromium chromium-browser google-chrome >/dev/null || { echo "There is no Chromium: apt-get install chromium"; exit 1; }
+	SCREENSHOTS=$(SCREENSHOTS) $(PY) -m pytest -m browser
 
 check: .venv/.ready  ## Format, lint, types
 	$(PY) -m ruff format --check .

@@ -18,10 +18,10 @@ def overview(groups: Sequence[tuple[str, str]]) -> Layout:
     layout: Layout = {}
     for prefix in dict.fromkeys(prefix for _, prefix in groups):
         ours = [group for group, its in groups if its == prefix]
-        if "ww" in ours:  # a category of their own: beside lines, bands are shown last
+        if "ww" in ours:  # a category of their own: TensorBoard shows bands after lines, and the last band first
             layout[f"lightning-ww {prefix}: median and 10–90 % of the layers".replace(" :", ":")] = {
                 name: ["Margin", [f"{prefix}ww/{name}_{q}" for q in ("q50", "q10", "q90")]]
-                for name in ("alpha", "rand_distance", "stable_rank")
+                for name in ("stable_rank", "rand_distance", "alpha")
             }
         charts: dict[str, list[object]] = {}
         if "ww" in ours:

@@ -33,8 +33,11 @@ def report_table(report: WeightReport, diagnosis: Diagnosis | None = None, event
         flags = [flag.trigger for flag in diagnosis.flags if flag.layer == layer.name] if diagnosis else []
         numbers = [number(layer.metric(metric)) for metric in KEY_METRICS]
         shape = f"{layer.N} × {layer.M}" + (f" × {layer.slices}" if layer.slices > 1 else "")
-        rows.append([f"`{layer.name}`", shape, *numbers, ", ".join(flags) or "–", suggestion(layer)])
-    text = markdown(["layer", "shape", *KEY_METRICS, "flags", "suggests"], rows)
+        rows.append([f"`{layer.name}`", shape, *numbers, ", ".join(flags) or "–"])
+    text = markdown(["layer", "shape", *KEY_METRICS, "flags"], rows)
+    hints = [[f"`{layer.name}`", hint] for layer in report.layers if (hint := suggestion(layer))]
+    if hints:  # a table of its own: in one, TensorBoard would break the numbers
+        text += "\n\n" + markdown(["layer", "suggests"], hints)
     if events:
         text += "\n\nEvents, the latest first:\n\n" + "\n".join(f"- {event}" for event in reversed(events))
     if report.skipped:
@@ -44,7 +47,7 @@ def report_table(report: WeightReport, diagnosis: Diagnosis | None = None, event
 
 
 def suggestion(layer: LayerReport) -> str:
-    """What a layer's numbers suggest, in a few words; hints, not findings."""
+    """What a layer's numbers suggest, in a few words, if anything; hints, not findings."""
     said = []
     if layer.rank_loss:
         said.append(f"{layer.rank_loss} of {layer.num_eigenvalues} directions lost")
@@ -60,7 +63,7 @@ def suggestion(layer: LayerReport) -> str:
     moved = layer.distance_from_init_relative
     if moved is not None and moved < HARDLY_MOVED and not layer.is_frozen:
         said.append("has hardly moved from its initial weight")
-    return "; ".join(said) or "–"
+    return "; ".join(said)
 
 
 def markdown(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

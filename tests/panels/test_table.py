@@ -6,7 +6,7 @@ from test_report import layer
 
 from lightning_ww import SkippedLayer, WeightReport
 from lightning_ww.diagnosis import diagnose
-from lightning_ww.panels.table import report_table
+from lightning_ww.panels.table import report_table, suggestion
 
 
 def test_table_names_layers_numbers_flags_and_what_was_skipped() -> None:
@@ -18,8 +18,30 @@ def test_table_names_layers_numbers_flags_and_what_was_skipped() -> None:
     lines = report_table(report, diagnose(report)).splitlines()
     assert lines[0].startswith("| layer | shape | alpha | rand_distance | sv_min |")
     assert lines[2].startswith("| `encoder.0` | 40 × 30 | 2.35 | – |")
-    assert lines[2].endswith("| rank_collapse | – |")
+    assert lines[2].endswith("| rank_collapse |")
     assert lines[3].startswith("| `a\\|b` | 40 × 30 × 9 | – |")
     assert lines[-1] == "| `norm` | one_axis | a weight with 1 axis is not a matrix |"
     assert "flags" in lines[0]
     assert report_table(WeightReport((), (), 0.0)).count("\n") == 1
+
+
+def test_suggestions_follow_the_numbers() -> None:
+    noise = layer("noise", rand_distance=0.02, rand_distance_floor=0.015, alpha=3.0, alpha_stderr=0.1, num_tail=30)
+    assert suggestion(noise) == "spectrum like that of noise: nothing learned that shows"
+    far = {"rand_distance": 0.3, "rand_distance_floor": 0.015, "num_tail": 30}
+    for alpha, stderr, expected in (
+        (1.5, 0.1, "very heavy tail: a few directions dominate"),
+        (3.0, 0.1, "tail as in trained layers"),
+        (9.0, 0.5, "weak tail: little is correlated yet"),
+        (6.5, 0.5, ""),  # too close to say
+    ):
+        assert suggestion(layer("x", alpha=alpha, alpha_stderr=stderr, **far)) == expected
+    assert suggestion(layer("x", alpha=3.0, alpha_stderr=0.1, **far | {"num_tail": 10})) == ""
+    assert suggestion(layer("x", rank_loss=3)).startswith("3 of 30 directions lost")
+    still = layer("x", distance_from_init_relative=1e-4)
+    assert suggestion(still) == "has hardly moved from its initial weight"
+
+
+def test_events_stand_below_the_latest_first() -> None:
+    text = report_table(WeightReport((layer("a"),), (), 0.0), None, ["Step 1: first", "Step 2: second"])
+    assert text.index("Step 2: second") < text.index("Step 1: first")
