@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from pytorch_lightning import Callback, seed_everything
-from pytorch_lightning.loggers import CSVLogger
+from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 
 from callbacks.networks import Busy, Witness, data, quiet_trainer
 from lightning_ww.callbacks import CurvatureMonitor, SpectralEarlyStopping, WeightSpectrumMonitor
@@ -51,17 +51,19 @@ RUNS: dict[str, dict[str, Any]] = {
     "accumulation and clipping": {"accumulate_grad_batches": 2, "gradient_clip_val": 0.5},
     "bfloat16 by autocast": {"precision": "bf16-mixed"},
     "no validation": {"limit_val_batches": 0},
+    "TensorBoard, where pictures are drawn": {"draws": True},
     "validation within the epoch": {"val_check_interval": 0.5},
     "float64, where our copies could be the weights themselves": {"precision": "64-true"},
 }
 
 
-def run(callbacks: Sequence[Callback], directory: Path, **arguments: Any) -> dict[str, Any]:
+def run(callbacks: Sequence[Callback], directory: Path, *, draws: bool = False, **arguments: Any) -> dict[str, Any]:
     """Train, and return everything that a user could compare."""
     seed_everything(0, verbose=False)
     model, witness = Busy(), Witness()
-    logger = CSVLogger(str(directory), name="", version="")
-    trainer = quiet_trainer(callbacks=[*callbacks, witness], logger=logger, max_epochs=3, **arguments)
+    loggers: list[Any] = [CSVLogger(str(directory), name="", version="")]
+    loggers += [TensorBoardLogger(str(directory), name="", version="tb")] if draws else []
+    trainer = quiet_trainer(callbacks=[*callbacks, witness], logger=loggers, max_epochs=3, **arguments)
     trainer.fit(model, data(), data(32, seed=1, shuffle=False))
     with (directory / "metrics.csv").open() as file:
         rows = [{k: v for k, v in row.items() if v and not k.startswith(Witness.OURS)} for row in csv.DictReader(file)]

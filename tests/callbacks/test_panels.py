@@ -1,0 +1,257 @@
+"""What the monitors draw, when, and where it goes."""
+
+from __future__ import annotations
+
+import re
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from pytorch_lightning import LightningModule
+from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+from pytorch_lightning.loggers.logger import DummyLogger
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.custom_scalar import layout_pb2
+from torch import nn
+from torch.utils.tensorboard import SummaryWriter
+
+from callbacks.networks import Classifier, data, quiet_trainer
+from lightning_ww.callbacks import CurvatureMonitor, WeightSpectrumMonitor
+
+
+class Deep(Classifier):
+    """Eight layers; the second loses half of its rank in epoch 2, and has it back in epoch 4."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(24, 32)
+        self.middle = nn.Sequential(*(nn.Linear(32, 32) for _ in range(6)))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.as_tensor(self.head(torch.relu(self.middle(torch.relu(self.hidden(x))))))
+
+    def on_train_epoch_start(self) -> None:
+        weight: Any = self.middle[0].weight
+        with torch.no_grad():
+            if self.current_epoch == 2:
+                weight[10:] = 0
+            elif self.current_epoch in (3, 4):
+                torch.nn.init.normal_(weight[10:], std=0.0 if self.current_epoch == 3 else 0.1)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.head.parameters(), lr=0.01)
+
+
+def fit(*callbacks: Any, logger: Any, epochs: int = 6, model: LightningModule | None = None) -> Any:
+    torch.manual_seed(0)
+    trainer = quiet_trainer(callbacks=list(callbacks), logger=logger, max_epochs=epochs)
+    trainer.fit(model or Deep(), data(), data(shuffle=False))
+    return trainer
+
+
+def images(folder: str | None) -> dict[str, list[int]]:
+    """Steps, by tag."""
+    events = EventAccumulator(str(folder), size_guidance={"images": 0}).Reload()
+    return {tag: [event.step for event in events.Images(tag)] for tag in events.Tags()["images"]}
+
+
+def test_maps_are_drawn_at_each_measurement_and_spectra_on_occasion(tmp_path: Path) -> None:
+    trainer = fit(WeightSpectrumMonitor(), logger=TensorBoardLogger(str(tmp_path)))
+    drawn = images(trainer.log_dir)
+    every = [0, 5, 11, 17, 23, 29, 35]
+    for metric in ("alpha", "rand_distance", "sv_min", "distance_from_init", "stable_rank"):
+        assert drawn.pop(f"ww.maps/{metric}") == every
+    assert drawn == {
+        "ww.spectrum/hidden": [0, 35],  # at the start and at the end, evenly by depth
+        "ww.spectrum/middle.2": [0, 35],
+        "ww.spectrum/middle.5": [0, 35],
+        "ww.spectrum/middle.0": [17],  # when it is flagged
+    }
+
+
+def test_layers_that_are_named_are_drawn_again_and_again(tmp_path: Path) -> None:
+    monitor = WeightSpectrumMonitor(figure_layers="middle.[12]", figure_every=2, metrics=["alpha"])
+    drawn = images(fit(monitor, logger=TensorBoardLogger(str(tmp_path))).log_dir)
+    assert drawn.pop("ww.maps/alpha") == [0, 5, 11, 17, 23, 29, 35]
+    expected = [0, 11, 23, 35]
+    assert drawn.pop("ww.spectrum/middle.1") == drawn.pop("ww.spectrum/middle.2") == expected
+    assert drawn == {"ww.spectrum/middle.0": [17]}
+
+
+def test_a_name_that_matches_nothing_is_an_error_before_training() -> None:
+    with pytest.raises(ValueError, match=re.escape("`WeightSpectrumMonitor(figure_layers='mddle')` matches no weight")):
+        fit(WeightSpectrumMonitor(figure_layers="mddle"), logger=False)
+
+
+def test_without_panels_there_are_none(tmp_path: Path) -> None:
+    callbacks = WeightSpectrumMonitor(panels=False), CurvatureMonitor(panels=False, num_steps=3)
+    trainer = fit(*callbacks, logger=TensorBoardLogger(str(tmp_path)), epochs=1)
+    assert images(trainer.log_dir) == {}
+    assert not list(Path(str(trainer.log_dir)).glob("lightning-ww"))
+
+
+def test_curvature_is_drawn_at_each_measurement(tmp_path: Path) -> None:
+    monitor = CurvatureMonitor(every_n_epochs=1, num_steps=3, log_key_prefix="b/")
+    drawn = images(fit(monitor, logger=TensorBoardLogger(str(tmp_path)), epochs=2).log_dir)
+    assert drawn == {"b/curvature/spectrum": [0, 5, 11], "b/curvature.maps/spectrum": [0, 5, 11]}
+
+
+def layouts(folder: str) -> list[layout_pb2.Layout]:
+    events = EventAccumulator(folder).Reload()
+    tags = [tag for tag in events.Tags()["tensors"] if tag == "custom_scalars__config__"]
+    return [
+        layout_pb2.Layout.FromString(event.tensor_proto.string_val[0]) for tag in tags for event in events.Tensors(tag)
+    ]
+
+
+def test_one_overview_of_both_monitors_beside_the_users_own_layout(tmp_path: Path) -> None:
+    class Own(Classifier):
+        def on_fit_start(self) -> None:
+            logger: Any = self.logger
+            logger.experiment.add_custom_scalars({"mine": {"loss": ["Multiline", ["train_loss"]]}})
+
+    logger = TensorBoardLogger(str(tmp_path))
+    fit(CurvatureMonitor(every_n_epochs=1, num_steps=3), WeightSpectrumMonitor(), logger=logger, epochs=1, model=Own())
+    (own,) = layouts(logger.log_dir)
+    assert [category.title for category in own.category] == ["mine"]
+    (ours,) = layouts(f"{logger.log_dir}/lightning-ww")
+    titles = [chart.title for category in ours.category for chart in category.chart]
+    assert "sharpness, and its edge 2/lr" in titles
+    assert "alpha" in titles
+    seen = set(EventAccumulator(logger.log_dir).Reload().Tags()["scalars"])
+    for category in ours.category:
+        for chart in category.chart:
+            for series in chart.margin.series:
+                assert {series.value, series.lower, series.upper} <= seen
+            for pattern in chart.multiline.tag:
+                assert any(re.match(pattern, tag) for tag in seen), pattern
+
+
+def test_the_report_tells_when_flags_rose_and_fell_and_goes_on_after_a_resume(tmp_path: Path) -> None:
+    first = WeightSpectrumMonitor()
+    trainer = fit(first, logger=TensorBoardLogger(str(tmp_path), version="a"), epochs=4)
+    trainer.save_checkpoint(tmp_path / "last.ckpt")
+    second = WeightSpectrumMonitor()
+    logger = TensorBoardLogger(str(tmp_path), version="b")
+    trainer = quiet_trainer(callbacks=[second], logger=logger, max_epochs=6)
+    trainer.fit(Deep(), data(), data(shuffle=False), ckpt_path=str(tmp_path / "last.ckpt"))
+    events = EventAccumulator(logger.log_dir).Reload()
+    text = events.Tensors("ww/report/text_summary")[-1].tensor_proto.string_val[0].decode()
+    rose = text.index("Step 18 (epoch 2): `rank_collapse` at layer `middle.0`")
+    assert text.index("`rank_collapse` at layer `middle.0` is over.") < rose
+
+
+class OwnImages(DummyLogger):
+    """Takes images as Lightning's logger for W&B does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.images: list[tuple[str, int, Any]] = []
+
+    @property
+    def experiment(self) -> Any:
+        return object()
+
+    def log_image(self, key: str, images: list[Any], step: int | None = None) -> None:
+        self.images += [(key, step or 0, image) for image in images]
+
+
+class Client:
+    """As MLflow's."""
+
+    def __init__(self) -> None:
+        self.images: list[tuple[Any, ...]] = []
+
+    def log_image(self, run_id: str, image: Any, artifact_file: str | None = None) -> None:
+        self.images.append((artifact_file, run_id, image))
+
+
+class OfAClient(OwnImages):
+    """Has a run's number and a client, as Lightning's logger for MLflow."""
+
+    log_image: Any = None
+    run_id = "r1"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.client = Client()
+
+    @property
+    def experiment(self) -> Any:
+        return self.client
+
+
+class Experiment:
+    """As Comet's."""
+
+    def __init__(self) -> None:
+        self.images: list[tuple[Any, ...]] = []
+
+    def log_image(self, image_data: Any, name: str | None = None, step: int | None = None) -> None:
+        self.images.append((name, step, image_data))
+
+
+class OfAnExperiment(OfAClient):
+    run_id: Any = None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.client: Any = Experiment()
+
+
+@pytest.mark.parametrize(
+    ("make", "expected"),
+    [
+        (OwnImages, ("ww.maps/alpha", 0)),
+        (OfAClient, ("ww.maps/alpha/step_0.png", "r1")),
+        (OfAnExperiment, ("ww.maps/alpha", 0)),
+    ],
+)
+def test_other_loggers_that_take_images_get_them(make: Any, expected: tuple[Any, ...]) -> None:
+    logger = make()
+    fit(WeightSpectrumMonitor(metrics=["alpha"]), logger=logger, epochs=1)
+    taken = logger.images or logger.client.images
+    assert taken[0][:2] == expected
+    assert isinstance(taken[0][2], np.ndarray)
+    assert taken[0][2].shape[2] == 3
+    assert len(taken) == 2 + 3 + 3  # maps, and spectra at the start and at the end
+
+
+def test_nothing_is_drawn_where_nobody_looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from lightning_ww.callbacks import _weight_panels
+
+    monkeypatch.setattr(_weight_panels, "heat_map", None)
+    monkeypatch.setattr(_weight_panels, "layer_figure", None)
+    fit(WeightSpectrumMonitor(on_error="raise"), logger=CSVLogger(str(tmp_path)), epochs=1)
+
+
+def test_a_picture_that_fails_costs_nothing_but_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from lightning_ww.callbacks import _weight_panels
+
+    monkeypatch.setattr(_weight_panels, "heat_map", None)
+    monitor = WeightSpectrumMonitor()
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        with pytest.warns(UserWarning, match="could not draw"):
+            trainer = fit(monitor, logger=TensorBoardLogger(str(tmp_path)), epochs=2)
+    assert len(monitor.history) == 3
+    assert EventAccumulator(str(trainer.log_dir)).Reload().Scalars("ww/alpha")
+
+
+def test_a_writer_is_a_summary_writer_of_the_users_kind(tmp_path: Path) -> None:
+    kinds = []
+
+    class Kind(SummaryWriter):
+        def __init__(self, log_dir: str) -> None:
+            super().__init__(log_dir)
+            kinds.append(log_dir)
+
+    logger = TensorBoardLogger(str(tmp_path))
+    logger._experiment = Kind(str(tmp_path / "own"))
+    fit(WeightSpectrumMonitor(), logger=logger, epochs=1)
+    assert kinds == [str(tmp_path / "own"), f"{tmp_path / 'own'}/lightning-ww"]
+    assert "matplotlib.pyplot" not in sys.modules or sys.modules["matplotlib.pyplot"].get_fignums() == []
