@@ -51,6 +51,7 @@ format: .venv/.ready  ## Mend format and lint where a tool can
 
 bench: .venv/.peers  ## Against weightwatcher, LAPACK, PyHessian, curvlinops and hessian-eigenthings, side by side
 	$(PY) benchmarks/weights.py
+	$(PY) benchmarks/panels.py
 	$(PY) benchmarks/hessians.py
 
 false-alarms: .venv/.peers  ## When each trigger fires in runs of known health

@@ -136,11 +136,11 @@ def main(arguments: list[str] | None = None) -> None:
     train("over-regularised", options.l2, options.epochs, options.logs)
 
     print(f"\nLook at both:  make tensorboard   (or: tensorboard --logdir {options.logs}), open http://localhost:6006")
-    print("TIME SERIES: summaries under `ww`, each layer under `ww.alpha`, `ww.rand_distance`, `ww.sv_min`,")
+    print("CUSTOM SCALARS: the networks at a glance. IMAGES: all layers over time (`ww.maps`), the spectra of some")
     print(
-        "`ww.distance_from_init`, flags under `flags`, the loss under `curvature`; IMAGES: the spectrum of its Hessian;"
+        "(`ww.spectrum`), the spectrum of the loss's Hessian (`curvature`). TEXT: the same in words. TIME SERIES: each"
     )
-    print("HISTOGRAMS: the spectra of the weights; TEXT: the latest tables.")
+    print("number, of the network under `ww` and `curvature`, of each layer under `ww.alpha` and the like.")
 
 
 if __name__ == "__main__":

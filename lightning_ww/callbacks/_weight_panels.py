@@ -48,10 +48,11 @@ class WeightPanels:
         flagged = {name for one in past for layers in one.flags.values() for name in layers}
         keep = {names[i] for i in chosen(len(names), MAX_ROWS)} | (flagged if len(names) > MAX_ROWS else set())
         rows = [name for name in names if name in keep][: 2 * MAX_ROWS]
-        framed = np.array([[any(name in one for one in past_one.flags.values()) for past_one in past] for name in rows])
+        flags = [{name for layers in one.flags.values() for name in layers} for one in past]
+        framed = np.array([[name in at for at in flags] for name in rows])
         found = {}
         for metric in past[-1].metrics[:MOST_MAPS]:
-            values = np.array([[one.value(name, metric) for one in past] for name in rows], dtype=float)
+            values = np.column_stack([_column(one, metric, rows) for one in past])
             title = f"{metric}, by layer and optimiser step"
             columns = [str(one.step) for one in past]
             note = FRAMES if framed.any() else ""
@@ -95,3 +96,12 @@ class WeightPanels:
             drawn[f"ww.spectrum/{name}"] = to_image(layer_figure(layer, compare=self._compare))
             self._drawn_at[name] = number
         return drawn
+
+
+def _column(measurement: Measurement, metric: str, rows: Sequence[str]) -> NDArray[np.float64]:
+    """One metric of these layers, NaN where there is none."""
+    if metric not in measurement.metrics:
+        return np.full(len(rows), np.nan)
+    values = measurement.values[:, measurement.metrics.index(metric)].tolist()
+    known = dict(zip(measurement.layers, values, strict=True))
+    return np.array([known.get(name, np.nan) for name in rows])

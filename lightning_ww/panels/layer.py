@@ -46,7 +46,7 @@ def layer_figure(layer: LayerReport, title: str = "", *, compare: bool = False) 
     values = positive_part(layer.spectrum.eigenvalues)
     if not values.size:
         raise ValueError(f"layer {layer.name!r} has no spectrum to draw: the weight is zero.")
-    figure = new_figure(6.4, 4.8)
+    figure = new_figure(6.4, 4.8, layout=None)
     axes = figure.add_subplot()
     axes.set_xscale("log")
     axes.set_yscale("log")
@@ -67,7 +67,8 @@ def layer_figure(layer: LayerReport, title: str = "", *, compare: bool = False) 
     axes.set_title("\n".join(lines), loc="left", fontsize="large" if compare else "x-large")
     axes.tick_params(labelsize="large")
     axes.grid(alpha=0.2)
-    figure.legend(loc="outside lower center", ncols=2, fontsize="medium", frameon=False)
+    figure.legend(loc="lower center", ncols=2, fontsize="medium", frameon=False)
+    figure.subplots_adjust(left=0.13, right=0.98, bottom=0.36, top=0.97 - 0.047 * len(lines))
     return figure
 
 

@@ -28,16 +28,17 @@ HARDLY_MOVED = 1e-3
 
 def report_table(report: WeightReport, diagnosis: Diagnosis | None = None, events: Sequence[str] = ()) -> str:
     """The layers, one a row, with their flags and what their numbers suggest; below, events, and what was skipped."""
-    rows = []
+    rows, hints = [], []
     for layer in report.layers:
-        flags = [flag.trigger for flag in diagnosis.flags if flag.layer == layer.name] if diagnosis else []
         numbers = [number(layer.metric(metric)) for metric in KEY_METRICS]
         shape = f"{layer.N} × {layer.M}" + (f" × {layer.slices}" if layer.slices > 1 else "")
-        rows.append([f"`{layer.name}`", shape, *numbers, ", ".join(flags) or "–"])
-    text = markdown(["layer", "shape", *KEY_METRICS, "flags"], rows)
-    hints = [[f"`{layer.name}`", hint] for layer in report.layers if (hint := suggestion(layer))]
-    if hints:  # a table of its own: in one, TensorBoard would break the numbers
-        text += "\n\n" + markdown(["layer", "suggests"], hints)
+        rows.append([f"`{layer.name}`", shape, *numbers])
+        flags = [flag.trigger for flag in diagnosis.flags if flag.layer == layer.name] if diagnosis else []
+        if flags or suggestion(layer):
+            hints.append([f"`{layer.name}`", ", ".join(flags) or "–", suggestion(layer) or "–"])
+    text = markdown(["layer", "shape", *KEY_METRICS], rows)
+    if hints:  # a table of its own: in one that is too wide, TensorBoard breaks names and numbers
+        text += "\n\n" + markdown(["layer", "flags", "suggests"], hints)
     if events:
         text += "\n\nEvents, the latest first:\n\n" + "\n".join(f"- {event}" for event in reversed(events))
     if report.skipped:

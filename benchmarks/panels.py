@@ -1,0 +1,101 @@
+"""What drawing costs at one measurement, in parts of the second that it may take: CPU time of one thread, medians.
+
+A full history of a thousand measurements, five metrics, three layers' spectra; the pictures are encoded as TensorBoard
+gets them. Prints a table, and writes it to `benchmarks/panels.md`.
+"""
+
+from __future__ import annotations
+
+import os
+
+for library in ("OMP", "OPENBLAS", "MKL"):
+    os.environ[f"{library}_NUM_THREADS"] = "1"  # before numpy is loaded
+
+import argparse
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import torch
+from tabulate import tabulate
+from torch import nn
+from torch.utils.tensorboard import SummaryWriter
+
+from lightning_ww import analyze
+from lightning_ww.callbacks._weight_panels import WeightPanels
+from lightning_ww.curvature import spectral_density
+from lightning_ww.diagnosis import Diagnosis
+from lightning_ww.history import History, Measurement, record
+from lightning_ww.panels.canvas import to_image
+from lightning_ww.panels.evolution import evolution
+from lightning_ww.panels.stems import spectrum_figure
+from lightning_ww.report import KEY_METRICS
+
+MEASUREMENTS = 1000
+
+
+def weights(count: int, writer: SummaryWriter) -> Callable[[], None]:
+    """Everything that is drawn of so many layers at a measurement at which three spectra are."""
+    torch.manual_seed(0)
+    report = analyze(nn.ModuleDict({f"block_{i}": nn.Linear(96, 64) for i in range(count)}))
+    history: History[Measurement] = History(MEASUREMENTS, Measurement)
+    for i in range(MEASUREMENTS):
+        when = partial(record, step=i, epoch=i, is_baseline=i == 0, number=i)
+        history.append(when(report, Diagnosis(), metrics=KEY_METRICS, summary={}))
+
+    def draw() -> None:
+        panels = WeightPanels(None, 10, compare=False)
+        images = panels.maps(history) | panels.spectra(report, [], 0, is_baseline=True)
+        for tag, pixels in images.items():
+            writer.add_image(tag, pixels, dataformats="HWC")
+
+    return draw
+
+
+def curvature(writer: SummaryWriter) -> Callable[[], None]:
+    """The stems and the evolution of a thousand spectra."""
+    densities = [spectral_density(torch.diag(torch.randn(200)), num_steps=30, seed=i) for i in range(40)] * 25
+
+    def draw() -> None:
+        stems = to_image(spectrum_figure(densities[-1], "title", 2.0))
+        so_far = evolution("title", densities, list(range(MEASUREMENTS)), [2.0] * MEASUREMENTS)
+        for tag, pixels in (("stems", stems), ("so far", so_far)):
+            writer.add_image(tag, pixels, dataformats="HWC")
+
+    return draw
+
+
+def main() -> None:
+    """Run everything; about half a minute."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        writer = SummaryWriter(folder)
+        cases = {f"weights, {count} layers": weights(count, writer) for count in (5, 30, 150)}
+        for label, draw in {**cases, "curvature": curvature(writer)}.items():
+            draw()
+            taken = []
+            for _ in range(options.rounds):
+                began = time.process_time()
+                draw()
+                taken.append(time.process_time() - began)
+            share = statistics.median(taken)
+            rows.append((label, f"{100 * share:.3g} %", "≤ 100 %", "yes" if share <= 1 else "NO"))
+        writer.close()
+    table = tabulate(rows, headers=("what is drawn", "of a second", "target", "holds"), tablefmt="github")
+    heading = "# Drawing at one measurement\n\nWritten by `make bench`; the script says what is drawn.\n\n"
+    Path(__file__).with_suffix(".md").write_text(heading + table + "\n")
+    print(table)
+    if any(row[-1] == "NO" for row in rows):
+        sys.exit("A target is missed.")
+
+
+if __name__ == "__main__":
+    main()
