@@ -82,6 +82,7 @@ def test_every_import_is_declared() -> None:
     declared = [line.replace(" ", "") for line in requires("lightning-ww") or []]
     needed = {name.split(".")[0] for path in FILES for name in imports(path)} - set(sys.stdlib_module_names)
     for module in needed - {"lightning_ww", "__future__"}:
+        module = {"PIL": "pillow"}.get(module, module)
         assert any(line.startswith((module, module.replace("_", "-"))) for line in declared), module
     for required in ("torch>=2.6", "gpytorch", "powerlaw", "tensorboard"):
         assert required in declared
