@@ -102,10 +102,8 @@ def spectra(name: str, rounds: int) -> list[Row]:
     for label, call in candidates(name, 3).items():  # what is loaded and compiled at first
         if "curvlinops" not in label:
             call()
-    for turn in range(rounds):
+    for _ in range(rounds):
         for label, call in calls.items():
-            if turn and "curvlinops" in label:  # it takes four times as long as all others together
-                continue
             repeats = 5 if label == "gradient" else 1
             began = time.process_time()
             for _ in range(repeats):
@@ -125,8 +123,6 @@ def spectra(name: str, rounds: int) -> list[Row]:
     ]
     for label in calls:
         base = hessian if label.startswith("Hessian") else gauss
-        if "curvlinops" in label:  # measured in the first turn alone, so against ours in that turn
-            base = taken["Hessian, ours" if label.startswith("Hessian") else "Gauss–Newton, ours"][0]
         least = {"curvlinops": 4.0, "loader": 1.3}
         bound = next((least[key] for key in least if key in label and label.startswith("Hessian")), None)
         if "ours" not in label and label != "gradient":

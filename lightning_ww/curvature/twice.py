@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
-from lightning_ww.curvature.functions import Convolution, LogSoftmax, Pointwise, Softmax, Through
+from lightning_ww.curvature.functions import Convolution, LayerNorm, LogSoftmax, Pointwise, Softmax, Through
 
 _entered = threading.local()
 
@@ -149,6 +149,30 @@ def _batch_norm(
     return input * scale.view(shape) + shift.view(shape)
 
 
+def _layer_norm(
+    through: Through,
+    input: Tensor,
+    normalized_shape: Sequence[int],
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+) -> Any:
+    given = [one for one in (input, weight, bias) if one is not None]
+    if weight is None or not _is_plain(*given) or len({one.dtype for one in given}) > 1:
+        return NotImplemented
+    shape = tuple(normalized_shape)
+    fits = input.shape[-len(shape) :] == weight.shape == shape and (bias is None or bias.shape == shape)
+    if not fits or input.dtype not in (torch.float32, torch.float64) or not input.numel():
+        return NotImplemented
+    try:
+        return LayerNorm.apply(input, weight, bias, eps, through)  # type: ignore[no-untyped-call]
+    except RuntimeError:  # within torch.func's transforms: written out, as torch's has a wrong third derivative
+        dims = list(range(-len(shape), 0))
+        shifted = input - input.mean(dims, keepdim=True)
+        scaled = shifted * (shifted.square().mean(dims, keepdim=True) + eps).rsqrt() * weight
+        return scaled if bias is None else scaled + bias
+
+
 def _convolution(dims: int, *, is_transposed: bool = False) -> Callable[..., Any]:
     names = ("output_padding", "groups", "dilation") if is_transposed else ("dilation", "groups")
 
@@ -187,6 +211,7 @@ _REWRITES: dict[Any, Callable[..., Any]] = {
     torch._weight_norm: _weight_norm,
     functional.batch_norm: _batch_norm,
     functional.cross_entropy: _cross_entropy,
+    functional.layer_norm: _layer_norm,
     # the activations' operators are what this mode does not see: their third derivatives are torch's
     functional.gelu: _activation(torch.ops.aten.gelu, may_be_inplace=False),
     functional.silu: _activation(torch.ops.aten.silu),

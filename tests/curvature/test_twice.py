@@ -138,17 +138,48 @@ def test_hessians_through_a_batch_norm_are_torchs(affine: bool, training: bool) 
     agree(of_module(module, data, lambda y: y.sin().square().sum()), start)
 
 
+@pytest.mark.parametrize("shape", [(3,), (2, 3)])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("eps", [1e-5, 0.5])
+def test_hessians_through_a_layer_norm_are_torchs(shape: tuple[int, ...], bias: bool, eps: float) -> None:
+    torch.manual_seed(0)
+    module = nn.LayerNorm(shape, eps=eps, bias=bias).double()
+    for p in module.parameters():
+        nn.init.normal_(p)
+    data = torch.randn(2, 2, 2, 3, dtype=torch.float64)
+    start = torch.cat([*(p.detach().flatten() for p in module.parameters()), data.flatten()])
+    agree(of_module(module, data, lambda y: y.sin().square().sum()), start)
+    frozen = data.clone()  # by the weights alone, and by the data alone
+    params = list(module.parameters())
+    alone = HessianOperator(lambda: module(frozen).sin().square().sum(), params).to_dense()
+    full = flat_hessian(of_module(module, data, lambda y: y.sin().square().sum()), start)
+    size = sum(p.numel() for p in params)
+    torch.testing.assert_close(alone, full[:size, :size], rtol=1e-9, atol=1e-10)
+    module.requires_grad_(False)
+    leaf = data.clone().requires_grad_()
+    by_data = HessianOperator(lambda: module(leaf).sin().square().sum(), [leaf]).to_dense()
+    torch.testing.assert_close(by_data, full[size:, size:], rtol=1e-9, atol=1e-10)
+
+
 class Net(nn.Module):
-    """All of them, one after the other."""
+    """All of them, one after the other; torch's own layer norm has a wrong third derivative, and is written out."""
+
+    by_hand = False
 
     def __init__(self) -> None:
         super().__init__()
         self.first, self.norm = nn.Conv1d(1, 2, 2, stride=2), nn.BatchNorm1d(2)
         self.second, self.head = nn.ConvTranspose1d(2, 1, 2), nn.Linear(4, 3)
+        self.last = nn.LayerNorm(3)
 
     def forward(self, x: Tensor) -> Tensor:
         z = self.second(functional.gelu(self.norm(self.first(x[:, None]))))[:, 0]
-        return torch.as_tensor(self.head(functional.silu(z) * z.softmax(-1)))
+        out = torch.as_tensor(self.head(functional.silu(z) * z.softmax(-1)))
+        if not self.by_hand:
+            return torch.as_tensor(self.last(out))
+        shifted = out - out.mean(-1, keepdim=True)
+        scale = (shifted.square().mean(-1, keepdim=True) + self.last.eps).rsqrt()
+        return shifted * scale * self.last.weight + self.last.bias
 
 
 @pytest.fixture
@@ -174,7 +205,13 @@ def test_the_network_of_these_tests_uses_our_functions(net: Net) -> None:
     visited: set[Any] = set()
     with differentiable_twice():
         visit(functional.cross_entropy(net(DATA), TARGET).grad_fn)
-    expected = {"ConvolutionBackward", "PointwiseBackward", "SoftmaxBackward", "LogSoftmaxBackward"}
+    expected = {
+        "ConvolutionBackward",
+        "PointwiseBackward",
+        "SoftmaxBackward",
+        "LogSoftmaxBackward",
+        "LayerNormBackward",
+    }
     assert expected <= seen
     assert not [name for name in seen if "BatchNorm" in name or name in ("GeluBackward0", "ConvolutionBackward0")]
 
@@ -234,9 +271,11 @@ def plain(net: nn.Module) -> Tensor:
 @pytest.mark.parametrize("loss", [plain, penalised, by_vmap, by_jvp, by_many_at_once, by_inner_grad, by_checkpoint])
 def test_hessians_of_losses_that_differentiate_inside_are_torchs(loss: Callable[[nn.Module], Tensor], net: Net) -> None:
     params = list(net.parameters())
+    net.by_hand = True
     value = loss(net)
     slope = torch.cat([part.flatten() for part in torch.autograd.grad(value, params, create_graph=True)])
     expected = jacobian(slope, params)
+    net.by_hand = False
     found = HessianOperator(lambda: loss(net), params).to_dense()
     torch.testing.assert_close(found, (expected + expected.T) / 2, rtol=1e-9, atol=1e-10 * float(expected.norm()))
 
@@ -298,8 +337,10 @@ def test_gauss_newton_products_are_those_of_the_dense_jacobian(engine: Any, with
         with torch.enable_grad():
             return torch.autograd.grad(net(leaf).sin().sum(), leaf, create_graph=True)[0]
 
+    net.by_hand = True
     z = outputs()
     slopes = jacobian(z, params)
+    net.by_hand = False
     expected = 2 * slopes.T @ slopes / z.numel()
     found = GGNOperator(outputs, lambda z: z.square().mean(), params, engine=engine).to_dense()
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-10 * float(expected.norm()))
