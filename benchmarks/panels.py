@@ -49,9 +49,9 @@ def weights(count: int, writer: SummaryWriter) -> Callable[[], None]:
 
     def draw() -> None:
         panels = WeightPanels(None, 10, compare=False)
-        images = panels.maps(history) | panels.spectra(report, [], 0, is_baseline=True)
-        for tag, pixels in images.items():
-            writer.add_image(tag, pixels, dataformats="HWC")
+        due = panels.maps(history) | panels.spectra(report, [], 0, 0, is_baseline=True)
+        for tag, picture in due.items():
+            writer.add_image(tag, picture(), dataformats="HWC")
 
     return draw
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,15 +14,16 @@ from lightning_ww.panels.layer import layer_figure
 from lightning_ww.panels.scales import SCALES
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
     from lightning_ww.diagnosis import Diagnosis
     from lightning_ww.history import History, Measurement
-    from lightning_ww.report import WeightReport
+    from lightning_ww.report import LayerReport, WeightReport
 
     Pixels = NDArray[np.uint8]
+    Draw = Callable[[], Pixels]
 
 MOST_FIGURES = 3
 """Layers whose spectrum is drawn at one measurement without being asked for: a figure takes up to a third of a second."""
@@ -29,7 +31,7 @@ MOST_FIGURES = 3
 MOST_MAPS = 8
 """Metrics that have a heat-map: one of 150 layers takes up to a tenth of a second."""
 
-FRAMES = "Framed: flagged for rank_collapse or correlation_trap."
+FRAMES = "Framed: flagged."
 
 
 class WeightPanels:
@@ -39,41 +41,50 @@ class WeightPanels:
         """``layers``: patterns of those whose spectrum is drawn at every so-manieth measurement."""
         self._patterns, self._every, self._compare = layers, every, compare
         self._waiting: list[str] = []  # flagged, and not drawn yet
-        self._drawn_at: dict[str, int] = {}  # number of the measurement that a layer was drawn of
+        self._drawn_at: dict[str, int] = {}  # optimiser step at which a layer was drawn
 
-    def maps(self, history: History[Measurement]) -> dict[str, Pixels]:
+    def maps(self, history: History[Measurement]) -> dict[str, Draw]:
         """``ww.maps/<metric>``: the whole history, a row for each layer."""
-        past = [history[i] for i in chosen(len(history), most_columns())]
-        names = list(dict.fromkeys(name for one in reversed(past) for name in one.layers))
-        flagged = {name for one in past for layers in one.flags.values() for name in layers}
-        keep = {names[i] for i in chosen(len(names), MAX_ROWS)} | (flagged if len(names) > MAX_ROWS else set())
-        rows = [name for name in names if name in keep][: 2 * MAX_ROWS]
-        flags = [{name for layers in one.flags.values() for name in layers} for one in past]
+        places = chosen(len(history), most_columns())
+        past = [history[i] for i in places]
+        # a flag that rose and fell between two columns is shown in the later one
+        stretches = [history_slice(history, i, j) for i, j in zip([-1, *places[:-1]], places, strict=True)]
+        flags = [{name for one in some for layers in one.flags.values() for name in layers} for some in stretches]
+        names: dict[str, None] = {}
+        for one in sorted(past, key=lambda one: -len(one.layers)):  # in model order, which the longest has
+            names |= dict.fromkeys(one.layers)
+        names |= dict.fromkeys(sorted(set().union(*flags)))  # of a layer that was never measured, its frame alone
+        ordered = list(names)
+        keep = {ordered[i] for i in chosen(len(ordered), MAX_ROWS)}
+        keep |= set().union(*flags) if len(ordered) > MAX_ROWS else set()
+        rows = [name for name in ordered if name in keep]
+        if not rows:
+            return {}
         framed = np.array([[name in at for at in flags] for name in rows])
-        found = {}
-        for metric in past[-1].metrics[:MOST_MAPS]:
+        note = FRAMES if framed.any() else ""
+        if len(rows) < len(ordered):
+            note = f"{len(rows)} of {len(ordered)} layers, evenly by depth. {note}"
+
+        def draw(metric: str) -> Pixels:
             values = np.column_stack([_column(one, metric, rows) for one in past])
-            title = f"{metric}, by layer and optimiser step"
-            columns = [str(one.step) for one in past]
-            note = FRAMES if framed.any() else ""
-            found[f"ww.maps/{metric}"] = heat_map(
-                title, rows, columns, values, SCALES[metric], framed=framed, note=note
-            )
-        return found
+            title, columns = f"{metric}, by layer and optimiser step", [str(one.step) for one in past]
+            return heat_map(title, rows, columns, values, SCALES[metric], framed=framed, note=note)
+
+        return {f"ww.maps/{metric}": partial(draw, metric) for metric in past[-1].metrics[:MOST_MAPS]}
 
     def spectra(
-        self, report: WeightReport, risen: Sequence[str], number: int, *, is_baseline: bool
-    ) -> dict[str, Pixels]:
+        self, report: WeightReport, risen: Sequence[str], number: int, step: int, *, is_baseline: bool
+    ) -> dict[str, Draw]:
         """``ww.spectrum/<layer>`` of the layers whose turn it is: ``risen`` are those that have a new flag."""
         self._waiting += [name for name in risen if name not in self._waiting]
         due = self._named(report) if number % self._every == 0 or is_baseline else []
         extra = self._usual(report) if is_baseline else []
-        return self._draw(report, number, due, [*self._waiting, *extra])
+        return self._due(report, step, due, [*self._waiting, *extra])
 
-    def last(self, report: WeightReport, diagnosis: Diagnosis, number: int) -> dict[str, Pixels]:
+    def last(self, report: WeightReport, diagnosis: Diagnosis, step: int) -> dict[str, Draw]:
         """The same at the end of training: the named, the flagged, and some others."""
         others = [*self._waiting, *diagnosis.flagged_layers, *self._usual(report)]
-        return self._draw(report, number, self._named(report), others)
+        return self._due(report, step, self._named(report), others)
 
     def _named(self, report: WeightReport) -> list[str]:
         names = [layer.name for layer in report.layers]
@@ -84,18 +95,26 @@ class WeightPanels:
         names = [layer.name for layer in report.layers if layer.spectrum is not None]
         return [] if self._patterns else [names[i] for i in chosen(len(names), MOST_FIGURES)]
 
-    def _draw(self, report: WeightReport, number: int, asked: list[str], others: list[str]) -> dict[str, Pixels]:
-        drawn = {}
+    def _due(self, report: WeightReport, step: int, asked: list[str], others: list[str]) -> dict[str, Draw]:
+        due: dict[str, Draw] = {}
         few = [name for name in dict.fromkeys(others) if name not in asked][:MOST_FIGURES]
         layers = {layer.name: layer for layer in report.layers if layer.spectrum is not None}
         for name in (*asked, *few):
             self._waiting = [one for one in self._waiting if one != name]
             layer = layers.get(name)
-            if layer is None or not layer.sv_max or self._drawn_at.get(name) == number:
-                continue
-            drawn[f"ww.spectrum/{name}"] = to_image(layer_figure(layer, compare=self._compare))
-            self._drawn_at[name] = number
-        return drawn
+            if layer is not None and layer.sv_max and self._drawn_at.get(name) != step:
+                due[f"ww.spectrum/{name}"] = partial(_figure, layer, self._compare)
+                self._drawn_at[name] = step
+        return due
+
+
+def _figure(layer: LayerReport, compare: bool) -> Pixels:
+    return to_image(layer_figure(layer, compare=compare))
+
+
+def history_slice(history: History[Measurement], after: int, last: int) -> list[Measurement]:
+    """The measurements after one place, up to another."""
+    return [history[i] for i in range(after + 1, last + 1)]
 
 
 def _column(measurement: Measurement, metric: str, rows: Sequence[str]) -> NDArray[np.float64]:

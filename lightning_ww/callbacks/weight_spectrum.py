@@ -31,8 +31,7 @@ UNEXPECTED = ("failed", "meta", "sharded", "quantised", "uninitialised", "unsupp
 """Reasons for skipping a layer of which a user is told; the others (norms, biases, ties …) stand in the report."""
 
 
-MOST_EVENTS = 100
-"""So many stand in the report; a flag that flickers shall not fill it."""
+MOST_EVENTS = 100  # that stand in the report
 
 
 class WeightSpectrumMonitor(MonitorBase[Measurement]):
@@ -90,8 +89,8 @@ class WeightSpectrumMonitor(MonitorBase[Measurement]):
         figure_layers: Names or shell patterns of layers whose spectrum is drawn at the start, at the end and at every
             ``figure_every``-th measurement, instead of the three. Default: ``None``.
         figure_every: Default: ``10``.
-        compare_tails: Whether those figures say how well a lognormal, an exponential and a truncated power law describe the
-            tail, by powerlaw; about a second for each layer. Default: ``False``.
+        compare_tails: Whether those figures say how well other distributions describe the tail, by powerlaw; about a second
+            for each layer. Default: ``False``.
         max_history: Measurements kept in `history`, and so in each checkpoint. Default: ``1000``: 4 MB for a hundred
             layers and five metrics.
         on_error: An error inside a measurement warns once per kind and lets the run go on (``"warn"``, the default), or is
@@ -173,7 +172,9 @@ class WeightSpectrumMonitor(MonitorBase[Measurement]):
         found, skipped = find_layers(pl_module, self.layers, call=call)
         require_a_matrix(pl_module, found, skipped, call)
         if self.figure_layers is not None:
-            find_layers(pl_module, self.figure_layers, call=call, argument="figure_layers")
+            drawn, _ = find_layers(pl_module, self.figure_layers, call=call, argument="figure_layers")
+            if {one.name for one in drawn}.isdisjoint(one.name for one in found):
+                raise ValueError(f"`{call}(figure_layers={self.figure_layers!r})`: none of them is among `layers`.")
         directory = trainer.log_dir or trainer.default_root_dir  # asked for on every rank: it is broadcast
         if self._initial is not None and trainer.ckpt_path and (state is None or not state["history"]):
             warn(
@@ -257,26 +258,25 @@ class WeightSpectrumMonitor(MonitorBase[Measurement]):
         table = {self.log_key_prefix + "ww/report": report_table(report, diagnosis, self._events)}
         _publish.to_loggers(trainer, self._guard, step, self._prefixed(scalars), spectra=spectra, texts=table)
         if self.panels and _publish.take_images(trainer):
-            number = self.measurement.number
-
-            def draw() -> Mapping[str, Any]:
-                maps = self._panels.maps(self.history)
-                return maps | self._panels.spectra(report, risen, number, is_baseline=is_baseline)
-
-            self._show(trainer, draw, step)
+            number, when = self.measurement.number, trainer.global_step
+            self._show(trainer, lambda: self._panels.maps(self.history), step)
+            self._show(
+                trainer, lambda: self._panels.spectra(report, risen, number, when, is_baseline=is_baseline), step
+            )
         self._last_logged = step
 
     @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.report is None or not (self.panels and trainer.is_global_zero and _publish.take_images(trainer)):
             return
-        report, number = self.report, self.history.next_number - 1
-        self._show(trainer, lambda: self._panels.last(report, self.diagnosis, number), self._last_logged)
+        report, when = self.report, self.measurement.step if self.measurement else 0
+        self._show(trainer, lambda: self._panels.last(report, self.diagnosis, when), self._last_logged)
 
-    def _show(self, trainer: Trainer, draw: Callable[[], Mapping[str, Any]], step: int) -> None:
-        """Log what is drawn; pictures that fail cost nothing but themselves."""
-        if images := self._guard.run(trainer, draw, "draw"):
-            _publish.to_loggers(trainer, self._guard, step, images=self._prefixed(images))
+    def _show(self, trainer: Trainer, due: Callable[[], Mapping[str, Callable[[], Any]]], step: int) -> None:
+        """Draw what is due, and log it; a picture that fails costs nothing but itself."""
+        for tag, draw in (self._guard.run(trainer, due, "draw") or {}).items():
+            if (pixels := self._guard.run(trainer, draw, f"draw `{tag}`")) is not None:
+                _publish.to_loggers(trainer, self._guard, step, images=self._prefixed({tag: pixels}))
 
     def _note_events(self, trainer: Trainer, diagnosis: Diagnosis) -> list[str]:
         """Write down which flags rose and fell since the last measurement; the layers of those that rose."""

@@ -97,7 +97,7 @@ def heat_map(
     if framed is not None:
         for i, start, stop in _runs(framed):
             box = (edges[start], top + i * height, edges[stop] - 1, top + (i + 1) * height - 1)
-            draw.rectangle(box, outline=FRAME, width=2)
+            draw.rectangle((box[0], box[1], max(box[0], box[2]), box[3]), outline=FRAME, width=2)
     if latest:
         draw.text((WIDTH - 8, top - 10), "latest", fill=INK, font=small, anchor="rm")
     draw.text((left - 6, top + height * len(rows) + 6), unit, fill=INK, font=small, anchor="ra")
@@ -178,9 +178,16 @@ def _runs(framed: NDArray[np.bool_]) -> list[tuple[int, int, int]]:
 def shortened(name: str) -> str:
     """A dotted name of at most `MAX_LABEL` letters: parts lose theirs from the left, numbers stay."""
     parts = name.split(".")
-    for i, part in enumerate(parts[:-1]):
-        if sum(len(one) + 1 for one in parts) - 1 <= MAX_LABEL:
-            break
-        parts[i] = part if part.isdigit() else part[:2]
+    for shorter in (_initials, lambda part: part if "_" in part else part[:1]):
+        for i in range(len(parts)):
+            if len(".".join(parts)) <= MAX_LABEL:
+                break
+            parts[i] = parts[i] if parts[i].isdigit() else shorter(parts[i])
     short = ".".join(parts)
     return short if len(short) <= MAX_LABEL else f"{short[: MAX_LABEL // 2]}…{short[1 - MAX_LABEL // 2 :]}"
+
+
+def _initials(part: str) -> str:
+    """``self_attn`` → ``s_a``, ``model`` → ``mo``."""
+    words = [word for word in part.split("_") if word]
+    return part[:2] if len(words) < 2 else "_".join(word[0] for word in words)

@@ -63,8 +63,9 @@ def layer_figure(layer: LayerReport, title: str = "", *, compare: bool = False) 
     axes.set_xlim(max(edges[0], 0.5 * min(values[0], shuffled[0] if shuffled is not None else values[0])), edges[-1])
     axes.set_xlabel("eigenvalue of WᵀW", fontsize="x-large")
     axes.set_ylabel("density", fontsize="x-large")
-    lines = _headings(layer, title) + (textwrap.wrap(tail_caption(layer), 62) if compare else [])
-    axes.set_title("\n".join(lines), loc="left", fontsize="large" if compare else "x-large")
+    lines = [part for line in _headings(layer, title) for part in textwrap.wrap(line, 54)]
+    lines += textwrap.wrap(tail_caption(layer), 62) if compare else []
+    axes.set_title("\n".join(lines), loc="left", parse_math=False, fontsize="large" if compare else "x-large")
     axes.tick_params(labelsize="large")
     axes.grid(alpha=0.2)
     figure.legend(loc="lower center", ncols=2, fontsize="medium", frameon=False)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import sys
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from callbacks.networks import Classifier, data, quiet_trainer
 from lightning_ww.callbacks import CurvatureMonitor, WeightSpectrumMonitor
+from lightning_ww.panels.heat_map import FRAME
 
 
 class Deep(Classifier):
@@ -221,6 +221,103 @@ def test_other_loggers_that_take_images_get_them(make: Any, expected: tuple[Any,
     assert len(taken) == 2 + 3 + 3  # maps, and spectra at the start and at the end
 
 
+def spied(monkeypatch: pytest.MonkeyPatch, module: Any, name: str) -> list[Any]:
+    """What a function is called with, before it does its work."""
+    known, seen = getattr(module, name), []
+
+    def spy(*arguments: Any, **named: Any) -> Any:
+        seen.append((arguments, named))
+        return known(*arguments, **named)
+
+    monkeypatch.setattr(module, name, spy)
+    return seen
+
+
+def test_maps_hold_the_history_by_layer_and_frame_what_was_flagged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lightning_ww.callbacks import _weight_panels
+
+    seen = spied(monkeypatch, _weight_panels, "heat_map")
+    monitor = WeightSpectrumMonitor(metrics=["alpha", "stable_rank"])
+    fit(monitor, logger=TensorBoardLogger(str(tmp_path)))
+    (title, rows, columns, values, _), named = seen[-1]
+    history = monitor.history
+    assert title.startswith("stable_rank")
+    assert rows == ["hidden", "head", *(f"middle.{i}" for i in range(6))]
+    assert columns == [str(past.step) for past in history]
+    for i, name in enumerate(rows):
+        for j, past in enumerate(history):
+            assert values[i, j] == past.value(name, "stable_rank")
+            flagged = any(name in layers for layers in past.flags.values())
+            assert named["framed"][i, j] == flagged
+    assert named["framed"].any()
+    assert named["note"] == "Framed: flagged."
+
+
+def test_a_short_flag_is_framed_in_a_long_history_too() -> None:
+    from lightning_ww.callbacks._weight_panels import WeightPanels
+    from lightning_ww.history import History, Measurement
+
+    def past(number: int) -> Measurement:
+        flags: Any = {"rank_collapse": ("b",)} if number == 505 else {}
+        values = torch.tensor([[1.0], [2.0]], dtype=torch.float64)
+        return Measurement(number, number, number, False, {}, ("a", "b"), ("alpha",), values, flags, ())
+
+    history: Any = History(1000, Measurement)
+    for number in range(1000):
+        history.append(past(number))
+    picture = WeightPanels(None, 10, compare=False).maps(history)["ww.maps/alpha"]()
+    ys, _ = np.nonzero((picture == FRAME).all(axis=2))
+    assert ys.min() >= 84 + 30  # in the second row
+
+
+def test_a_layer_that_was_never_finite_has_a_framed_row_and_the_run_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lightning_ww.callbacks import _weight_panels
+
+    seen = spied(monkeypatch, _weight_panels, "heat_map")
+    model = Classifier(lr=0.0)
+    torch.nn.init.constant_(model.hidden.weight, float("nan"))
+    monitor = WeightSpectrumMonitor(metrics=["alpha"], on_error="raise")
+    fit(monitor, logger=TensorBoardLogger(str(tmp_path)), epochs=1, model=model)
+    (_, rows, _, values, _), named = seen[-1]
+    assert rows == ["head", "hidden"]
+    assert np.isnan(values[1]).all()
+    assert named["framed"][1].all()
+    assert not named["framed"][0, 0]
+    torch.nn.init.constant_(model.head.weight, float("nan"))
+    with pytest.warns(UserWarning, match="nonfinite"):
+        fit(WeightSpectrumMonitor(on_error="raise"), logger=TensorBoardLogger(str(tmp_path)), epochs=1, model=model)
+
+
+def test_the_curvatures_pictures_hold_every_spectrum_and_the_edge(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lightning_ww.callbacks import _curvature_summary
+
+    so_far = spied(monkeypatch, _curvature_summary, "evolution")
+    stems = spied(monkeypatch, _curvature_summary, "spectrum_figure")
+    monitor = CurvatureMonitor(every_n_epochs=1, num_steps=3)
+    fit(monitor, logger=TensorBoardLogger(str(tmp_path)), epochs=2, model=Classifier(lr=0.05))
+    (_, densities, steps, edges), _ = so_far[-1]
+    assert densities == [past.density for past in monitor.history]
+    assert steps == [0, 6, 12]
+    assert edges == [2 / 0.05] * 3
+    (density, title, edge), _ = stems[-1]
+    assert density is monitor.density
+    assert title.startswith("Hessian spectrum at step 11: from ")
+    assert edge == 2 / 0.05
+
+
+def test_figure_layers_have_to_be_measured() -> None:
+    with pytest.raises(
+        ValueError, match=re.escape("`WeightSpectrumMonitor(figure_layers=('hidden',))`: none of them is")
+    ):
+        fit(WeightSpectrumMonitor(layers="middle.*", figure_layers="hidden"), logger=False)
+
+
 def test_nothing_is_drawn_where_nobody_looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from lightning_ww.callbacks import _weight_panels
 
@@ -232,14 +329,22 @@ def test_nothing_is_drawn_where_nobody_looks(tmp_path: Path, monkeypatch: pytest
 def test_a_picture_that_fails_costs_nothing_but_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from lightning_ww.callbacks import _weight_panels
 
-    monkeypatch.setattr(_weight_panels, "heat_map", None)
-    monitor = WeightSpectrumMonitor()
-    with warnings.catch_warnings():
-        warnings.simplefilter("default")
-        with pytest.warns(UserWarning, match="could not draw"):
-            trainer = fit(monitor, logger=TensorBoardLogger(str(tmp_path)), epochs=2)
-    assert len(monitor.history) == 3
-    assert EventAccumulator(str(trainer.log_dir)).Reload().Scalars("ww/alpha")
+    known = vars(_weight_panels)["layer_figure"]
+
+    def failing(layer: Any, **named: Any) -> Any:
+        if layer.name == "hidden":
+            raise RuntimeError("no ink")
+        return known(layer, **named)
+
+    monkeypatch.setattr(_weight_panels, "layer_figure", failing)
+    monitor = WeightSpectrumMonitor(metrics=["alpha"])
+    with pytest.warns(UserWarning, match="could not draw `ww.spectrum/hidden`"):
+        trainer = fit(monitor, logger=TensorBoardLogger(str(tmp_path)), epochs=1)
+    assert images(trainer.log_dir) == {
+        "ww.maps/alpha": [0, 5],
+        "ww.spectrum/middle.2": [0, 5],
+        "ww.spectrum/middle.5": [0, 5],
+    }
 
 
 def test_a_writer_is_a_summary_writer_of_the_users_kind(tmp_path: Path) -> None:

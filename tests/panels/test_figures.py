@@ -15,6 +15,7 @@ from torch import nn
 
 import lightning_ww
 from lightning_ww.curvature import spectral_density
+from lightning_ww.panels.canvas import to_image
 from lightning_ww.panels.evolution import SHARES, evolution
 from lightning_ww.panels.heat_map import MISSING
 from lightning_ww.panels.layer import tail_caption
@@ -108,6 +109,15 @@ def test_a_reports_figure_has_a_dot_for_each_value(report: Any) -> None:
         report.plot(["alfa"])
     with pytest.raises(ValueError, match="no layer"):
         lightning_ww.WeightReport((), (), 0.0).plot()
+
+
+def test_a_name_is_no_formula(report: Any) -> None:
+    import dataclasses
+
+    odd = dataclasses.replace(report["0"], name="x$\\foo$y" + "." + "long" * 20)
+    figure = odd.plot()
+    to_image(figure)  # parsed as a formula it would fail
+    assert figure.axes[0].get_title(loc="left").startswith("x$\\foo$y")
 
 
 def test_a_spectrum_draws_itself() -> None:

@@ -102,6 +102,20 @@ def test_long_names_keep_their_numbers_and_their_end() -> None:
     assert len(shortened("x" * 80)) <= MAX_LABEL
 
 
+def test_layers_of_an_adapter_are_told_apart() -> None:
+    names = [
+        f"base_model.model.model.layers.{i}.self_attn.q_proj.lora_{side}.default" for i in (1, 10, 11) for side in "AB"
+    ]
+    assert len({shortened(name) for name in names}) == len(names)
+
+
+def test_wide_names_leave_no_room_and_are_drawn_nevertheless() -> None:
+    framed = np.zeros((1, 200), dtype=bool)
+    framed[0, ::2] = True
+    image = heat_map("t", ["W" * 26], [str(i) for i in range(200)], np.ones((1, 200)), Scale(0, 2), framed=framed)
+    assert image.shape[1] == WIDTH
+
+
 def test_of_many_columns_some_are_shown_the_first_and_the_last_among_them() -> None:
     assert chosen(3, 10) == [0, 1, 2]
     some = chosen(1000, 200)
