@@ -186,12 +186,12 @@ class WeightReport:
                     spread[f"{name}_q{q}"] = float(np.percentile(values, q))
         return spread
 
-    def plot(self, metrics: Sequence[str] = KEY_METRICS) -> Figure:
+    def plot(self, metrics: str | Sequence[str] = KEY_METRICS) -> Figure:
         """Draw each of these metrics of every layer.
 
         Args:
-            metrics: Names among `lightning_ww.METRICS`. Default: alpha, rand_distance, sv_min, distance_from_init,
-                stable_rank.
+            metrics: Names among `lightning_ww.METRICS`, or ``"all"``. Default: alpha, rand_distance, sv_min,
+                distance_from_init, stable_rank.
 
         Returns:
             A figure of matplotlib's that no global state knows of.

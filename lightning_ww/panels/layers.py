@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from lightning_ww.report import WeightReport
 
 
-def report_figure(report: WeightReport, metrics: Sequence[str] = KEY_METRICS) -> Figure:
+def report_figure(report: WeightReport, metrics: str | Sequence[str] = KEY_METRICS) -> Figure:
     """Draw each metric of each layer, layers from the top in model order.
 
     Args:
         report: With at least one layer.
-        metrics: Names among `lightning_ww.METRICS`. Default: alpha, rand_distance, sv_min, distance_from_init,
-            stable_rank.
+        metrics: Names among `lightning_ww.METRICS`, or ``"all"``. Default: alpha, rand_distance, sv_min,
+            distance_from_init, stable_rank.
 
     Returns:
         A figure of matplotlib's that no global state knows of.
@@ -33,6 +33,7 @@ def report_figure(report: WeightReport, metrics: Sequence[str] = KEY_METRICS) ->
     Raises:
         ValueError: If a metric is unknown, or there is no layer.
     """
+    metrics = METRICS if metrics == "all" else [metrics] if isinstance(metrics, str) else metrics
     if unknown := [name for name in metrics if name not in METRICS]:
         raise ValueError(f"`plot(metrics=...)` does not know {unknown[0]!r}. Known are: {', '.join(METRICS)}.")
     if not report.layers:

@@ -35,7 +35,7 @@ def spectrum_figure(density: SpectralDensity, title: str, stability_edge: float 
     Args:
         density: Nodes and weights.
         title: Above the figure.
-        stability_edge: Marked by a line, if given and within reach.
+        stability_edge: Marked by a line; far beyond the spectrum, named in the legend alone.
 
     Returns:
         A figure of matplotlib's that no global state knows of.
@@ -61,9 +61,12 @@ def spectrum_figure(density: SpectralDensity, title: str, stability_edge: float 
     axes.set_xscale("symlog", linthresh=threshold)
     axes.set_yscale("log")
     axes.set_ylim(floor, 3)
-    if stability_edge is not None and stability_edge < 100 * density.sharpness:
+    if stability_edge is not None:
         label = f"2/lr = {stability_edge:.3g}, edge of gradient descent"
-        axes.axvline(stability_edge, color=EDGE, linestyle="--", label=label)
+        if stability_edge < 100 * density.sharpness:
+            axes.axvline(stability_edge, color=EDGE, linestyle="--", label=label)
+        else:  # a line there would press all else together
+            axes.plot([], [], " ", label=f"{label}: far to the right")
     low, high = axes.get_xlim()
     decades = threshold * 10.0 ** np.arange(1, 9)  # none at the threshold itself: too close to zero for its label
     axes.set_xticks([0, *decades[decades <= high], *-decades[decades <= -low]])

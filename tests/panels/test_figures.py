@@ -105,6 +105,8 @@ def test_a_reports_figure_has_a_dot_for_each_value(report: Any) -> None:
         dots = next(line for line in axes.lines if line.get_marker() == "o")
         expected = [np.nan if layer.metric(name) is None else layer.metric(name) for layer in report.layers]
         np.testing.assert_allclose(np.asarray(dots.get_xdata(), dtype=float), expected)
+    assert [axes.get_title() for axes in report.plot("alpha").figure.axes] == ["alpha"]
+    assert len(report.plot("all").axes) > 20
     with pytest.raises(ValueError, match="does not know 'alfa'"):
         report.plot(["alfa"])
     with pytest.raises(ValueError, match="no layer"):
