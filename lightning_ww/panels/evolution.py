@@ -55,7 +55,9 @@ def evolution(
             framed[int(np.searchsorted(-edges, -edge, side="right")) - 1, column] = True
     above = [f"{edge:.3g}" if i % BINS_PER_DECADE == 0 else "" for i, edge in enumerate(edges[:-1])]
     rows = [*above, "0", *[f"−{name}" if name else "" for name in reversed(above)]]
-    note = "Rows begin at their number. " + ("Framed: 2/lr, the edge of gradient descent." if framed.any() else "")
+    note = "A row goes from its number towards zero. " + (
+        "Framed: 2/lr, the edge of gradient descent." if framed.any() else ""
+    )
     names = [str(steps[i]) for i in kept]
     used = np.flatnonzero((~np.isnan(values) | framed).any(axis=1))
     shown = slice(used[0] // BINS_PER_DECADE * BINS_PER_DECADE, used[-1] + 1)

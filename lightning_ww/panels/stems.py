@@ -57,7 +57,7 @@ def spectrum_figure(density: SpectralDensity, title: str, stability_edge: float 
         axes.plot([], [], "o-", color=color, label=f"{label}: {100 * share:.3g} %")
     axes.plot([], [], " ", label=f"close to zero: {100 * density.near_zero_mass:.3g} %")
     axes.plot([], [], "o", color="black", label="filled: a single one, converged", linestyle="none", markersize=5)
-    threshold = 10.0 ** np.floor(np.log10(max(density.tol, 1e-30)))
+    threshold = 10.0 ** np.floor(np.log10(density.tol if density.tol > 0 else 1.0))
     axes.set_xscale("symlog", linthresh=threshold)
     axes.set_yscale("log")
     axes.set_ylim(floor, 3)

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -57,10 +58,16 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     )
     trainer.fit(Collapsing(), data(), data(shuffle=False))
     command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(folder), "--port", "0", "--load_fast=false"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
-        assert server.stderr is not None
-        said = next((line for line in server.stderr if "(Press" in line), "")
-        yield said.split("at ")[-1].split("/ (Press")[0]
+    said = folder / "said.txt"
+    with said.open("w") as stderr, subprocess.Popen(command, stderr=stderr) as server:
+        for _ in range(120):  # half a second each
+            if found := re.search(r"at (http://\S+?)/? \(Press", said.read_text()):
+                break
+            time.sleep(0.5)
+        else:
+            server.terminate()
+            pytest.fail(f"TensorBoard did not start: {said.read_text()}")
+        yield found[1]
         server.terminate()
 
 
