@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-DECADES = 4
-"""So many below the largest eigenvalue of all measurements, to both sides of zero; between them is zero."""
+DECADES, MOST_DECADES = 4, 8
+"""So many below the largest eigenvalue of each measurement, to both sides of zero, but of all together no more than eight."""
 
 BINS_PER_DECADE = 4
 
@@ -44,9 +44,11 @@ def evolution(
         Pixels, ``(height, width, 3)``.
     """
     kept = chosen(len(densities), most_columns())
-    largest = max(float(densities[i].nodes.abs().max()) for i in kept)
+    tops = [float(densities[i].nodes.abs().max()) for i in kept]
+    largest, least = max(tops), min((top for top in tops if top > 0), default=1.0)
     top = int(np.ceil(np.log10(largest))) if largest > 0 else 0
-    edges = 10.0 ** np.linspace(top, top - DECADES, DECADES * BINS_PER_DECADE + 1)  # from the largest down
+    decades = min(MOST_DECADES, DECADES + max(0, top - int(np.ceil(np.log10(least)))))
+    edges = 10.0 ** np.linspace(top, top - decades, decades * BINS_PER_DECADE + 1)  # from the largest down
     values = np.column_stack([_shares(densities[i], edges) for i in kept])
     framed = np.zeros(values.shape, dtype=bool)
     for column, i in enumerate(kept):

@@ -143,6 +143,21 @@ def test_the_evolution_has_each_spectrums_shares_in_their_rows() -> None:
         assert (column == MISSING).all(axis=1).any()
 
 
+def test_after_an_early_spike_the_rest_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    from lightning_ww.panels import evolution as module
+
+    seen: list[Any] = []
+    monkeypatch.setattr(module, "heat_map", lambda *arguments, **_: seen.append(arguments))
+    spectra = [
+        spectral_density(torch.diag(torch.tensor([top, 0.5, 0.1, 0.0]).double()), num_steps=4) for top in (1e3, 2.0)
+    ]
+    evolution("t", spectra, [0, 10], [None, None])
+    _, rows, _, values, _ = seen[0]
+    zero = rows.index("0")
+    assert np.isfinite(values[:zero, 1]).sum() == 3  # each of its positive eigenvalues above zero
+    assert values[zero, 1] == pytest.approx(0.25)
+
+
 def test_the_overview_follows_the_monitors_keys_and_nothing_else() -> None:
     layout = overview([("ww", ""), ("curvature", "")])
     assert list(layout) == ["lightning-ww: median and 10–90 % of the layers", "lightning-ww: the whole network"]
