@@ -110,7 +110,7 @@ class LayerReport:
         """Draw the layer's spectrum: its density, the power law of its tail, the same elements shuffled.
 
         Args:
-            compare: Whether powerlaw compares the tail with other distributions, in the title; about a second.
+            compare: Whether powerlaw compares the tail with other distributions, in the title; it takes several times as long.
 
         Returns:
             A figure of matplotlib's that no global state knows of.

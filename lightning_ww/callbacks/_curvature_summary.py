@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,10 +13,7 @@ from lightning_ww.panels.evolution import evolution
 from lightning_ww.panels.stems import spectrum_figure, spectrum_table
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    import numpy as np
-    from numpy.typing import NDArray
+    from collections.abc import Callable, Mapping
 
     from lightning_ww.callbacks._curvature_run import CurvatureFound
     from lightning_ww.callbacks._guard import Guard
@@ -87,27 +85,26 @@ def publish(
     texts = {f"{prefix}curvature/report": spectrum_table(density, {name: str(fact) for name, fact in facts.items()})}
     _publish.to_loggers(trainer, guard, step, scalars, texts=texts)
     if monitor.panels and _publish.take_images(trainer):
-        images = guard.run(trainer, lambda: pictures(monitor, found, step), "draw") or {}
-        prefixed = {prefix + tag: pixels for tag, pixels in images.items()}
-        _publish.to_loggers(trainer, guard, step, images=prefixed)
+        _publish.pictures(trainer, guard, step, prefix, lambda: pictures(monitor, found, step))
     if file is not None and file.is_wanted and not getattr(trainer, "fast_dev_run", False):
         guard.run(trainer, lambda: file.append(measurement), f"write `{file}`")
 
 
-def pictures(monitor: CurvatureMonitor, found: CurvatureFound, step: int) -> dict[str, NDArray[np.uint8]]:
-    """The spectrum as stems, and all spectra so far."""
+def pictures(monitor: CurvatureMonitor, found: CurvatureFound, step: int) -> dict[str, Callable[[], Any]]:
+    """The spectrum as stems, and all spectra so far: how each is drawn."""
     density, edge = found.density, None if found.stability is None else found.stability.stability_edge
     name = "Hessian" if monitor.matrix == "hessian" else "Gauss–Newton"
     title = f"{name} spectrum at step {step}: from {density.lambda_min:.3g} to {density.sharpness:.3g}"
     past = list(monitor.history)
-    so_far = evolution(
+    so_far = partial(
+        evolution,
         f"{name} spectrum over training: share of eigenvalues",
         [one.density for one in past],
         [one.step for one in past],
         [one.summary.get("curvature/stability_edge") for one in past],
     )
     return {
-        "curvature/spectrum": to_image(spectrum_figure(density, title, edge)),
+        "curvature/spectrum": lambda: to_image(spectrum_figure(density, title, edge)),
         "curvature.maps/spectrum": so_far,
     }
 

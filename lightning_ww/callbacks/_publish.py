@@ -10,7 +10,7 @@ import torch
 from lightning_ww.panels import layout
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -87,6 +87,15 @@ def to_logger(
 def take_images(trainer: Trainer) -> bool:
     """Whether any logger does, so that there is reason to draw."""
     return any(_summary_writer(logger)[1] is not None or _image_taker(logger) for logger in trainer.loggers)
+
+
+def pictures(
+    trainer: Trainer, guard: Guard, step: int, prefix: str, due: Callable[[], Mapping[str, Callable[[], Pixels]]]
+) -> None:
+    """Draw what is due, and log it; a picture that fails costs nothing but itself."""
+    for tag, draw in (guard.run(trainer, due, "draw") or {}).items():
+        if (pixels := guard.run(trainer, draw, f"draw `{tag}`")) is not None:
+            to_loggers(trainer, guard, step, images={prefix + tag: pixels})
 
 
 def overview(trainer: Trainer, guard: Guard, groups: Sequence[tuple[str, str]]) -> None:

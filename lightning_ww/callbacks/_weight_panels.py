@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     Draw = Callable[[], Pixels]
 
 MOST_FIGURES = 3
-"""Layers whose spectrum is drawn at one measurement without being asked for: a figure takes up to a third of a second."""
+"""Layers whose spectrum is drawn at one measurement without being asked for (`benchmarks/panels.md`)."""
 
 MOST_MAPS = 8
-"""Metrics that have a heat-map: one of 150 layers takes up to a tenth of a second."""
+"""Metrics that have a heat-map."""
 
 FRAMES = "Framed: flagged."
 
@@ -45,10 +45,11 @@ class WeightPanels:
 
     def maps(self, history: History[Measurement]) -> dict[str, Draw]:
         """``ww.maps/<metric>``: the whole history, a row for each layer."""
-        places = chosen(len(history), most_columns())
-        past = [history[i] for i in places]
+        everything = list(history)
+        places = chosen(len(everything), most_columns())
+        past = [everything[i] for i in places]
         # a flag that rose and fell between two columns is shown in the later one
-        stretches = [history_slice(history, i, j) for i, j in zip([-1, *places[:-1]], places, strict=True)]
+        stretches = [everything[i + 1 : j + 1] for i, j in zip([-1, *places[:-1]], places, strict=True)]
         flags = [{name for one in some for layers in one.flags.values() for name in layers} for some in stretches]
         names: dict[str, None] = {}
         for one in sorted(past, key=lambda one: -len(one.layers)):  # in model order, which the longest has
@@ -110,11 +111,6 @@ class WeightPanels:
 
 def _figure(layer: LayerReport, compare: bool) -> Pixels:
     return to_image(layer_figure(layer, compare=compare))
-
-
-def history_slice(history: History[Measurement], after: int, last: int) -> list[Measurement]:
-    """The measurements after one place, up to another."""
-    return [history[i] for i in range(after + 1, last + 1)]
 
 
 def _column(measurement: Measurement, metric: str, rows: Sequence[str]) -> NDArray[np.float64]:

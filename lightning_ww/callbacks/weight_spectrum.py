@@ -85,12 +85,12 @@ class WeightSpectrumMonitor(MonitorBase[Measurement]):
             a layer that is flagged joins for good). Default: ``60``: with five metrics and three flags a layer, about the
             500 tags that TensorBoard shows without delay.
         panels: Whether images are drawn, and TensorBoard's Custom Scalars laid out (in a run ``lightning-ww`` of its own, so
-            that your layout stays). It takes less than a second for each measurement. Default: ``True``.
+            that your layout stays). What it costs: `benchmarks/panels.md`. Default: ``True``.
         figure_layers: Names or shell patterns of layers whose spectrum is drawn at the start, at the end and at every
             ``figure_every``-th measurement, instead of the three. Default: ``None``.
         figure_every: Default: ``10``.
-        compare_tails: Whether those figures say how well other distributions describe the tail, by powerlaw; about a second
-            for each layer. Default: ``False``.
+        compare_tails: Whether those figures say how well other distributions describe the tail, by powerlaw; it
+            takes several times as long. Default: ``False``.
         max_history: Measurements kept in `history`, and so in each checkpoint. Default: ``1000``: 4 MB for a hundred
             layers and five metrics.
         on_error: An error inside a measurement warns once per kind and lets the run go on (``"warn"``, the default), or is
@@ -273,10 +273,7 @@ class WeightSpectrumMonitor(MonitorBase[Measurement]):
         self._show(trainer, lambda: self._panels.last(report, self.diagnosis, when), self._last_logged)
 
     def _show(self, trainer: Trainer, due: Callable[[], Mapping[str, Callable[[], Any]]], step: int) -> None:
-        """Draw what is due, and log it; a picture that fails costs nothing but itself."""
-        for tag, draw in (self._guard.run(trainer, due, "draw") or {}).items():
-            if (pixels := self._guard.run(trainer, draw, f"draw `{tag}`")) is not None:
-                _publish.to_loggers(trainer, self._guard, step, images=self._prefixed({tag: pixels}))
+        _publish.pictures(trainer, self._guard, step, self.log_key_prefix, due)
 
     def _note_events(self, trainer: Trainer, diagnosis: Diagnosis) -> list[str]:
         """Write down which flags rose and fell since the last measurement; the layers of those that rose."""

@@ -1,10 +1,10 @@
-"""Operations whose second derivative is a few kernels: activations, softmax, convolution.
+"""Operations whose second derivative is a few kernels: activations, softmax, convolution, layer norm.
 
 Torch has the second derivative of each, but works out anew in every product with a vector what does not depend on the
 vector; and of a convolution it has one part by a convolution whose kernel is as large as the image.
 
 Each operation y(x) is a pair of functions: the operation, and its slope ``(g, x) ↦ ∂⟨g, y⟩/∂x``, whose own backward
-pass is the second derivative. Third derivatives, of a loss that itself contains a gradient, are left to torch.
+pass is the second derivative. Third derivatives, of a loss that itself contains a gradient, are torch's of the formula.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Rows over time as one image: a cell for each measurement, coloured by a scale that stays.
 
-It is painted by Pillow: matplotlib takes a second for the labels of a hundred rows.
+It is painted by Pillow: matplotlib spends most of its time on the labels of many rows.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ def layer_figure(layer: LayerReport, title: str = "", *, compare: bool = False) 
     Args:
         layer: With its spectrum.
         title: Before the layer's name.
-        compare: Whether the tail is compared with other distributions, in a caption; about a second.
+        compare: Whether the tail is compared with other distributions, in the title; it takes several times as long.
 
     Returns:
         A figure of matplotlib's that no global state knows of.
