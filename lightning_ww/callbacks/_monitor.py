@@ -12,6 +12,7 @@ from lightning_ww.callbacks._guard import Guard
 from lightning_ww.callbacks._lightning import CallbackBase, LightningModule, Trainer, callbacks, warn
 from lightning_ww.callbacks._schedule import Schedule, logged_step
 from lightning_ww.history import History, Record
+from lightning_ww.panels.layout import Curves
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -84,6 +85,10 @@ class MonitorBase(CallbackBase, Generic[R]):
         """Remember what was found, and log it at that step; ``summary`` is what has a value now."""
         raise NotImplementedError
 
+    def _bands(self) -> tuple[str, ...]:
+        """Metrics whose quantiles over the layers are logged."""
+        return ()
+
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
@@ -115,7 +120,8 @@ class MonitorBase(CallbackBase, Generic[R]):
         self._spent = 0.0
         monitors = [cb for cb in callbacks(trainer) if isinstance(cb, MonitorBase) and cb.panels]
         if monitors and monitors[0] is self and trainer.is_global_zero:  # one layout for all
-            _publish.overview(trainer, self._guard, [(cb.GROUP, cb.log_key_prefix) for cb in monitors])
+            curves = [Curves(cb.GROUP, cb.log_key_prefix, cb._bands()) for cb in monitors]
+            _publish.overview(trainer, self._guard, curves)
 
     @override
     def on_train_batch_end(

@@ -92,13 +92,20 @@ def take_images(trainer: Trainer) -> bool:
 def pictures(
     trainer: Trainer, guard: Guard, step: int, prefix: str, due: Callable[[], Mapping[str, Callable[[], Pixels]]]
 ) -> None:
-    """Draw what is due, and log it; a picture that fails costs nothing but itself."""
-    for tag, draw in (guard.run(trainer, due, "draw") or {}).items():
+    """Draw what is due, and log it; a picture that fails costs nothing but itself.
+
+    `fast_dev_run` has one of each kind.
+    """
+    drawings = dict(guard.run(trainer, due, "draw") or {})
+    if getattr(trainer, "fast_dev_run", False):
+        first = {tag.partition("/")[0]: tag for tag in reversed(drawings)}
+        drawings = {tag: drawings[tag] for tag in first.values()}
+    for tag, draw in drawings.items():
         if (pixels := guard.run(trainer, draw, f"draw `{tag}`")) is not None:
             to_loggers(trainer, guard, step, images={prefix + tag: pixels})
 
 
-def overview(trainer: Trainer, guard: Guard, groups: Sequence[tuple[str, str]]) -> None:
+def overview(trainer: Trainer, guard: Guard, monitors: Sequence[layout.Curves]) -> None:
     """Lay out the curves of these monitors under TensorBoard's Custom Scalars.
 
     In a run of its own beside the user's: of several layouts of one run the last alone is shown.
@@ -107,13 +114,13 @@ def overview(trainer: Trainer, guard: Guard, groups: Sequence[tuple[str, str]]) 
         prefix, writer = _summary_writer(logger)
         folder = getattr(writer, "log_dir", None)
         if isinstance(folder, str) and folder:
-            named = [(group, prefix + its) for group, its in groups]
+            named = [one._replace(prefix=prefix + one.prefix) for one in monitors]
             guard.run(trainer, partial(_write_layout, type(writer), folder, named), "lay out the overview")
 
 
-def _write_layout(kind: Any, folder: str, groups: Sequence[tuple[str, str]]) -> None:
+def _write_layout(kind: Any, folder: str, monitors: Sequence[layout.Curves]) -> None:
     with kind(log_dir=f"{folder}/{LAYOUT_RUN}") as writer:
-        writer.add_custom_scalars(layout.overview(groups))
+        writer.add_custom_scalars(layout.overview(monitors))
 
 
 def _image_taker(logger: Any) -> str | None:
@@ -127,19 +134,24 @@ def _image_taker(logger: Any) -> str | None:
 
 
 def _image_elsewhere(logger: Any, tag: str, pixels: Pixels, step: int) -> None:
-    taker = _image_taker(logger)
-    if taker == "logger":
+    taker, prefix = _image_taker(logger), _prefix(logger)
+    if taker == "logger":  # which adds its prefix itself
         logger.log_image(key=tag, images=[pixels], step=step)
     elif taker == "run":  # MLflow's client: a file for each step, in a folder for each tag
-        logger.experiment.log_image(logger.run_id, pixels, artifact_file=f"{tag}/step_{step}.png")
+        logger.experiment.log_image(logger.run_id, pixels, artifact_file=f"{prefix}{tag}/step_{step}.png")
     elif taker == "experiment":  # Comet's
-        logger.experiment.log_image(pixels, name=tag, step=step)
+        logger.experiment.log_image(pixels, name=prefix + tag, step=step)
+
+
+def _prefix(logger: Any) -> str:
+    """What `log_metrics` adds before a key."""
+    prefix = getattr(logger, "_prefix", "") or ""
+    return f"{prefix}{getattr(logger, 'LOGGER_JOIN_CHAR', '-')}" if prefix else ""
 
 
 def _summary_writer(logger: Any) -> tuple[str, Any]:
-    """The prefix that `log_metrics` would have added, and the logger's experiment if it is a TensorBoard writer."""
+    """The logger's prefix, and its experiment if that is a TensorBoard writer."""
     experiment = getattr(logger, "experiment", None)
     if not callable(getattr(experiment, "add_histogram_raw", None)):
         return "", None
-    prefix = getattr(logger, "_prefix", "") or ""
-    return (f"{prefix}{getattr(logger, 'LOGGER_JOIN_CHAR', '-')}" if prefix else ""), experiment
+    return _prefix(logger), experiment

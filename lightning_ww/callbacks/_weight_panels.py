@@ -29,7 +29,7 @@ MOST_FIGURES = 3
 """Layers whose spectrum is drawn at one measurement without being asked for (`benchmarks/panels.md`)."""
 
 MOST_MAPS = 8
-"""Metrics that have a heat-map."""
+"""Heat-maps that are drawn at one measurement; of more metrics, these are the next ones in turn."""
 
 FRAMES = "Framed: flagged."
 
@@ -40,11 +40,24 @@ class WeightPanels:
     def __init__(self, layers: Sequence[str] | None, every: int, *, compare: bool) -> None:
         """``layers``: patterns of those whose spectrum is drawn at every so-manieth measurement."""
         self._patterns, self._every, self._compare = layers, every, compare
-        self._waiting: list[str] = []  # flagged, and not drawn yet
+        self.waiting: list[str] = []  # flagged, and not drawn yet
+        self._maps_left: list[str] = []  # metrics whose map does not hold the latest measurement
         self._drawn_at: dict[str, int] = {}  # optimiser step at which a layer was drawn
 
     def maps(self, history: History[Measurement]) -> dict[str, Draw]:
-        """``ww.maps/<metric>``: the whole history, a row for each layer."""
+        """``ww.maps/<metric>``: the whole history, a row for each layer; of those metrics whose turn it is."""
+        metrics = history[-1].metrics
+        queue = [*self._maps_left, *(metric for metric in metrics if metric not in self._maps_left)]
+        turn = queue[:MOST_MAPS]
+        self._maps_left = queue[MOST_MAPS:]
+        return self._maps(history, turn)
+
+    def other_maps(self, history: History[Measurement]) -> dict[str, Draw]:
+        """Those of which the latest measurement was not drawn."""
+        left, self._maps_left = self._maps_left, []
+        return self._maps(history, left)
+
+    def _maps(self, history: History[Measurement], metrics: Sequence[str]) -> dict[str, Draw]:
         everything = list(history)
         places = chosen(len(everything), most_columns())
         past = [everything[i] for i in places]
@@ -71,20 +84,20 @@ class WeightPanels:
             title, columns = f"{metric}, by layer and optimiser step", [str(one.step) for one in past]
             return heat_map(title, rows, columns, values, SCALES[metric], framed=framed, note=note)
 
-        return {f"ww.maps/{metric}": partial(draw, metric) for metric in past[-1].metrics[:MOST_MAPS]}
+        return {f"ww.maps/{metric}": partial(draw, metric) for metric in metrics}
 
     def spectra(
         self, report: WeightReport, risen: Sequence[str], number: int, step: int, *, is_baseline: bool
     ) -> dict[str, Draw]:
         """``ww.spectrum/<layer>`` of the layers whose turn it is: ``risen`` are those that have a new flag."""
-        self._waiting += [name for name in risen if name not in self._waiting]
+        self.waiting += [name for name in risen if name not in self.waiting]
         due = self._named(report) if number % self._every == 0 or is_baseline else []
         extra = self._usual(report) if is_baseline else []
-        return self._due(report, step, due, [*self._waiting, *extra])
+        return self._due(report, step, due, [*self.waiting, *extra])
 
     def last(self, report: WeightReport, diagnosis: Diagnosis, step: int) -> dict[str, Draw]:
         """The same at the end of training: the named, the flagged, and some others."""
-        others = [*self._waiting, *diagnosis.flagged_layers, *self._usual(report)]
+        others = [*self.waiting, *diagnosis.flagged_layers, *self._usual(report)]
         return self._due(report, step, self._named(report), others)
 
     def _named(self, report: WeightReport) -> list[str]:
@@ -101,7 +114,7 @@ class WeightPanels:
         few = [name for name in dict.fromkeys(others) if name not in asked][:MOST_FIGURES]
         layers = {layer.name: layer for layer in report.layers if layer.spectrum is not None}
         for name in (*asked, *few):
-            self._waiting = [one for one in self._waiting if one != name]
+            self.waiting = [one for one in self.waiting if one != name]
             layer = layers.get(name)
             if layer is not None and layer.sv_max and self._drawn_at.get(name) != step:
                 due[f"ww.spectrum/{name}"] = partial(_figure, layer, self._compare)

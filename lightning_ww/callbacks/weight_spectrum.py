@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from typing_extensions import override
 
 from lightning_ww.callbacks import _checks, _publish
+from lightning_ww.callbacks._events import Events
 from lightning_ww.callbacks._initial import InitialWeightsKeeper
 from lightning_ww.callbacks._lightning import LightningModule, Trainer, warn
 from lightning_ww.callbacks._logged_layers import LoggedLayers
@@ -18,7 +19,7 @@ from lightning_ww.diagnosis import TRIGGERS, Diagnosis, FlagThresholds, TriggerN
 from lightning_ww.history import Measurement, record
 from lightning_ww.measure import Shuffle, measure
 from lightning_ww.panels.table import report_table
-from lightning_ww.report import BULK_METRICS, KEY_METRICS, METRICS, WeightReport
+from lightning_ww.report import BULK_METRICS, KEY_METRICS, METRICS, QUANTILE_SUMMARIES, WeightReport
 from lightning_ww.weights.drift import METRICS as DRIFT_METRICS
 from lightning_ww.weights.matrices import find_layers, require_a_matrix
 from lightning_ww.weights.randomized import Shuffler
@@ -29,9 +30,6 @@ if TYPE_CHECKING:
 
 UNEXPECTED = ("failed", "meta", "sharded", "quantised", "uninitialised", "unsupported_shape", "unsupported_dtype")
 """Reasons for skipping a layer of which a user is told; the others (norms, biases, ties …) stand in the report."""
-
-
-MOST_EVENTS = 100  # that stand in the report
 
 
 class WeightSpectrumMonitor(MonitorBase[Measurement]):
@@ -65,9 +63,10 @@ class WeightSpectrumMonitor(MonitorBase[Measurement]):
     - ``flags.<trigger>/<layer>``: 0 or 1, of each logged layer.
     - ``ww.esd/<layer>`` (histogram): log10 λ, in bins that stay as they are. ``ww/report`` (text): the layers as a table,
       what their numbers suggest, and which flags rose and fell when.
-    - ``ww.maps/<metric>`` (image): the whole history, a row for each layer; of the first eight of ``metrics``.
+    - ``ww.maps/<metric>`` (image): the whole history, a row for each layer, of each metric of ``metrics``; of more than
+      eight, eight are drawn at each measurement in turn, and the others at the end.
       ``ww.spectrum/<layer>`` (image): one layer's spectrum, with its power law and its shuffle; of three layers at the
-      start and at the end, and of a layer that is flagged.
+      start and at the end, and of a layer that is flagged, of more than three at once the others at the next measurements.
 
     Args:
         every_n_epochs: Measure after every so many epochs; ``None``: not by epochs. Default: ``1``.
@@ -157,7 +156,7 @@ class WeightSpectrumMonitor(MonitorBase[Measurement]):
         self._initial = InitialWeightsKeeper() if keeps_initial else None
         self._logged = LoggedLayers(self.max_logged_layers)
         self._panels = WeightPanels(self.figure_layers, self.figure_every, compare=self.compare_tails)
-        self._events: list[str] = []
+        self._events = Events()
         self._last_logged = 0
         self._floors: dict[str, float] | None = None  # not measured yet
 
@@ -165,6 +164,10 @@ class WeightSpectrumMonitor(MonitorBase[Measurement]):
     def triggers(self) -> tuple[TriggerName, ...]:
         """The triggers that this monitor can flag; two of them need the shuffled spectra."""
         return TRIGGERS if self.shuffle != "off" else ("nonfinite",)
+
+    @override
+    def _bands(self) -> tuple[str, ...]:
+        return tuple(name for name in QUANTILE_SUMMARIES if self.shuffle != "off" or name != "rand_distance")
 
     @override
     def _prepare(self, trainer: Trainer, pl_module: LightningModule, state: Mapping[str, Any] | None) -> None:
@@ -230,7 +233,8 @@ class WeightSpectrumMonitor(MonitorBase[Measurement]):
     ) -> None:
         report, diagnosis = found
         self.report, self.diagnosis = report, diagnosis
-        risen = self._note_events(trainer, diagnosis)
+        when = f"Step {trainer.global_step} (epoch {trainer.current_epoch})"
+        risen = self._events.note(when, diagnosis, self.history[-1].flags if len(self.history) else {})
         self.measurement = record(
             report,
             diagnosis,
@@ -255,40 +259,24 @@ class WeightSpectrumMonitor(MonitorBase[Measurement]):
         scalars = self._held | {f"ww/{name}": value for name, value in report.quantiles.items()}
         scalars |= self._logged.scalars(report, diagnosis, self.metrics, self.triggers)
         spectra = self._prefixed(self._logged.spectra(report))
-        table = {self.log_key_prefix + "ww/report": report_table(report, diagnosis, self._events)}
+        table = {self.log_key_prefix + "ww/report": report_table(report, diagnosis, self._events.lines)}
         _publish.to_loggers(trainer, self._guard, step, self._prefixed(scalars), spectra=spectra, texts=table)
         if self.panels and _publish.take_images(trainer):
-            number, when = self.measurement.number, trainer.global_step
+            number, now = self.measurement.number, trainer.global_step
             self._show(trainer, lambda: self._panels.maps(self.history), step)
-            self._show(
-                trainer, lambda: self._panels.spectra(report, risen, number, when, is_baseline=is_baseline), step
-            )
+            self._show(trainer, lambda: self._panels.spectra(report, risen, number, now, is_baseline=is_baseline), step)
         self._last_logged = step
 
     @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.report is None or not (self.panels and trainer.is_global_zero and _publish.take_images(trainer)):
             return
-        report, when = self.report, self.measurement.step if self.measurement else 0
-        self._show(trainer, lambda: self._panels.last(report, self.diagnosis, when), self._last_logged)
+        report, now = self.report, self.measurement.step if self.measurement else 0
+        self._show(trainer, lambda: self._panels.other_maps(self.history), self._last_logged)
+        self._show(trainer, lambda: self._panels.last(report, self.diagnosis, now), self._last_logged)
 
     def _show(self, trainer: Trainer, due: Callable[[], Mapping[str, Callable[[], Any]]], step: int) -> None:
         _publish.pictures(trainer, self._guard, step, self.log_key_prefix, due)
-
-    def _note_events(self, trainer: Trainer, diagnosis: Diagnosis) -> list[str]:
-        """Write down which flags rose and fell since the last measurement; the layers of those that rose."""
-        before = self.history[-1].flags if len(self.history) else {}
-        when = f"Step {trainer.global_step} (epoch {trainer.current_epoch})"
-        risen = [flag for flag in diagnosis.flags if flag.layer not in before.get(flag.trigger, ())]
-        self._events += [f"{when}: {flag}" for flag in risen]
-        self._events += [
-            f"{when}: `{trigger}` at layer `{layer}` is over."
-            for trigger, layers in before.items()
-            for layer in layers
-            if layer not in diagnosis.layers(trigger)
-        ]
-        self._events = self._events[-MOST_EVENTS:]
-        return [flag.layer for flag in risen]
 
     @property
     @override
@@ -300,7 +288,8 @@ class WeightSpectrumMonitor(MonitorBase[Measurement]):
         return super()._state() | {
             "logged": self._logged.state_dict(),
             "floors": self._floors,
-            "events": list(self._events),
+            "events": list(self._events.lines),
+            "undrawn": list(self._panels.waiting),
             "initial": None if self._initial is None else self._initial.state_dict(),
         }
 
@@ -309,7 +298,8 @@ class WeightSpectrumMonitor(MonitorBase[Measurement]):
         super()._take_up(state)
         self._logged.load_state_dict(state["logged"])
         self._floors = state["floors"]
-        self._events = list(state.get("events", ()))
+        self._events = Events(state.get("events", ()))
+        self._panels.waiting = list(state.get("undrawn", ()))
 
     @override
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:

@@ -73,14 +73,14 @@ def heat_map(
     font, small = _font(LETTERS), _font(LETTERS - 2)
     height = next(height for most, height in ROW_HEIGHTS if len(rows) <= most)
     names = [shortened(name) for name in rows]
-    left = 12 + max(int(font.getlength(name)) for name in names)
+    left = 12 + int(max(small.getlength(unit), *(font.getlength(name) for name in names)))
     numbers = [("–" if np.isnan(value) else f"{value:.3g}") for value in values[:, -1]] if latest else []
     right = WIDTH - (16 + max([int(font.getlength(text)) for text in numbers], default=0))
     top, bottom = 84, 58 if note else 40
     image = Image.new("RGB", (WIDTH, top + height * len(rows) + bottom), "white")
     draw = ImageDraw.Draw(image)
     draw.text((12, 8), title, fill=INK, font=_font(LETTERS + 3))
-    _colour_bar(draw, scale, (left, 38, min(right - 124, left + 320), 50), small)
+    _colour_bar(draw, scale, (12, 38, 332, 50), small)
     draw.rectangle((right - 110, 38, right - 98, 50), fill=MISSING)
     draw.text((right - 92, 44), nothing, fill=INK, font=small, anchor="lm")
 

@@ -55,7 +55,8 @@ def layer_figure(layer: LayerReport, title: str = "", *, compare: bool = False) 
     high = np.log10(largest) + 0.15
     edges = 10.0 ** np.arange(high - DECADES, high + 1e-9, 1 / BINS_PER_DECADE)
     if shuffled is not None:
-        _density(axes, shuffled, edges, GREY, "the same elements, shuffled", filled=True)
+        label = "shuffled, as predicted" if layer.shuffle == "analytic" else "the same elements, shuffled"
+        _density(axes, shuffled, edges, GREY, label, filled=True)
         _bulk(axes, layer, float(np.square(layer.spectrum.singular_values).sum()))
         _traps(axes, layer, shuffled)
     _density(axes, values, edges, BLUE, "this layer", filled=False)

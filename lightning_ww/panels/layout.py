@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 Layout = dict[str, dict[str, list[object]]]
 """By category and chart: ``["Multiline" or "Margin", tags]``, as `SummaryWriter.add_custom_scalars` takes it."""
 
 
-def overview(groups: Sequence[tuple[str, str]]) -> Layout:
-    """The charts of these monitors.
+class Curves(NamedTuple):
+    """What a monitor logs."""
 
-    Args:
-        groups: For each monitor, what its keys begin with (``"ww"`` or ``"curvature"``) and its prefix.
-    """
+    group: str  # what its keys begin with: ``"ww"`` or ``"curvature"``
+    prefix: str  # and what stands before that
+    bands: tuple[str, ...] = ()  # metrics whose quantiles over the layers there are
+
+
+def overview(monitors: Sequence[Curves]) -> Layout:
+    """The charts of these monitors."""
     layout: Layout = {}
-    for prefix in dict.fromkeys(prefix for _, prefix in groups):
-        ours = [group for group, its in groups if its == prefix]
-        if "ww" in ours:  # a category of their own: TensorBoard shows bands after lines, and the last band first
+    for prefix in dict.fromkeys(one.prefix for one in monitors):
+        ours = [one.group for one in monitors if one.prefix == prefix]
+        if bands := [name for one in monitors if one.prefix == prefix for name in one.bands]:
+            # a category of their own: TensorBoard shows bands after lines, and the last band first
             layout[f"lightning-ww {prefix}: median and 10–90 % of the layers".replace(" :", ":")] = {
-                name: ["Margin", [f"{prefix}ww/{name}_{q}" for q in ("q50", "q10", "q90")]]
-                for name in ("stable_rank", "rand_distance", "alpha")
+                name: ["Margin", [f"{prefix}ww/{name}_{q}" for q in ("q50", "q10", "q90")]] for name in reversed(bands)
             }
         charts: dict[str, list[object]] = {}
         if "ww" in ours:

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 CODE = """
 import json, sys, warnings
@@ -15,6 +16,7 @@ warnings.filterwarnings("ignore")
 sys.path.insert(0, {tests!r})
 import torch
 from pytorch_lightning import Callback
+from pytorch_lightning.loggers import TensorBoardLogger
 from callbacks.networks import Classifier, data, quiet_trainer
 from lightning_ww.callbacks import SpectralEarlyStopping, WeightSpectrumMonitor
 
@@ -40,7 +42,8 @@ class Say(Callback):
 
 if __name__ == "__main__":
     callbacks = [FailsOnce(every_n_train_steps=1), SpectralEarlyStopping("rank_collapse", min_epochs=0), Collapse(), Say()]
-    trainer = quiet_trainer(devices=2, strategy="ddp_fork", max_epochs=4, callbacks=callbacks)
+    logger = TensorBoardLogger(".", name="", version="run")
+    trainer = quiet_trainer(devices=2, strategy="ddp_fork", max_epochs=4, callbacks=callbacks, logger=logger)
     trainer.fit(Classifier(lr=0.0), data(), data(32, shuffle=False))
 """
 
@@ -123,3 +126,8 @@ def test_ranks_agree_on_numbers_and_on_stopping(tmp_path: Path) -> None:
     assert steps == [0, 1, 3, 4, 5]  # what one rank could not measure, none remembers
     assert step == 5  # three flagged measurements, acted upon at the next batch
     assert metrics["ww/rank_deficit"] > 0.9
+    (written,) = (tmp_path / "run").glob("events*")  # by one process alone
+    (laid_out,) = (tmp_path / "run" / "lightning-ww").glob("events*")
+    assert laid_out.stat().st_size
+    drawn = EventAccumulator(str(written), size_guidance={"images": 0}).Reload()
+    assert [event.step for event in drawn.Images("ww.maps/alpha")] == [0, 0, 2, 3, 4]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from pytorch_lightning import LightningModule
+from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from pytorch_lightning.loggers.logger import DummyLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -19,6 +20,7 @@ from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 
 from callbacks.networks import Classifier, data, quiet_trainer
+from lightning_ww import METRICS
 from lightning_ww.callbacks import CurvatureMonitor, WeightSpectrumMonitor
 from lightning_ww.panels.heat_map import FRAME
 
@@ -87,6 +89,85 @@ def test_a_name_that_matches_nothing_is_an_error_before_training() -> None:
         fit(WeightSpectrumMonitor(figure_layers="mddle"), logger=False)
 
 
+def test_each_of_many_metrics_has_a_map_in_turn_and_the_last_one_is_up_to_date(tmp_path: Path) -> None:
+    monitor = WeightSpectrumMonitor(metrics="all")
+    drawn = images(fit(monitor, logger=TensorBoardLogger(str(tmp_path))).log_dir)
+    maps = {tag.removeprefix("ww.maps/"): steps for tag, steps in drawn.items() if tag.startswith("ww.maps/")}
+    assert set(maps) == set(METRICS)
+    assert all(steps[-1] == 35 for steps in maps.values())
+    for step in (0, 5, 11, 17, 23, 29):
+        assert sum(step in steps for steps in maps.values()) == 8
+
+
+def test_flagged_layers_are_drawn_by_and_by_also_after_a_resume(tmp_path: Path) -> None:
+    class Collapsing(Deep):
+        def on_train_epoch_start(self) -> None:
+            with torch.no_grad():
+                for i in range(6):
+                    weight: Any = self.middle[i].weight
+                    weight[10:] = 0
+
+    class Save(Callback):
+        def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+            trainer.save_checkpoint(tmp_path / "first.ckpt")
+
+    logger = TensorBoardLogger(str(tmp_path), version="a")
+    trainer = quiet_trainer(callbacks=[WeightSpectrumMonitor(), Save()], logger=logger, max_epochs=1)
+    trainer.fit(Collapsing(), data(), data(shuffle=False))
+    spectra = {tag: steps for tag, steps in images(logger.log_dir).items() if tag.startswith("ww.spectrum")}
+    assert sum(5 in steps for steps in spectra.values()) == 6  # three at the end of the epoch, three at that of the run
+
+    logger = TensorBoardLogger(str(tmp_path), version="b")
+    trainer = quiet_trainer(callbacks=[WeightSpectrumMonitor()], logger=logger, max_epochs=2)
+    trainer.fit(Collapsing(), data(), data(shuffle=False), ckpt_path=str(tmp_path / "first.ckpt"))
+    spectra = {tag: steps for tag, steps in images(logger.log_dir).items() if tag.startswith("ww.spectrum")}
+    at_once = [tag for tag, steps in spectra.items() if steps[0] == 6]
+    assert at_once == [f"ww.spectrum/middle.{i}" for i in (3, 4, 5)]  # what had been left
+
+
+def test_a_run_without_shuffles_has_no_empty_band(tmp_path: Path) -> None:
+    trainer = fit(WeightSpectrumMonitor(shuffle="off"), logger=TensorBoardLogger(str(tmp_path)), epochs=1)
+    (ours,) = layouts(f"{trainer.log_dir}/lightning-ww")
+    assert [chart.title for chart in ours.category[0].chart] == ["stable_rank", "alpha"]
+
+
+def test_fast_dev_run_draws_one_of_each_kind(monkeypatch: pytest.MonkeyPatch) -> None:
+    from lightning_ww.callbacks import _curvature_summary, _weight_panels
+
+    modules = {
+        "heat_map": _weight_panels,
+        "layer_figure": _weight_panels,
+        "spectrum_figure": _curvature_summary,
+        "evolution": _curvature_summary,
+    }
+    seen = {name: spied(monkeypatch, module, name) for name, module in modules.items()}
+    callbacks = [WeightSpectrumMonitor(on_error="raise"), CurvatureMonitor(num_steps=3, on_error="raise")]
+    quiet_trainer(callbacks=callbacks, logger=True, fast_dev_run=2).fit(Deep(), data(), data(shuffle=False))
+    assert {name: len(calls) for name, calls in seen.items()} == dict.fromkeys(modules, 2)
+
+
+def test_two_loggers_get_the_same_pictures_drawn_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from lightning_ww.callbacks import _weight_panels
+
+    seen = spied(monkeypatch, _weight_panels, "heat_map")
+    loggers = [TensorBoardLogger(str(tmp_path), name=name) for name in ("a", "b")]
+    fit(WeightSpectrumMonitor(metrics=["alpha"]), logger=loggers, epochs=1)
+    first, second = (images(logger.log_dir) for logger in loggers)
+    assert first == second
+    assert first["ww.maps/alpha"] == [0, 5]
+    assert len(seen) == 2
+    assert all(len(layouts(f"{logger.log_dir}/lightning-ww")) == 1 for logger in loggers)
+
+
+def test_a_run_that_is_logged_elsewhere_has_its_pictures_and_its_overview_there() -> None:
+    fsspec: Any = importlib.import_module("fsspec")
+
+    trainer = fit(WeightSpectrumMonitor(metrics=["alpha"]), logger=TensorBoardLogger("memory://runs"), epochs=1)
+    files = fsspec.filesystem("memory").find("/runs")
+    assert [Path(file).parent.name for file in files if "events" in file] == ["version_0", "lightning-ww"]
+    assert trainer.log_dir == "memory://runs/lightning_logs/version_0"
+
+
 def test_without_panels_there_are_none(tmp_path: Path) -> None:
     callbacks = WeightSpectrumMonitor(panels=False), CurvatureMonitor(panels=False, num_steps=3)
     trainer = fit(*callbacks, logger=TensorBoardLogger(str(tmp_path)), epochs=1)
@@ -146,7 +227,9 @@ def test_the_report_tells_when_flags_rose_and_fell_and_goes_on_after_a_resume(tm
 
 
 class OwnImages(DummyLogger):
-    """Takes images as Lightning's logger for W&B does."""
+    """Takes images as Lightning's logger for W&B does, which adds its prefix itself."""
+
+    _prefix, LOGGER_JOIN_CHAR = "mine", "-"
 
     def __init__(self) -> None:
         super().__init__()
@@ -207,8 +290,8 @@ class OfAnExperiment(OfAClient):
     ("make", "expected"),
     [
         (OwnImages, ("ww.maps/alpha", 0)),
-        (OfAClient, ("ww.maps/alpha/step_0.png", "r1")),
-        (OfAnExperiment, ("ww.maps/alpha", 0)),
+        (OfAClient, ("mine-ww.maps/alpha/step_0.png", "r1")),
+        (OfAnExperiment, ("mine-ww.maps/alpha", 0)),
     ],
 )
 def test_other_loggers_that_take_images_get_them(make: Any, expected: tuple[Any, ...]) -> None:

@@ -19,7 +19,7 @@ from lightning_ww.panels.canvas import to_image
 from lightning_ww.panels.evolution import SHARES, evolution
 from lightning_ww.panels.heat_map import MISSING
 from lightning_ww.panels.layer import tail_caption
-from lightning_ww.panels.layout import overview
+from lightning_ww.panels.layout import Curves, overview
 from lightning_ww.weights.marchenko_pastur import bulk_density, bulk_quantiles
 
 
@@ -159,16 +159,17 @@ def test_after_an_early_spike_the_rest_is_seen(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_the_overview_follows_the_monitors_keys_and_nothing_else() -> None:
-    layout = overview([("ww", ""), ("curvature", "")])
+    layout = overview([Curves("ww", "", ("alpha", "rand_distance")), Curves("curvature", "")])
     assert list(layout) == ["lightning-ww: median and 10–90 % of the layers", "lightning-ww: the whole network"]
     bands, lines = layout.values()
+    assert list(bands) == ["rand_distance", "alpha"]  # TensorBoard shows the last one first
     assert bands["alpha"] == ["Margin", ["ww/alpha_q50", "ww/alpha_q10", "ww/alpha_q90"]]
     kind, patterns = lines["sharpness, and its edge 2/lr"]
     assert kind == "Multiline"
     assert [p for p in ("curvature/sharpness", "curvature/sharpness_residual") if re.match(patterns[0], p)] == [  # type: ignore[index]
         "curvature/sharpness"
     ]
-    only = overview([("curvature", "a+/")])
+    only = overview([Curves("curvature", "a+/")])
     assert list(only) == ["lightning-ww a+/: the whole network"]
     pattern = only["lightning-ww a+/: the whole network"]["seconds of a measurement"][1][0]  # type: ignore[index]
     assert re.match(pattern, "a+/curvature/seconds")

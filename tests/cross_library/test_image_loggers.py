@@ -1,0 +1,67 @@
+"""W&B and MLflow themselves, offline: the pictures that they are handed arrive, under their own prefix."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lightning_ww.panels.heat_map import WIDTH
+
+CODE = """
+import sys
+sys.path.insert(0, {tests!r})
+from pytorch_lightning.loggers import MLFlowLogger, WandbLogger
+from callbacks.networks import Classifier, data, quiet_trainer
+from lightning_ww.callbacks import CurvatureMonitor, WeightSpectrumMonitor
+
+logger = {logger}
+callbacks = [
+    WeightSpectrumMonitor(metrics=["alpha"], on_error="raise"),
+    CurvatureMonitor(every_n_epochs=1, num_steps=3, on_error="raise"),
+]
+quiet_trainer(logger=logger, max_epochs=1, callbacks=callbacks).fit(Classifier(), data(), data(shuffle=False))
+"""
+
+
+def pictures(folder: Path, logger: str) -> list[Path]:
+    """All that a run with both monitors left there."""
+    script = folder / "train.py"
+    script.write_text(CODE.format(tests=str(Path(__file__).parents[1]), logger=logger))
+    environment = {**os.environ, "MLFLOW_ALLOW_FILE_STORE": "true", "WANDB_SILENT": "true"}
+    done = subprocess.run(
+        [sys.executable, str(script)], capture_output=True, text=True, cwd=folder, timeout=300, env=environment
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return sorted(folder.rglob("*.png"))
+
+
+def is_a_map(path: Path) -> bool:
+    """In the colours of one, and as wide."""
+    pixels = np.asarray(Image.open(path).convert("RGB"))
+    return bool(pixels.shape[1] == WIDTH and np.ptp(pixels) > 200)
+
+
+@pytest.mark.peers
+def test_wandb_has_each_picture_of_each_measurement(tmp_path: Path) -> None:
+    found = pictures(tmp_path, 'WandbLogger(save_dir=".", offline=True, prefix="mine")')
+    names = [f"{path.parent.name}/{path.name.rpartition('_')[0].rpartition('_')[0]}" for path in found]
+    for name, times in (("ww.maps/alpha", 2), ("ww.spectrum/hidden", 2), ("curvature/spectrum", 2)):
+        assert names.count(f"mine-{name}") == times, names
+    assert all(is_a_map(path) for path in found if ".maps" in path.parent.name)
+
+
+@pytest.mark.peers
+def test_mlflow_has_a_file_for_each_step_of_each_picture(tmp_path: Path) -> None:
+    found = pictures(tmp_path, 'MLFlowLogger(tracking_uri="file:./kept", prefix="mine")')
+    names = ["/".join(path.parts[-3:]) for path in found]
+    for name in ("ww.maps/alpha", "ww.spectrum/hidden", "curvature/spectrum", "curvature.maps/spectrum"):
+        assert [path for path in names if path.startswith(f"mine-{name}/")] == [
+            f"mine-{name}/step_{step}.png" for step in (0, 5)
+        ]
+    assert all(is_a_map(path) for path, name in zip(found, names, strict=True) if ".maps" in name)
