@@ -49,7 +49,7 @@ def weights(count: int, writer: SummaryWriter) -> Callable[[], None]:
 
     def draw() -> None:
         panels = WeightPanels(None, 10, compare=False)
-        due = panels.maps(history) | panels.spectra(report, [], 0, 0, is_baseline=True)
+        due = panels.maps(history, at_once=True) | panels.spectra(report, [], 0, 0, is_baseline=True)
         for tag, picture in due.items():
             writer.add_image(tag, picture(), dataformats="HWC")
 

@@ -1,19 +1,16 @@
-"""What is published of a measurement of the curvature: numbers by key, a figure, a table, a line of a file."""
+"""What is published of a measurement of the curvature: numbers by key, a table, a line of a file."""
 
 from __future__ import annotations
 
 import json
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning_ww.callbacks import _publish
-from lightning_ww.panels.canvas import to_image
-from lightning_ww.panels.evolution import evolution
-from lightning_ww.panels.stems import spectrum_figure, spectrum_table
+from lightning_ww.panels.stems import spectrum_table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from lightning_ww.callbacks._curvature_run import CurvatureFound
     from lightning_ww.callbacks._guard import Guard
@@ -71,7 +68,7 @@ def publish(
     step: int,
     file: JsonLines | None,
 ) -> None:
-    """Log numbers, a table and pictures, and add a line to the file, if one is given."""
+    """Log numbers and a table, and add a line to the file, if one is given."""
     prefix, density = monitor.log_key_prefix, found.density
     settings = {name: getattr(monitor, name) for name in SETTINGS}
     scalars = {prefix + key: value for key, value in {**measurement.summary, **top_eigenvalues(found)}.items()}
@@ -84,33 +81,14 @@ def publish(
     }
     texts = {f"{prefix}curvature/report": spectrum_table(density, {name: str(fact) for name, fact in facts.items()})}
     _publish.to_loggers(trainer, guard, step, scalars, texts=texts)
-    if monitor.panels and _publish.take_images(trainer):
-        _publish.pictures(trainer, guard, step, prefix, lambda: pictures(monitor, found, step))
     if file is not None and file.is_wanted and not getattr(trainer, "fast_dev_run", False):
         guard.run(trainer, lambda: file.append(measurement), f"write `{file}`")
 
 
-def pictures(monitor: CurvatureMonitor, found: CurvatureFound, step: int) -> dict[str, Callable[[], Any]]:
-    """The spectrum as stems, and all spectra so far: how each is drawn."""
-    density, edge = found.density, None if found.stability is None else found.stability.stability_edge
-    name = "Hessian" if monitor.matrix == "hessian" else "Gauss–Newton"
-    title = f"{name} spectrum at step {step}: from {density.lambda_min:.3g} to {density.sharpness:.3g}"
-    past = list(monitor.history)
-    so_far = partial(
-        evolution,
-        f"{name} spectrum over training: share of eigenvalues",
-        [one.density for one in past],
-        [one.step for one in past],
-        [one.summary.get("curvature/stability_edge") for one in past],
-    )
-    return {
-        "curvature/spectrum": lambda: to_image(spectrum_figure(density, title, edge)),
-        "curvature.maps/spectrum": so_far,
-    }
-
-
-def slow(last: CurvatureMeasurement, training: float, settings: Mapping[str, Any]) -> str:
-    """That a measurement outlasted its epoch, and what to do about it."""
+def slow(last: CurvatureMeasurement | None, epoch: int, training: float, settings: Mapping[str, Any]) -> str | None:
+    """If the measurement of this epoch outlasted its training: that it did, and what to do about it."""
+    if last is None or last.is_baseline or last.epoch != epoch or last.summary["curvature/seconds"] <= training:
+        return None
     return (
         f"took {last.summary['curvature/seconds']:.2g} s for a measurement, longer than the rest of its epoch "
         f"({training:.2g} s). To measure less often, raise `every_n_epochs` ({settings['every_n_epochs']}); to measure "

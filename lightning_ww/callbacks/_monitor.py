@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 from typing_extensions import override
@@ -15,7 +16,7 @@ from lightning_ww.history import History, Record
 from lightning_ww.panels.layout import Curves
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
 R = TypeVar("R", bound=Record)
 
@@ -63,6 +64,7 @@ class MonitorBase(CallbackBase, Generic[R]):
         self._spent = 0.0
         self._began = 0.0
         self._last_step: int | None = None
+        self._last_logged = 0
         self._fatal: tuple[type[Exception], ...] = ()  # errors that are raised whatever `on_error` says
 
     def _prepare(self, trainer: Trainer, pl_module: LightningModule, state: Mapping[str, Any] | None) -> None:
@@ -83,6 +85,10 @@ class MonitorBase(CallbackBase, Generic[R]):
         self, trainer: Trainer, found: Any, summary: Mapping[str, float], *, is_baseline: bool, step: int
     ) -> None:
         """Remember what was found, and log it at that step; ``summary`` is what has a value now."""
+        raise NotImplementedError
+
+    def _last_pictures(self) -> Mapping[str, Callable[[], Any]]:
+        """What is still to be drawn when training ends, by tag: how each is drawn."""
         raise NotImplementedError
 
     def _bands(self) -> tuple[str, ...]:
@@ -135,6 +141,23 @@ class MonitorBase(CallbackBase, Generic[R]):
         if self._schedule.due_after_epoch(trainer, self._last_step):
             self._measure(trainer, pl_module, after_epoch=True)
 
+    @override
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._draw_the_rest(trainer)
+
+    @override
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self._draw_the_rest(trainer)
+
+    def _draw_the_rest(self, trainer: Trainer) -> None:
+        if self.measurement is not None and trainer.is_global_zero:
+            self._show(trainer, self._last_pictures, self._last_logged)
+
+    def _show(self, trainer: Trainer, due: Callable[[], Mapping[str, Callable[[], Any]]], step: int) -> None:
+        """Draw what is due, and log it, if there is who takes it."""
+        if self.panels and _publish.take_images(trainer):
+            _publish.pictures(trainer, self._guard, step, self.log_key_prefix, due)
+
     def _measure(
         self, trainer: Trainer, pl_module: LightningModule, *, is_baseline: bool = False, after_epoch: bool = False
     ) -> None:
@@ -142,9 +165,8 @@ class MonitorBase(CallbackBase, Generic[R]):
         if getattr(trainer, "barebones", False):
             return
         self._go_on()
-        began = time.perf_counter()
         self._last_step = trainer.global_step
-        try:
+        with self._timed() as began:
             found = self._guard.run(
                 trainer, lambda: self._analyse(trainer, pl_module, is_baseline=is_baseline), fatal=self._fatal
             )
@@ -161,6 +183,14 @@ class MonitorBase(CallbackBase, Generic[R]):
             _publish.to_callback_metrics(trainer, self._prefixed(self._held))
             step = logged_step(trainer, after_epoch=after_epoch)
             self._guard.run(trainer, lambda: self._keep(trainer, found[0], summary, is_baseline=is_baseline, step=step))
+            self._last_logged = step
+
+    @contextmanager
+    def _timed(self) -> Iterator[float]:
+        """When it began; what is done within counts as overhead."""
+        began = time.perf_counter()
+        try:
+            yield began
         finally:
             self._spent += time.perf_counter() - began
 

@@ -1,4 +1,4 @@
-"""When a monitor measures, and at which step what it measured is logged.
+"""When a monitor measures, at which step that is logged, and when the history is drawn.
 
 At the start of training; then in `on_train_batch_end`, after an epoch's last batch or every so many optimiser steps; and in
 `on_train_epoch_end` for an epoch that was cut short. A value published in `on_train_batch_end` is seen by every consumer in
@@ -60,3 +60,12 @@ def logged_step(trainer: Trainer, *, after_epoch: bool = False) -> int:
     """Lightning's own step axis: batches that stepped, from 0; in `on_train_epoch_end` it is one ahead."""
     step = int(getattr(trainer.fit_loop.epoch_loop, "_batches_that_stepped", trainer.global_step))
     return max(0, step - 1) if after_epoch else step
+
+
+def is_redrawn(number: int) -> bool:
+    """Whether a picture of a whole history is drawn anew at the measurement of this number.
+
+    At first at each, later at every second, fourth …: whenever a sixteenth has been added. Each picture is kept in
+    TensorBoard's files, and of a thousand the last alone is looked at.
+    """
+    return number % (1 << max(0, (number // 16).bit_length() - 1)) == 0

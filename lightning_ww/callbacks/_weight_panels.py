@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lightning_ww.callbacks._schedule import is_redrawn
 from lightning_ww.panels.canvas import to_image
 from lightning_ww.panels.heat_map import MAX_ROWS, chosen, heat_map, most_columns
 from lightning_ww.panels.layer import layer_figure
@@ -41,23 +42,18 @@ class WeightPanels:
         """``layers``: patterns of those whose spectrum is drawn at every so-manieth measurement."""
         self._patterns, self._every, self._compare = layers, every, compare
         self.waiting: list[str] = []  # flagged, and not drawn yet
-        self._maps_left: list[str] = []  # metrics whose map does not hold the latest measurement
+        self._mapped_at: dict[str, int] = {}  # number of the latest measurement in a metric's map
         self._drawn_at: dict[str, int] = {}  # optimiser step at which a layer was drawn
 
-    def maps(self, history: History[Measurement]) -> dict[str, Draw]:
+    def maps(self, history: History[Measurement], *, at_once: bool) -> dict[str, Draw]:
         """``ww.maps/<metric>``: the whole history, a row for each layer; of those metrics whose turn it is."""
-        metrics = history[-1].metrics
-        queue = [*self._maps_left, *(metric for metric in metrics if metric not in self._maps_left)]
-        turn = queue[:MOST_MAPS]
-        self._maps_left = queue[MOST_MAPS:]
-        return self._maps(history, turn)
-
-    def other_maps(self, history: History[Measurement]) -> dict[str, Draw]:
-        """Those of which the latest measurement was not drawn."""
-        left, self._maps_left = self._maps_left, []
-        return self._maps(history, left)
+        if not at_once and not is_redrawn(history[-1].number):
+            return {}
+        by_age = sorted(history[-1].metrics, key=lambda metric: self._mapped_at.get(metric, -1))
+        return self._maps(history, by_age[:MOST_MAPS])
 
     def _maps(self, history: History[Measurement], metrics: Sequence[str]) -> dict[str, Draw]:
+        self._mapped_at |= dict.fromkeys(metrics, history[-1].number)
         everything = list(history)
         places = chosen(len(everything), most_columns())
         past = [everything[i] for i in places]
@@ -95,10 +91,12 @@ class WeightPanels:
         extra = self._usual(report) if is_baseline else []
         return self._due(report, step, due, [*self.waiting, *extra])
 
-    def last(self, report: WeightReport, diagnosis: Diagnosis, step: int) -> dict[str, Draw]:
-        """The same at the end of training: the named, the flagged, and some others."""
+    def last(self, history: History[Measurement], report: WeightReport, diagnosis: Diagnosis) -> dict[str, Draw]:
+        """What is left for the end: maps that lack the latest measurement; the named layers, the flagged, some others."""
+        latest = history[-1]
+        behind = [metric for metric in latest.metrics if self._mapped_at.get(metric) != latest.number]
         others = [*self.waiting, *diagnosis.flagged_layers, *self._usual(report)]
-        return self._due(report, step, self._named(report), others)
+        return self._maps(history, behind) | self._due(report, latest.step, self._named(report), others)
 
     def _named(self, report: WeightReport) -> list[str]:
         names = [layer.name for layer in report.layers]

@@ -12,6 +12,7 @@ from typing_extensions import override
 
 from lightning_ww.callbacks import _checks, _curvature_run, _curvature_summary, _publish
 from lightning_ww.callbacks._batches import KeptBatches, TooFewBatchesError
+from lightning_ww.callbacks._curvature_panels import CurvaturePanels
 from lightning_ww.callbacks._curvature_run import CurvatureFound, CurvatureRun, Matrix, RefusedError
 from lightning_ww.callbacks._lightning import LightningModule, Trainer, inform, warn
 from lightning_ww.callbacks._monitor import MonitorBase
@@ -65,9 +66,9 @@ class CurvatureMonitor(MonitorBase[CurvatureMeasurement]):
     **Logged only**:
 
     - ``curvature.top_eigenvalues/1`` … ``5``: the largest ones, where they have converged.
-    - ``curvature/spectrum`` (image): nodes and weights as stems; ``curvature.maps/spectrum`` (image): all so far, one
-      measurement a column. ``curvature/report`` (text): how it was measured, and the
-      largest eigenvalues with their residuals.
+    - ``curvature/spectrum`` (image): nodes and weights as stems. ``curvature.maps/spectrum`` (image): all so far, one
+      measurement a column; after the thirty-second it is drawn anew whenever a sixteenth has been added, and at the end.
+      ``curvature/report`` (text): how it was measured, and the largest eigenvalues with their residuals.
 
     With a logger, ``curvature.jsonl`` in its directory has a line for each measurement, nodes and weights included.
 
@@ -176,6 +177,7 @@ class CurvatureMonitor(MonitorBase[CurvatureMeasurement]):
         super()._reset()
         self.density: SpectralDensity | None = None
         self._is_off, self._is_first, self._last_followed = False, True, 0
+        self._panels = CurvaturePanels(self.matrix)
         self._file = _curvature_summary.JsonLines(None, "")
         self._epoch_began = self._spent_before = 0.0
         self._batches = KeptBatches(self.num_batches, self.data, self.seed)
@@ -243,11 +245,8 @@ class CurvatureMonitor(MonitorBase[CurvatureMeasurement]):
             self._guard.warn_once(trainer, "num_batches", few)
         super().on_train_epoch_end(trainer, pl_module)
         training = time.perf_counter() - self._epoch_began - (self._spent - self._spent_before)
-        last = self.measurement
-        if last is None or last.is_baseline or last.epoch != trainer.current_epoch:
-            return
-        if last.summary["curvature/seconds"] > training:
-            self._guard.warn_once(trainer, "slow", _curvature_summary.slow(last, training, vars(self)))
+        if slow := _curvature_summary.slow(self.measurement, trainer.current_epoch, training, vars(self)):
+            self._guard.warn_once(trainer, "slow", slow)
 
     @override
     def _measure(
@@ -291,12 +290,17 @@ class CurvatureMonitor(MonitorBase[CurvatureMeasurement]):
         if trainer.is_global_zero and trainer.loggers:
             file = self._file if self.history[-1] is self.measurement else None
             _curvature_summary.publish(trainer, self, self._guard, found, self.measurement, step, file)
+            due = partial(self._panels.due, self.measurement, self.history, step, is_baseline=is_baseline)
+            self._show(trainer, due, step)
+
+    @override
+    def _last_pictures(self) -> Mapping[str, Callable[[], Any]]:
+        return self._panels.last(self.history)
 
     def _follow(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Publish the sharpness between two spectra."""
-        began = time.perf_counter()
         self._last_followed = trainer.global_step
-        try:
+        with self._timed():
             follow = partial(self._run.follow, trainer, pl_module, self._batches.batches)
             found = self._guard.run(trainer, lambda: self._unless_refused(trainer, follow), "follow the sharpness")
             if trainer.strategy.reduce_boolean_decision(found is not None, all=True) and found is not None:
@@ -304,8 +308,6 @@ class CurvatureMonitor(MonitorBase[CurvatureMeasurement]):
                 _publish.to_callback_metrics(trainer, self._prefixed(found))
                 if trainer.is_global_zero:
                     _publish.to_loggers(trainer, self._guard, logged_step(trainer), self._prefixed(found))
-        finally:
-            self._spent += time.perf_counter() - began
 
     @property
     @override

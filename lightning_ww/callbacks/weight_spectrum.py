@@ -63,8 +63,9 @@ class WeightSpectrumMonitor(MonitorBase[Measurement]):
     - ``flags.<trigger>/<layer>``: 0 or 1, of each logged layer.
     - ``ww.esd/<layer>`` (histogram): log10 λ, in bins that stay as they are. ``ww/report`` (text): the layers as a table,
       what their numbers suggest, and which flags rose and fell when.
-    - ``ww.maps/<metric>`` (image): the whole history, a row for each layer, of each metric of ``metrics``; of more than
-      eight, eight are drawn at each measurement in turn, and the others at the end.
+    - ``ww.maps/<metric>`` (image): the whole history, a row for each layer, of each metric of ``metrics``. Drawn anew
+      at each measurement, after the thirty-second whenever a sixteenth has been added, when a flag rises, and at the end;
+      of more than eight metrics eight at a time, in turn.
       ``ww.spectrum/<layer>`` (image): one layer's spectrum, with its power law and its shuffle; of three layers at the
       start and at the end, and of a layer that is flagged, of more than three at once the others at the next measurements.
 
@@ -157,7 +158,6 @@ class WeightSpectrumMonitor(MonitorBase[Measurement]):
         self._logged = LoggedLayers(self.max_logged_layers)
         self._panels = WeightPanels(self.figure_layers, self.figure_every, compare=self.compare_tails)
         self._events = Events()
-        self._last_logged = 0
         self._floors: dict[str, float] | None = None  # not measured yet
 
     @property
@@ -261,22 +261,14 @@ class WeightSpectrumMonitor(MonitorBase[Measurement]):
         spectra = self._prefixed(self._logged.spectra(report))
         table = {self.log_key_prefix + "ww/report": report_table(report, diagnosis, self._events.lines)}
         _publish.to_loggers(trainer, self._guard, step, self._prefixed(scalars), spectra=spectra, texts=table)
-        if self.panels and _publish.take_images(trainer):
-            number, now = self.measurement.number, trainer.global_step
-            self._show(trainer, lambda: self._panels.maps(self.history), step)
-            self._show(trainer, lambda: self._panels.spectra(report, risen, number, now, is_baseline=is_baseline), step)
-        self._last_logged = step
+        number, now = self.measurement.number, trainer.global_step
+        at_once = is_baseline or bool(risen)
+        self._show(trainer, lambda: self._panels.maps(self.history, at_once=at_once), step)
+        self._show(trainer, lambda: self._panels.spectra(report, risen, number, now, is_baseline=is_baseline), step)
 
     @override
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self.report is None or not (self.panels and trainer.is_global_zero and _publish.take_images(trainer)):
-            return
-        report, now = self.report, self.measurement.step if self.measurement else 0
-        self._show(trainer, lambda: self._panels.other_maps(self.history), self._last_logged)
-        self._show(trainer, lambda: self._panels.last(report, self.diagnosis, now), self._last_logged)
-
-    def _show(self, trainer: Trainer, due: Callable[[], Mapping[str, Callable[[], Any]]], step: int) -> None:
-        _publish.pictures(trainer, self._guard, step, self.log_key_prefix, due)
+    def _last_pictures(self) -> Mapping[str, Callable[[], Any]]:
+        return {} if self.report is None else self._panels.last(self.history, self.report, self.diagnosis)
 
     @property
     @override

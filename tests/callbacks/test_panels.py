@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import re
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,8 @@ from torch.utils.tensorboard import SummaryWriter
 
 from callbacks.networks import Classifier, data, quiet_trainer
 from lightning_ww import METRICS
-from lightning_ww.callbacks import CurvatureMonitor, WeightSpectrumMonitor
+from lightning_ww.callbacks import CurvatureMonitor, WeightSpectrumMonitor, _curvature_panels, _weight_panels
+from lightning_ww.callbacks._schedule import is_redrawn
 from lightning_ww.panels.heat_map import FRAME
 
 
@@ -128,17 +130,15 @@ def test_flagged_layers_are_drawn_by_and_by_also_after_a_resume(tmp_path: Path) 
 def test_a_run_without_shuffles_has_no_empty_band(tmp_path: Path) -> None:
     trainer = fit(WeightSpectrumMonitor(shuffle="off"), logger=TensorBoardLogger(str(tmp_path)), epochs=1)
     (ours,) = layouts(f"{trainer.log_dir}/lightning-ww")
-    assert [chart.title for chart in ours.category[0].chart] == ["stable_rank", "alpha"]
+    assert [chart.title for chart in ours.category[0].chart][2:] == ["stable_rank", "alpha"]
 
 
 def test_fast_dev_run_draws_one_of_each_kind(monkeypatch: pytest.MonkeyPatch) -> None:
-    from lightning_ww.callbacks import _curvature_summary, _weight_panels
-
     modules = {
         "heat_map": _weight_panels,
         "layer_figure": _weight_panels,
-        "spectrum_figure": _curvature_summary,
-        "evolution": _curvature_summary,
+        "spectrum_figure": _curvature_panels,
+        "evolution": _curvature_panels,
     }
     seen = {name: spied(monkeypatch, module, name) for name, module in modules.items()}
     callbacks = [WeightSpectrumMonitor(on_error="raise"), CurvatureMonitor(num_steps=3, on_error="raise")]
@@ -147,8 +147,6 @@ def test_fast_dev_run_draws_one_of_each_kind(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_two_loggers_get_the_same_pictures_drawn_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from lightning_ww.callbacks import _weight_panels
-
     seen = spied(monkeypatch, _weight_panels, "heat_map")
     loggers = [TensorBoardLogger(str(tmp_path), name=name) for name in ("a", "b")]
     fit(WeightSpectrumMonitor(metrics=["alpha"]), logger=loggers, epochs=1)
@@ -319,8 +317,6 @@ def spied(monkeypatch: pytest.MonkeyPatch, module: Any, name: str) -> list[Any]:
 def test_maps_hold_the_history_by_layer_and_frame_what_was_flagged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from lightning_ww.callbacks import _weight_panels
-
     seen = spied(monkeypatch, _weight_panels, "heat_map")
     monitor = WeightSpectrumMonitor(metrics=["alpha", "stable_rank"])
     fit(monitor, logger=TensorBoardLogger(str(tmp_path)))
@@ -338,6 +334,49 @@ def test_maps_hold_the_history_by_layer_and_frame_what_was_flagged(
     assert named["note"] == "Framed: flagged."
 
 
+def test_pictures_of_the_whole_history_are_drawn_less_often_as_it_grows() -> None:
+    numbers = [number for number in range(1001) if is_redrawn(number)]
+    assert numbers[:40] == [*range(32), *range(32, 48, 2)]
+    assert len(numbers) < 120
+    for before, after in pairwise(numbers):
+        assert after - before <= max(1, before // 16)  # a sixteenth at most is missing
+
+
+def test_the_end_draws_what_the_last_picture_lacks_and_nothing_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (_weight_panels, _curvature_panels):
+        monkeypatch.setattr(module, "is_redrawn", lambda number: number == 2)
+    callbacks = [WeightSpectrumMonitor(metrics=["alpha"]), CurvatureMonitor(every_n_epochs=1, num_steps=3)]
+    drawn = images(fit(*callbacks, logger=TensorBoardLogger(str(tmp_path)), epochs=5, model=Classifier()).log_dir)
+    assert drawn["ww.maps/alpha"] == drawn["curvature.maps/spectrum"] == [0, 11, 29]
+    assert drawn["curvature/spectrum"] == [0, 5, 11, 17, 23, 29]
+    drawn = images(fit(*callbacks, logger=TensorBoardLogger(str(tmp_path)), epochs=2, model=Classifier()).log_dir)
+    assert drawn["ww.maps/alpha"] == drawn["curvature.maps/spectrum"] == [0, 11]
+
+
+def test_a_flag_that_rises_is_in_the_map_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_weight_panels, "is_redrawn", lambda number: False)
+    drawn = images(fit(WeightSpectrumMonitor(metrics=["alpha"]), logger=TensorBoardLogger(str(tmp_path))).log_dir)
+    assert drawn["ww.maps/alpha"] == [0, 17, 35]
+
+
+def test_a_run_that_is_broken_off_has_its_last_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken(Classifier):
+        def on_train_epoch_start(self) -> None:
+            if self.current_epoch == 2:
+                raise RuntimeError("out of luck")
+
+    for module in (_weight_panels, _curvature_panels):
+        monkeypatch.setattr(module, "is_redrawn", lambda number: False)
+    callbacks = [WeightSpectrumMonitor(metrics=["alpha"]), CurvatureMonitor(every_n_epochs=1, num_steps=3)]
+    logger = TensorBoardLogger(str(tmp_path))
+    with pytest.raises(RuntimeError, match="out of luck"):
+        fit(*callbacks, logger=logger, model=Broken())
+    drawn = images(logger.log_dir)
+    assert drawn["ww.maps/alpha"] == drawn["ww.spectrum/hidden"] == drawn["curvature.maps/spectrum"] == [0, 11]
+
+
 def test_a_short_flag_is_framed_in_a_long_history_too() -> None:
     from lightning_ww.callbacks._weight_panels import WeightPanels
     from lightning_ww.history import History, Measurement
@@ -350,7 +389,7 @@ def test_a_short_flag_is_framed_in_a_long_history_too() -> None:
     history: Any = History(1000, Measurement)
     for number in range(1000):
         history.append(past(number))
-    picture = WeightPanels(None, 10, compare=False).maps(history)["ww.maps/alpha"]()
+    picture = WeightPanels(None, 10, compare=False).maps(history, at_once=True)["ww.maps/alpha"]()
     ys, _ = np.nonzero((picture == FRAME).all(axis=2))
     assert ys.min() >= 84 + 30  # in the second row
 
@@ -358,8 +397,6 @@ def test_a_short_flag_is_framed_in_a_long_history_too() -> None:
 def test_a_layer_that_was_never_finite_has_a_framed_row_and_the_run_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from lightning_ww.callbacks import _weight_panels
-
     seen = spied(monkeypatch, _weight_panels, "heat_map")
     model = Classifier(lr=0.0)
     torch.nn.init.constant_(model.hidden.weight, float("nan"))
@@ -378,10 +415,8 @@ def test_a_layer_that_was_never_finite_has_a_framed_row_and_the_run_goes_on(
 def test_the_curvatures_pictures_hold_every_spectrum_and_the_edge(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from lightning_ww.callbacks import _curvature_summary
-
-    so_far = spied(monkeypatch, _curvature_summary, "evolution")
-    stems = spied(monkeypatch, _curvature_summary, "spectrum_figure")
+    so_far = spied(monkeypatch, _curvature_panels, "evolution")
+    stems = spied(monkeypatch, _curvature_panels, "spectrum_figure")
     monitor = CurvatureMonitor(every_n_epochs=1, num_steps=3)
     fit(monitor, logger=TensorBoardLogger(str(tmp_path)), epochs=2, model=Classifier(lr=0.05))
     (_, densities, steps, edges), _ = so_far[-1]
@@ -402,16 +437,12 @@ def test_figure_layers_have_to_be_measured() -> None:
 
 
 def test_nothing_is_drawn_where_nobody_looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from lightning_ww.callbacks import _weight_panels
-
     monkeypatch.setattr(_weight_panels, "heat_map", None)
     monkeypatch.setattr(_weight_panels, "layer_figure", None)
     fit(WeightSpectrumMonitor(on_error="raise"), logger=CSVLogger(str(tmp_path)), epochs=1)
 
 
 def test_a_picture_that_fails_costs_nothing_but_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from lightning_ww.callbacks import _weight_panels
-
     known = vars(_weight_panels)["layer_figure"]
 
     def failing(layer: Any, **named: Any) -> Any:

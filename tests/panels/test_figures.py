@@ -160,20 +160,27 @@ def test_after_an_early_spike_the_rest_is_seen(monkeypatch: pytest.MonkeyPatch) 
 
 def test_the_overview_follows_the_monitors_keys_and_nothing_else() -> None:
     layout = overview([Curves("ww", "", ("alpha", "rand_distance")), Curves("curvature", "")])
-    assert list(layout) == ["lightning-ww: median and 10–90 % of the layers", "lightning-ww: the whole network"]
-    bands, lines = layout.values()
-    assert list(bands) == ["rand_distance", "alpha"]  # TensorBoard shows the last one first
-    assert bands["alpha"] == ["Margin", ["ww/alpha_q50", "ww/alpha_q10", "ww/alpha_q90"]]
-    kind, patterns = lines["sharpness, and its edge 2/lr"]
+    weights, curvature, _ = layout.values()
+    assert list(weights)[-2:] == ["rand_distance", "alpha"]  # of the bands TensorBoard shows the last one first
+    assert weights["alpha"] == ["Margin", ["ww/alpha_q50", "ww/alpha_q10", "ww/alpha_q90"]]
+    kind, patterns = curvature["sharpness, and its edge 2/lr"]
     assert kind == "Multiline"
-    assert [p for p in ("curvature/sharpness", "curvature/sharpness_residual") if re.match(patterns[0], p)] == [  # type: ignore[index]
-        "curvature/sharpness"
-    ]
+    keys = ("curvature/sharpness", "curvature/sharpness_residual", "curvature/stability_edge")
+    assert [[key for key in keys if re.match(pattern, key)] for pattern in patterns] == [[keys[0]], [keys[2]]]  # type: ignore[attr-defined]
     only = overview([Curves("curvature", "a+/")])
-    assert list(only) == ["lightning-ww a+/: the whole network"]
-    pattern = only["lightning-ww a+/: the whole network"]["seconds of a measurement"][1][0]  # type: ignore[index]
+    assert list(only) == ["lightning-ww a+/: the loss's curvature", "lightning-ww a+/: what measuring costs"]
+    pattern = only["lightning-ww a+/: what measuring costs"]["seconds of a measurement"][1][1]  # type: ignore[index]
     assert re.match(pattern, "a+/curvature/seconds")
     assert not re.match(pattern, "curvature/seconds")
+
+
+def test_runs_with_other_monitors_have_the_same_charts_so_that_none_is_shown_twice() -> None:
+    weights, curvature = Curves("ww", "", ("alpha",)), Curves("curvature", "")
+    seen: dict[tuple[str, str], object] = {}
+    for monitors in ([weights], [curvature], [weights, curvature], [curvature, weights]):
+        for category, charts in overview(monitors).items():
+            for title, chart in charts.items():
+                assert seen.setdefault((category, title), chart) == chart
 
 
 def test_drawing_loads_no_pyplot() -> None:
