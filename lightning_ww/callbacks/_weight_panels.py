@@ -75,8 +75,11 @@ class WeightPanels:
         if len(rows) < len(ordered):
             note = f"{len(rows)} of {len(ordered)} layers, evenly by depth. {note}"
 
+        places_of = [{name: i for i, name in enumerate(one.layers)} for one in past]
+        chosen_rows = [np.array([of.get(name, -1) for name in rows]) for of in places_of]
+
         def draw(metric: str) -> Pixels:
-            values = np.column_stack([_column(one, metric, rows) for one in past])
+            values = np.column_stack([_column(one, metric, at) for one, at in zip(past, chosen_rows, strict=True)])
             title, columns = f"{metric}, by layer and optimiser step", [str(one.step) for one in past]
             return heat_map(title, rows, columns, values, SCALES[metric], framed=framed, note=note)
 
@@ -124,10 +127,9 @@ def _figure(layer: LayerReport, compare: bool) -> Pixels:
     return to_image(layer_figure(layer, compare=compare))
 
 
-def _column(measurement: Measurement, metric: str, rows: Sequence[str]) -> NDArray[np.float64]:
-    """One metric of these layers, NaN where there is none."""
+def _column(measurement: Measurement, metric: str, places: NDArray[np.int_]) -> NDArray[np.float64]:
+    """One metric of the layers at these places, NaN where there is none; -1 is a layer that was not measured."""
     if metric not in measurement.metrics:
-        return np.full(len(rows), np.nan)
-    values = measurement.values[:, measurement.metrics.index(metric)].tolist()
-    known = dict(zip(measurement.layers, values, strict=True))
-    return np.array([known.get(name, np.nan) for name in rows])
+        return np.full(len(places), np.nan)
+    values = measurement.values[:, measurement.metrics.index(metric)].numpy()
+    return np.append(values, np.nan)[places]

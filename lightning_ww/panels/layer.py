@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -60,13 +60,17 @@ def layer_figure(layer: LayerReport, title: str = "", *, compare: bool = False) 
         _bulk(axes, layer, float(np.square(layer.spectrum.singular_values).sum()))
         _traps(axes, layer, shuffled)
     _density(axes, values, edges, BLUE, "this layer", filled=False)
-    _tail(axes, layer, values)
+    least = 0.3 / (values.size * (edges[-1] - edges[-2]))  # below one eigenvalue in the widest bin
+    _tail(axes, layer, values, least)
+    axes.set_ylim(bottom=least)
     axes.set_xlim(max(edges[0], 0.5 * min(values[0], shuffled[0] if shuffled is not None else values[0])), edges[-1])
     axes.set_xlabel("eigenvalue of WᵀW", fontsize="x-large")
     axes.set_ylabel("density", fontsize="x-large")
     lines = [part for line in _headings(layer, title) for part in textwrap.wrap(line, 54)]
     lines += textwrap.wrap(tail_caption(layer), 62) if compare else []
-    axes.set_title("\n".join(lines), loc="left", parse_math=False, fontsize="large" if compare else "x-large")
+    looks: dict[str, Any] = {"loc": "left", "y": 1.0, "parse_math": False}  # its place being given saves a quarter
+    axes.set_title("\n".join(lines), fontsize="large" if compare else "x-large", **looks)
+    axes.minorticks_off()  # which take a third of the time
     axes.tick_params(labelsize="large")
     axes.grid(alpha=0.2)
     figure.legend(loc="lower center", ncols=2, fontsize="medium", frameon=False)
@@ -109,16 +113,16 @@ def _density(axes: Axes, values: Array, edges: Array, color: str, label: str, *,
         axes.stairs(np.where(counts > 0, heights, np.nan), edges, color=color, linewidth=2, label=label)
 
 
-def _tail(axes: Axes, layer: LayerReport, values: Array) -> None:
-    """``(m/n) (alpha - 1)/xmin · (λ/xmin)^-alpha`` from xmin upwards."""
+def _tail(axes: Axes, layer: LayerReport, values: Array, least: float) -> None:
+    """``(m/n) (alpha - 1)/xmin · (λ/xmin)^-alpha`` from xmin upwards, as far as it is above ``least``."""
     if (fit := _fit(layer)) is None:
         return
     x = np.geomspace(fit.xmin, values[-1], 50)
     share = fit.num_tail / values.size
     label = f"power law, {fit.num_tail} of {values.size} eigenvalues"
-    axes.plot(
-        x, share * (fit.alpha - 1) / fit.xmin * (x / fit.xmin) ** -fit.alpha, color=ORANGE, linewidth=2.5, label=label
-    )
+    heights = share * (fit.alpha - 1) / fit.xmin * (x / fit.xmin) ** -fit.alpha
+    seen = heights > 0.1 * least  # of a steep line the rest would press the density together
+    axes.plot(x[seen], heights[seen], color=ORANGE, linewidth=2.5, label=label)
     axes.axvline(fit.xmin, color=ORANGE, linestyle=":", label=f"xmin = {fit.xmin:.3g}")
 
 

@@ -36,6 +36,11 @@ def report() -> lightning_ww.WeightReport:
     return lightning_ww.analyze(model)
 
 
+def edges_of(axes: Any) -> Any:
+    """Of the bins of its histograms."""
+    return next(patch for patch in axes.patches if isinstance(patch, StepPatch)).get_data()[1]
+
+
 def test_a_layers_figure_shows_its_fit_its_shuffle_and_its_traps(report: Any) -> None:
     layer = report["0"]
     assert layer.correlation_traps >= 1
@@ -50,6 +55,8 @@ def test_a_layers_figure_shows_its_fit_its_shuffle_and_its_traps(report: Any) ->
     np.testing.assert_allclose(lines[f"xmin = {layer.xmin:.3g}"].get_xdata(), layer.xmin)
     # the fit holds as many eigenvalues as the tail: ∫ p dλ from xmin is num_tail / n
     assert y[0] * x[0] / (layer.alpha - 1) == pytest.approx(layer.num_tail / 100)
+    low, high = axes.get_ylim()
+    assert 0.01 < low * 100 * (edges_of(axes)[-1] - edges_of(axes)[-2]) < 1 < high / low  # one eigenvalue is seen
     traps = lines[f"correlation traps: {layer.correlation_traps}"]
     np.testing.assert_allclose(np.max(traps.get_xdata()), layer.max_rand_eigenvalue)
     edge = next(line for label, line in lines.items() if label.startswith("its edge"))
