@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
     Pixels = NDArray[np.uint8]
 
-WIDTH = 600
+WIDTH = 540
 """Pixels: TensorBoard's thumbnails are 350 wide, and letters are to be read there, too."""
 
 LETTERS = 14
@@ -70,7 +70,7 @@ def heat_map(
     """
     from PIL import Image, ImageDraw
 
-    font, small = _font(LETTERS), _font(LETTERS - 2)
+    font, small = _font(LETTERS), _font(LETTERS - 1)
     height = next(height for most, height in ROW_HEIGHTS if len(rows) <= most)
     names = [shortened(name) for name in rows]
     left = 12 + int(max(small.getlength(unit), *(font.getlength(name) for name in names)))
@@ -80,9 +80,10 @@ def heat_map(
     image = Image.new("RGB", (WIDTH, top + height * len(rows) + bottom), "white")
     draw = ImageDraw.Draw(image)
     draw.text((12, 8), title, fill=INK, font=_font(LETTERS + 3))
-    _colour_bar(draw, scale, (12, 38, 332, 50), small)
-    draw.rectangle((right - 110, 38, right - 98, 50), fill=MISSING)
-    draw.text((right - 92, 44), nothing, fill=INK, font=small, anchor="lm")
+    _colour_bar(draw, scale, (12, 38, 372, 50), small)
+    beside = WIDTH - 8 - int(small.getlength(nothing))
+    draw.rectangle((beside - 18, 38, beside - 6, 50), fill=MISSING)
+    draw.text((beside, 44), nothing, fill=INK, font=small, anchor="lm")
 
     edges = np.linspace(left, right, len(columns) + 1).round().astype(int)
     cells = np.repeat(_colours(scale.place(values)), np.diff(edges), axis=1)

@@ -55,7 +55,7 @@ def layer_figure(layer: LayerReport, title: str = "", *, compare: bool = False) 
     high = np.log10(largest) + 0.15
     edges = 10.0 ** np.arange(high - DECADES, high + 1e-9, 1 / BINS_PER_DECADE)
     if shuffled is not None:
-        label = "shuffled, as predicted" if layer.shuffle == "analytic" else "the same elements, shuffled"
+        label = "shuffled, as predicted" if layer.shuffle == "analytic" else "shuffled"
         _density(axes, shuffled, edges, GREY, label, filled=True)
         _bulk(axes, layer, float(np.square(layer.spectrum.singular_values).sum()))
         _traps(axes, layer, shuffled)
@@ -73,8 +73,8 @@ def layer_figure(layer: LayerReport, title: str = "", *, compare: bool = False) 
     axes.minorticks_off()  # which take a third of the time
     axes.tick_params(labelsize="large")
     axes.grid(alpha=0.2)
-    figure.legend(loc="lower center", ncols=2, fontsize="medium", frameon=False)
-    figure.subplots_adjust(left=0.13, right=0.98, bottom=0.36, top=0.97 - 0.047 * len(lines))
+    figure.legend(loc="lower center", ncols=2, fontsize="large", frameon=False)
+    figure.subplots_adjust(left=0.13, right=0.98, bottom=0.4, top=0.97 - 0.047 * len(lines))
     return figure
 
 
@@ -119,7 +119,7 @@ def _tail(axes: Axes, layer: LayerReport, values: Array, least: float) -> None:
         return
     x = np.geomspace(fit.xmin, values[-1], 50)
     share = fit.num_tail / values.size
-    label = f"power law, {fit.num_tail} of {values.size} eigenvalues"
+    label = f"power law, tail of {fit.num_tail} of {values.size}"
     heights = share * (fit.alpha - 1) / fit.xmin * (x / fit.xmin) ** -fit.alpha
     seen = heights > 0.1 * least  # of a steep line the rest would press the density together
     axes.plot(x[seen], heights[seen], color=ORANGE, linewidth=2.5, label=label)

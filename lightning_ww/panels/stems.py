@@ -56,7 +56,7 @@ def spectrum_figure(density: SpectralDensity, title: str, stability_edge: float 
             axes.plot(nodes[chosen], weights[chosen], "o", color=color, markerfacecolor=face, markersize=5)
         axes.plot([], [], "o-", color=color, label=f"{label}: {100 * share:.3g} %")
     axes.plot([], [], " ", label=f"close to zero: {100 * density.near_zero_mass:.3g} %")
-    axes.plot([], [], "o", color="black", label="filled: a single one, converged", linestyle="none", markersize=5)
+    axes.plot([], [], "o", color="black", label="filled: single, converged", linestyle="none", markersize=5)
     threshold = 10.0 ** np.floor(np.log10(density.tol if density.tol > 0 else 1.0))
     axes.set_xscale("symlog", linthresh=threshold)
     axes.set_yscale("log")
@@ -65,8 +65,9 @@ def spectrum_figure(density: SpectralDensity, title: str, stability_edge: float 
         label = f"2/lr = {stability_edge:.3g}, edge of gradient descent"
         if stability_edge < 100 * density.sharpness:
             axes.axvline(stability_edge, color=EDGE, linestyle="--", label=label)
+            axes.set_xlim(right=max(axes.get_xlim()[1], 1.5 * stability_edge))  # not under the frame
         else:  # a line there would press all else together
-            axes.plot([], [], " ", label=f"{label}: far to the right")
+            axes.plot([], [], " ", label=f"2/lr = {stability_edge:.3g}: far to the right")
     low, high = axes.get_xlim()
     decades = threshold * 10.0 ** np.arange(1, 9)  # none at the threshold itself: too close to zero for its label
     axes.set_xticks([0, *decades[decades <= high], *-decades[decades <= -low]])
@@ -77,7 +78,7 @@ def spectrum_figure(density: SpectralDensity, title: str, stability_edge: float 
     axes.set_title(title, loc="left", fontsize="large")
     axes.tick_params(labelsize="large")
     axes.grid(axis="both", alpha=0.2)
-    figure.legend(loc="outside lower center", ncols=2, fontsize="medium", frameon=False)
+    figure.legend(loc="outside lower center", ncols=2, fontsize="large", frameon=False)
     return figure
 
 

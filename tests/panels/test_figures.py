@@ -47,7 +47,7 @@ def test_a_layers_figure_shows_its_fit_its_shuffle_and_its_traps(report: Any) ->
     figure = layer.plot()
     (axes,) = figure.axes
     lines = {line.get_label(): line for line in axes.lines}
-    fit = lines[f"power law, {layer.num_tail} of 100 eigenvalues"]
+    fit = lines[f"power law, tail of {layer.num_tail} of 100"]
     x, y = np.asarray(fit.get_xdata()), np.asarray(fit.get_ydata())
     slopes = np.diff(np.log(y)) / np.diff(np.log(x))
     np.testing.assert_allclose(slopes, -layer.alpha)

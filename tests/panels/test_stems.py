@@ -80,5 +80,5 @@ def test_drawing_touches_no_global_state_of_pyplot() -> None:
 def test_an_edge_far_beyond_the_spectrum_is_named() -> None:
     figure: Any = spectrum_figure(density(), "t", stability_edge=1e6)
     legend = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert "2/lr = 1e+06, edge of gradient descent: far to the right" in legend
+    assert "2/lr = 1e+06: far to the right" in legend
     assert figure.axes[0].get_xlim()[1] < 1e4
