@@ -32,7 +32,7 @@ from lightning_ww.callbacks._weight_panels import WeightPanels
 from lightning_ww.curvature import spectral_density
 from lightning_ww.diagnosis import Diagnosis
 from lightning_ww.history import History, Measurement, record
-from lightning_ww.panels.canvas import to_image
+from lightning_ww.panels.canvas import picture
 from lightning_ww.panels.evolution import evolution
 from lightning_ww.panels.stems import spectrum_figure
 from lightning_ww.report import KEY_METRICS
@@ -52,8 +52,8 @@ def weights(count: int, writer: SummaryWriter) -> Callable[[], None]:
     def draw() -> None:
         panels = WeightPanels(None, 10, compare=False)
         due = panels.maps(history, at_once=True) | panels.spectra(report, [], 0, 0, is_baseline=True)
-        for tag, picture in due.items():
-            writer.add_image(tag, picture(), dataformats="HWC")
+        for tag, drawing in due.items():
+            writer.add_image(tag, drawing(), dataformats="HWC")
 
     return draw
 
@@ -63,7 +63,7 @@ def curvature(writer: SummaryWriter) -> Callable[[], None]:
     densities = [spectral_density(torch.diag(torch.randn(200)), num_steps=30, seed=i) for i in range(40)] * 25
 
     def draw() -> None:
-        stems = to_image(spectrum_figure(densities[-1], "title", 2.0))
+        stems = picture(lambda: spectrum_figure(densities[-1], "title", 2.0))
         so_far = evolution("title", densities, list(range(MEASUREMENTS)), [2.0] * MEASUREMENTS)
         for tag, pixels in (("stems", stems), ("so far", so_far)):
             writer.add_image(tag, pixels, dataformats="HWC")

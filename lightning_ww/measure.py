@@ -212,8 +212,9 @@ def _compare(
     if scores is None:
         reasons["trap_z"] = "all elements of a slice are alike: no noise, no edge"
     else:
-        values["trap_z"] = float(scores.max())
-        values["correlation_traps"] = int((scores > tracy_widom_threshold(measured.singular_values.shape[0])).sum())
+        values["trap_z"] = float(np.nanmax(scores))
+        traps = eigenvalues[scores > tracy_widom_threshold(measured.singular_values.shape[0])]
+        values["trap_eigenvalues"], values["correlation_traps"] = traps, traps.size
 
 
 def _floor(slices: Array, shuffler: randomized.Shuffler, name: str) -> float | None:

@@ -93,6 +93,7 @@ class LayerReport:
     reasons: Mapping[str, str] = field(default_factory=dict)  # why a metric is None, by metric
     spectrum: Spectrum | None = field(default=None, repr=False, compare=False)
     shuffled: Array | None = field(default=None, repr=False, compare=False)  # singular values, (slices, M)
+    trap_eigenvalues: Array | None = field(default=None, repr=False, compare=False)  # of the shuffle, those traps
 
     @property
     def num_eigenvalues(self) -> int:
@@ -129,7 +130,9 @@ class LayerReport:
 
 
 METRICS: tuple[str, ...] = tuple(
-    f.name for f in fields(LayerReport) if f.default is None and f.name not in ("spectrum", "shuffled")
+    f.name
+    for f in fields(LayerReport)
+    if f.default is None and f.name not in ("spectrum", "shuffled", "trap_eigenvalues")
 )
 """Every per-layer metric, in the order of the report's fields."""
 

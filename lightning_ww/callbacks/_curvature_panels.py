@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from lightning_ww.callbacks._schedule import is_redrawn
-from lightning_ww.panels.canvas import to_image
+from lightning_ww.panels.canvas import picture
 from lightning_ww.panels.evolution import evolution
 from lightning_ww.panels.stems import spectrum_figure
 
@@ -36,13 +36,14 @@ class CurvaturePanels:
         self._drawn_at = -1  # number of the latest measurement in the picture of all
 
     def due(
-        self, latest: CurvatureMeasurement, history: History[CurvatureMeasurement], step: int, *, is_baseline: bool
+        self, latest: CurvatureMeasurement, history: History[CurvatureMeasurement], *, is_baseline: bool
     ) -> dict[str, Draw]:
         """After a measurement: ``curvature/spectrum``, and ``curvature.maps/spectrum`` if it is its turn."""
         density = latest.density
-        title = f"{self._name} spectrum at step {step}: from {density.lambda_min:.3g} to {density.sharpness:.3g}"
+        when = f"after {latest.step} steps"
+        title = f"{self._name} spectrum {when}: from {density.lambda_min:.3g} to {density.sharpness:.3g}"
         draw = {"curvature/spectrum": partial(_stems, latest, title)}
-        return draw | (self.last(history) if is_baseline or is_redrawn(latest.number) else {})
+        return draw | (self.last(history) if is_baseline or is_redrawn(latest.number, len(history)) else {})
 
     def last(self, history: History[CurvatureMeasurement]) -> dict[str, Draw]:
         """``curvature.maps/spectrum``, unless it holds the latest measurement."""
@@ -56,4 +57,4 @@ class CurvaturePanels:
 
 
 def _stems(measurement: CurvatureMeasurement, title: str) -> NDArray[np.uint8]:
-    return to_image(spectrum_figure(measurement.density, title, measurement.summary.get(EDGE)))
+    return picture(lambda: spectrum_figure(measurement.density, title, measurement.summary.get(EDGE)))

@@ -8,9 +8,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from lightning_ww.diagnosis import Diagnosis, TriggerName
+    from lightning_ww.report import WeightReport
 
 MOST = 100
 """Lines that are kept, the latest."""
+
+EARLIER = "There were earlier ones, which are not kept."
 
 
 class Events:
@@ -20,11 +23,14 @@ class Events:
         """``lines``: of the run that is resumed."""
         self.lines = list(lines)
 
-    def note(self, when: str, diagnosis: Diagnosis, before: Mapping[TriggerName, Sequence[str]]) -> list[str]:
+    def note(
+        self, when: str, report: WeightReport, diagnosis: Diagnosis, before: Mapping[TriggerName, Sequence[str]]
+    ) -> list[str]:
         """Write down what changed since the last measurement.
 
         Args:
             when: Before each line.
+            report: What was measured now.
             diagnosis: The flags now.
             before: The flagged layers then, by trigger.
 
@@ -33,11 +39,12 @@ class Events:
         """
         risen = [flag for flag in diagnosis.flags if flag.layer not in before.get(flag.trigger, ())]
         self.lines += [f"{when}: {flag}" for flag in risen]
-        self.lines += [
-            f"{when}: `{trigger}` at layer `{layer}` is over."
-            for trigger, layers in before.items()
-            for layer in layers
-            if layer not in diagnosis.layers(trigger)
-        ]
-        self.lines = self.lines[-MOST:]
+        measured = {layer.name for layer in report.layers}
+        for trigger, layers in before.items():
+            for layer in layers:
+                if layer not in diagnosis.layers(trigger):
+                    fate = "is over" if layer in measured else "cannot be measured any more"
+                    self.lines.append(f"{when}: `{trigger}` at layer `{layer}` {fate}.")
+        if len(self.lines) > MOST:
+            self.lines = [EARLIER, *self.lines[1 - MOST :]]
         return [flag.layer for flag in risen]

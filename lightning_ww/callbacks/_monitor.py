@@ -147,6 +147,9 @@ class MonitorBase(CallbackBase, Generic[R]):
 
     @override
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self._guard = Guard(
+            type(self).__name__, "warn", self._guard.state_dict()
+        )  # the user's error is the one to raise
         self._draw_the_rest(trainer)
 
     def _draw_the_rest(self, trainer: Trainer) -> None:
@@ -154,8 +157,8 @@ class MonitorBase(CallbackBase, Generic[R]):
             self._show(trainer, self._last_pictures, self._last_logged)
 
     def _show(self, trainer: Trainer, due: Callable[[], Mapping[str, Callable[[], Any]]], step: int) -> None:
-        """Draw what is due, and log it, if there is who takes it."""
-        if self.panels and _publish.take_images(trainer):
+        """Draw what is due, and log it."""
+        if self.panels:
             _publish.pictures(trainer, self._guard, step, self.log_key_prefix, due)
 
     def _measure(

@@ -84,7 +84,7 @@ def to_logger(
         writer.add_image(prefix + tag, pixels, global_step=step, dataformats="HWC")
 
 
-def take_images(trainer: Trainer) -> bool:
+def _take_images(trainer: Trainer) -> bool:
     """Whether any logger does, so that there is reason to draw."""
     return any(_summary_writer(logger)[1] is not None or _image_taker(logger) for logger in trainer.loggers)
 
@@ -96,12 +96,14 @@ def pictures(
 
     `fast_dev_run` has one of each kind.
     """
+    if not guard.run(trainer, partial(_take_images, trainer), "find out which loggers take images"):
+        return
     drawings = dict(guard.run(trainer, due, "draw") or {})
     if getattr(trainer, "fast_dev_run", False):
         first = {tag.partition("/")[0]: tag for tag in reversed(drawings)}
         drawings = {tag: drawings[tag] for tag in first.values()}
     for tag, draw in drawings.items():
-        if (pixels := guard.run(trainer, draw, f"draw `{tag}`")) is not None:
+        if (pixels := guard.run(trainer, draw, f"draw `{tag.partition('/')[0]}`")) is not None:
             to_loggers(trainer, guard, step, images={prefix + tag: pixels})
 
 
@@ -111,16 +113,16 @@ def overview(trainer: Trainer, guard: Guard, monitors: Sequence[layout.Curves]) 
     In a run of its own beside the user's: of several layouts of one run the last alone is shown.
     """
     for logger in trainer.loggers:
-        prefix, writer = _summary_writer(logger)
-        folder = getattr(writer, "log_dir", None)
-        if isinstance(folder, str) and folder:
-            named = [one._replace(prefix=prefix + one.prefix) for one in monitors]
-            guard.run(trainer, partial(_write_layout, type(writer), folder, named), "lay out the overview")
+        guard.run(trainer, partial(_write_layout, logger, monitors), "lay out the overview")
 
 
-def _write_layout(kind: Any, folder: str, monitors: Sequence[layout.Curves]) -> None:
-    with kind(log_dir=f"{folder}/{LAYOUT_RUN}") as writer:
-        writer.add_custom_scalars(layout.overview(monitors))
+def _write_layout(logger: Any, monitors: Sequence[layout.Curves]) -> None:
+    prefix, writer = _summary_writer(logger)
+    folder = getattr(writer, "log_dir", None)
+    if isinstance(folder, str) and folder:
+        named = [one._replace(prefix=prefix + one.prefix) for one in monitors]
+        with type(writer)(log_dir=f"{folder}/{LAYOUT_RUN}") as beside:
+            beside.add_custom_scalars(layout.overview(named))
 
 
 def _image_taker(logger: Any) -> str | None:

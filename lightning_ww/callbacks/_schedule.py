@@ -62,10 +62,10 @@ def logged_step(trainer: Trainer, *, after_epoch: bool = False) -> int:
     return max(0, step - 1) if after_epoch else step
 
 
-def is_redrawn(number: int) -> bool:
-    """Whether a picture of a whole history is drawn anew at the measurement of this number.
+def is_redrawn(number: int, kept: int) -> bool:
+    """Whether a picture of the history is drawn anew at the measurement of this number.
 
-    At first at each, later at every second, fourth …: whenever a sixteenth has been added. Each picture is kept in
-    TensorBoard's files, and of a thousand the last alone is looked at.
+    At first at each, later at every second, fourth …: whenever a sixteenth has been added to the ``kept`` measurements.
+    Each picture stays in TensorBoard's files, and of a thousand the last alone is looked at.
     """
-    return number % (1 << max(0, (number // 16).bit_length() - 1)) == 0
+    return number % (1 << max(0, ((kept - 1) // 16).bit_length() - 1)) == 0

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lightning_ww.callbacks._schedule import is_redrawn
-from lightning_ww.panels.canvas import to_image
+from lightning_ww.panels.canvas import picture
 from lightning_ww.panels.heat_map import MAX_ROWS, chosen, heat_map, most_columns
 from lightning_ww.panels.layer import layer_figure
 from lightning_ww.panels.scales import SCALES
@@ -47,7 +47,7 @@ class WeightPanels:
 
     def maps(self, history: History[Measurement], *, at_once: bool) -> dict[str, Draw]:
         """``ww.maps/<metric>``: the whole history, a row for each layer; of those metrics whose turn it is."""
-        if not at_once and not is_redrawn(history[-1].number):
+        if not at_once and not is_redrawn(history[-1].number, len(history)):
             return {}
         by_age = sorted(history[-1].metrics, key=lambda metric: self._mapped_at.get(metric, -1))
         return self._maps(history, by_age[:MOST_MAPS])
@@ -64,23 +64,17 @@ class WeightPanels:
         for one in sorted(past, key=lambda one: -len(one.layers)):  # in model order, which the longest has
             names |= dict.fromkeys(one.layers)
         names |= dict.fromkeys(sorted(set().union(*flags)))  # of a layer that was never measured, its frame alone
-        ordered = list(names)
-        keep = {ordered[i] for i in chosen(len(ordered), MAX_ROWS)}
-        keep |= set().union(*flags) if len(ordered) > MAX_ROWS else set()
-        rows = [name for name in ordered if name in keep]
+        rows, note = _rows(list(names), set().union(*flags))
         if not rows:
             return {}
         framed = np.array([[name in at for at in flags] for name in rows])
-        note = FRAMES if framed.any() else ""
-        if len(rows) < len(ordered):
-            note = f"{len(rows)} of {len(ordered)} layers, evenly by depth. {note}"
-
+        note = f"{note} {FRAMES}".strip() if framed.any() else note
         places_of = [{name: i for i, name in enumerate(one.layers)} for one in past]
         chosen_rows = [np.array([of.get(name, -1) for name in rows]) for of in places_of]
 
         def draw(metric: str) -> Pixels:
             values = np.column_stack([_column(one, metric, at) for one, at in zip(past, chosen_rows, strict=True)])
-            title, columns = f"{metric}, by layer and optimiser step", [str(one.step) for one in past]
+            title, columns = f"{metric}, by layer and optimiser steps made", [str(one.step) for one in past]
             return heat_map(title, rows, columns, values, SCALES[metric], framed=framed, note=note)
 
         return {f"ww.maps/{metric}": partial(draw, metric) for metric in metrics}
@@ -111,20 +105,30 @@ class WeightPanels:
         return [] if self._patterns else [names[i] for i in chosen(len(names), MOST_FIGURES)]
 
     def _due(self, report: WeightReport, step: int, asked: list[str], others: list[str]) -> dict[str, Draw]:
-        due: dict[str, Draw] = {}
-        few = [name for name in dict.fromkeys(others) if name not in asked][:MOST_FIGURES]
-        layers = {layer.name: layer for layer in report.layers if layer.spectrum is not None}
-        for name in (*asked, *few):
-            self.waiting = [one for one in self.waiting if one != name]
-            layer = layers.get(name)
-            if layer is not None and layer.sv_max and self._drawn_at.get(name) != step:
-                due[f"ww.spectrum/{name}"] = partial(_figure, layer, self._compare)
-                self._drawn_at[name] = step
-        return due
+        layers = {layer.name: layer for layer in report.layers if layer.spectrum is not None and layer.sv_max}
+        can = [name for name in dict.fromkeys(others) if name in layers and name not in asked]
+        drawn = [name for name in (*asked, *can[:MOST_FIGURES]) if name in layers]
+        self.waiting = [name for name in self.waiting if name not in drawn]
+        fresh = [name for name in drawn if self._drawn_at.get(name) != step]
+        self._drawn_at |= dict.fromkeys(fresh, step)
+        return {f"ww.spectrum/{name}": partial(_figure, layers[name], self._compare) for name in fresh}
+
+
+def _rows(names: list[str], flagged: set[str]) -> tuple[list[str], str]:
+    """Of too many layers so many as can be shown, the flagged ones first; and what is to be said of that."""
+    if len(names) <= MAX_ROWS:
+        return names, ""
+    first = [name for name in names if name in flagged]
+    first = [first[i] for i in chosen(len(first), MAX_ROWS)]
+    others = [name for name in names if name not in flagged]
+    keep = {*first, *(others[i] for i in chosen(len(others), MAX_ROWS - len(first)))}
+    rows = [name for name in names if name in keep]
+    how = "flagged ones, the others evenly by depth" if first else "evenly by depth"
+    return rows, f"{len(rows)} of {len(names)} layers: {how}."
 
 
 def _figure(layer: LayerReport, compare: bool) -> Pixels:
-    return to_image(layer_figure(layer, compare=compare))
+    return picture(lambda: layer_figure(layer, compare=compare))
 
 
 def _column(measurement: Measurement, metric: str, places: NDArray[np.int_]) -> NDArray[np.float64]:

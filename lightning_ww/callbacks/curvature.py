@@ -290,7 +290,7 @@ class CurvatureMonitor(MonitorBase[CurvatureMeasurement]):
         if trainer.is_global_zero and trainer.loggers:
             file = self._file if self.history[-1] is self.measurement else None
             _curvature_summary.publish(trainer, self, self._guard, found, self.measurement, step, file)
-            due = partial(self._panels.due, self.measurement, self.history, step, is_baseline=is_baseline)
+            due = partial(self._panels.due, self.measurement, self.history, is_baseline=is_baseline)
             self._show(trainer, due, step)
 
     @override

@@ -233,8 +233,8 @@ class WeightSpectrumMonitor(MonitorBase[Measurement]):
     ) -> None:
         report, diagnosis = found
         self.report, self.diagnosis = report, diagnosis
-        when = f"Step {trainer.global_step} (epoch {trainer.current_epoch})"
-        risen = self._events.note(when, diagnosis, self.history[-1].flags if len(self.history) else {})
+        when = f"After {trainer.global_step} steps (epoch {trainer.current_epoch})"
+        risen = self._events.note(when, report, diagnosis, self.history[-1].flags if len(self.history) else {})
         self.measurement = record(
             report,
             diagnosis,
@@ -259,7 +259,10 @@ class WeightSpectrumMonitor(MonitorBase[Measurement]):
         scalars = self._held | {f"ww/{name}": value for name, value in report.quantiles.items()}
         scalars |= self._logged.scalars(report, diagnosis, self.metrics, self.triggers)
         spectra = self._prefixed(self._logged.spectra(report))
-        table = {self.log_key_prefix + "ww/report": report_table(report, diagnosis, self._events.lines)}
+        is_start = trainer.global_step == 0
+        table = {
+            self.log_key_prefix + "ww/report": report_table(report, diagnosis, self._events.lines, at_start=is_start)
+        }
         _publish.to_loggers(trainer, self._guard, step, self._prefixed(scalars), spectra=spectra, texts=table)
         number, now = self.measurement.number, trainer.global_step
         at_once = is_baseline or bool(risen)

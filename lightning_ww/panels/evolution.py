@@ -53,13 +53,16 @@ def evolution(
     framed = np.zeros(values.shape, dtype=bool)
     for column, i in enumerate(kept):
         edge = stability_edges[i]
-        if edge is not None and edges[-1] <= edge < edges[0]:
-            framed[int(np.searchsorted(-edges, -edge, side="right")) - 1, column] = True
+        if edge is not None and edges[-1] <= edge <= edges[0]:
+            framed[max(0, int(np.searchsorted(-edges, -edge, side="right")) - 1), column] = True
     above = [f"{edge:.3g}" if i % BINS_PER_DECADE == 0 else "" for i, edge in enumerate(edges[:-1])]
     rows = [*above, "0", *[f"−{name}" if name else "" for name in reversed(above)]]
-    note = "A row goes from its number towards zero. " + (
-        "Framed: 2/lr, the edge of gradient descent." if framed.any() else ""
-    )
+    note = "A row goes from its number towards zero. "
+    latest = stability_edges[-1]
+    if framed.any():
+        note += "Framed: 2/lr, the edge of gradient descent."
+    elif latest is not None and latest > edges[0]:
+        note += f"2/lr = {latest:.3g} is beyond the top."
     names = [str(steps[i]) for i in kept]
     used = np.flatnonzero((~np.isnan(values) | framed).any(axis=1))
     shown = slice(used[0] // BINS_PER_DECADE * BINS_PER_DECADE, used[-1] + 1)

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lightning_ww.panels.names import labels
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -32,8 +34,7 @@ ROW_HEIGHTS = ((12, 30), (40, 20), (10_000, 15))
 """Up to so many rows, so many pixels each; below fifteen, letters run into each other."""
 
 MAX_ROWS = 150
-MAX_LABEL = 26
-"""Longer names are abbreviated."""
+"""More are too many for a picture; which are left out is the caller's choice."""
 
 MISSING, INK, FRAME = (208, 208, 208), (30, 30, 30), (214, 39, 40)
 
@@ -46,7 +47,7 @@ def heat_map(
     scale: Scale,
     *,
     framed: NDArray[np.bool_] | None = None,
-    unit: str = "step",
+    unit: str = "steps",
     note: str = "",
     latest: bool = True,
     nothing: str = "no value",
@@ -55,7 +56,7 @@ def heat_map(
 
     Args:
         title: Above it.
-        rows: Their names, from the top; at most `MAX_ROWS`.
+        rows: Their names, from the top.
         columns: Their names, from the left; a few of them are shown.
         values: Shape ``(rows, columns)``; NaN is grey.
         scale: Which value has which colour.
@@ -72,7 +73,7 @@ def heat_map(
 
     font, small = _font(LETTERS), _font(LETTERS - 1)
     height = next(height for most, height in ROW_HEIGHTS if len(rows) <= most)
-    names = [shortened(name) for name in rows]
+    names = labels(rows)
     left = 12 + int(max(small.getlength(unit), *(font.getlength(name) for name in names)))
     numbers = [("–" if np.isnan(value) else f"{value:.3g}") for value in values[:, -1]] if latest else []
     right = WIDTH - (16 + max([int(font.getlength(text)) for text in numbers], default=0))
@@ -174,21 +175,3 @@ def _runs(framed: NDArray[np.bool_]) -> list[tuple[int, int, int]]:
         steps = np.flatnonzero(np.diff(np.concatenate([[0], row.astype(int), [0]])))
         found += [(i, int(a), int(b)) for a, b in zip(steps[::2], steps[1::2], strict=True)]
     return found
-
-
-def shortened(name: str) -> str:
-    """A dotted name of at most `MAX_LABEL` letters: parts lose theirs from the left, numbers stay."""
-    parts = name.split(".")
-    for shorter in (_initials, lambda part: part if "_" in part else part[:1]):
-        for i in range(len(parts)):
-            if len(".".join(parts)) <= MAX_LABEL:
-                break
-            parts[i] = parts[i] if parts[i].isdigit() else shorter(parts[i])
-    short = ".".join(parts)
-    return short if len(short) <= MAX_LABEL else f"{short[: MAX_LABEL // 2]}…{short[1 - MAX_LABEL // 2 :]}"
-
-
-def _initials(part: str) -> str:
-    """``self_attn`` → ``s_a``, ``model`` → ``mo``."""
-    words = [word for word in part.split("_") if word]
-    return part[:2] if len(words) < 2 else "_".join(word[0] for word in words)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lightning_ww.panels.canvas import BLUE, GREY, ORANGE, new_figure
+from lightning_ww.panels.canvas import BLUE, GREY, ORANGE, ink, new_figure
 from lightning_ww.weights.marchenko_pastur import bulk_density
 from lightning_ww.weights.power_law import PowerLawFit, compare_tails, positive_part
 
@@ -21,8 +21,15 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
 
 BINS_PER_DECADE = 10
+
 DECADES = 5
-"""So many below the largest eigenvalue are shown; a tail begins within two or three."""
+"""So many below the largest eigenvalue are shown; more, up to twelve, where the power law begins further down."""
+
+LINE, ABOVE, PLOT, BELOW, ENTRY = 0.225, 0.12, 2.3, 0.75, 0.265
+"""Heights in inches: of a line of the title, of the margin, of the axes, of their labels, of a row of the legend."""
+
+MAX_NAME = 110
+"""Letters of a name in the title."""
 
 
 def layer_figure(layer: LayerReport, title: str = "", *, compare: bool = False) -> Figure:
@@ -46,35 +53,38 @@ def layer_figure(layer: LayerReport, title: str = "", *, compare: bool = False) 
     values = positive_part(layer.spectrum.eigenvalues)
     if not values.size:
         raise ValueError(f"layer {layer.name!r} has no spectrum to draw: the weight is zero.")
+    lines = _headings(layer, title) + (textwrap.wrap(tail_caption(layer), 62) if compare else [])
     figure = new_figure(6.4, 4.8, layout=None)
     axes = figure.add_subplot()
     axes.set_xscale("log")
     axes.set_yscale("log")
-    shuffled = np.sort(np.square(layer.shuffled).ravel()) if layer.shuffled is not None else None
-    largest = max(values[-1], shuffled[-1]) if shuffled is not None else values[-1]
-    high = np.log10(largest) + 0.15
-    edges = 10.0 ** np.arange(high - DECADES, high + 1e-9, 1 / BINS_PER_DECADE)
-    if shuffled is not None:
+    shuffled = np.sort(np.square(layer.shuffled).ravel()) if layer.shuffled is not None else values[:0]
+    high = np.log10(max(values[-1], shuffled.max(initial=0))) + 0.15
+    decades = DECADES if layer.xmin is None else max(DECADES, high - np.log10(layer.xmin) + 0.3)
+    edges = 10.0 ** np.arange(high - np.ceil(decades * BINS_PER_DECADE) / BINS_PER_DECADE, high + 1e-9, 0.1)
+    if shuffled.size:
         label = "shuffled, as predicted" if layer.shuffle == "analytic" else "shuffled"
         _density(axes, shuffled, edges, GREY, label, filled=True)
-        _bulk(axes, layer, float(np.square(layer.spectrum.singular_values).sum()))
-        _traps(axes, layer, shuffled)
-    _density(axes, values, edges, BLUE, "this layer", filled=False)
+    _bulk(axes, layer)
+    _traps(axes, layer)
+    smaller = int((values < edges[0]).sum()) + layer.num_eigenvalues - values.size
+    _density(axes, values, edges, BLUE, "this layer" + (f" ({smaller} are smaller)" if smaller else ""), filled=False)
     least = 0.3 / (values.size * (edges[-1] - edges[-2]))  # below one eigenvalue in the widest bin
     _tail(axes, layer, values, least)
     axes.set_ylim(bottom=least)
-    axes.set_xlim(max(edges[0], 0.5 * min(values[0], shuffled[0] if shuffled is not None else values[0])), edges[-1])
+    axes.set_xlim(max(edges[0], 0.5 * min(values[0], shuffled.min(initial=np.inf))), edges[-1])
     axes.set_xlabel("eigenvalue of WᵀW", fontsize="x-large")
     axes.set_ylabel("density", fontsize="x-large")
-    lines = [part for line in _headings(layer, title) for part in textwrap.wrap(line, 54)]
-    lines += textwrap.wrap(tail_caption(layer), 62) if compare else []
     looks: dict[str, Any] = {"loc": "left", "y": 1.0, "parse_math": False}  # its place being given saves a quarter
     axes.set_title("\n".join(lines), fontsize="large" if compare else "x-large", **looks)
     axes.minorticks_off()  # which take a third of the time
     axes.tick_params(labelsize="large")
     axes.grid(alpha=0.2)
-    figure.legend(loc="lower center", ncols=2, fontsize="large", frameon=False)
-    figure.subplots_adjust(left=0.13, right=0.98, bottom=0.4, top=0.97 - 0.047 * len(lines))
+    legend = figure.legend(loc="lower center", ncols=2, fontsize="large", frameon=False)
+    below = BELOW + ENTRY * np.ceil(len(legend.get_texts()) / 2)
+    height = ABOVE + LINE * len(lines) + PLOT + below
+    figure.set_size_inches(6.4, height)
+    figure.subplots_adjust(left=0.13, right=0.98, bottom=below / height, top=(below + PLOT) / height)
     return figure
 
 
@@ -94,14 +104,18 @@ def tail_caption(layer: LayerReport) -> str:
 
 
 def _headings(layer: LayerReport, title: str) -> list[str]:
+    """The layer, broken at dots and shortened in the middle if it is too long; its numbers."""
+    name = (
+        layer.name if len(layer.name) <= MAX_NAME else f"{layer.name[: MAX_NAME // 2]}…{layer.name[-MAX_NAME // 2 :]}"
+    )
     shape = f"{layer.N} × {layer.M}" + (f" × {layer.slices}" if layer.slices > 1 else "")
-    first = f"{title}{layer.name} ({shape})"
+    first = [line.replace(". ", ".") for line in textwrap.wrap(f"{title}{name.replace('.', '. ')} ({shape})", 54)]
     if layer.alpha is None:
-        return [first, f"no alpha: {layer.reasons.get('alpha', '')}"]
+        return first + textwrap.wrap(f"no alpha: {layer.reasons.get('alpha', '')}", 54)
     numbers = [f"alpha {layer.alpha:.2f} ± {layer.alpha_stderr:.2f}", f"D {layer.ks_distance:.3f}"]
     if layer.rand_distance is not None:
         numbers.append(f"rand_distance {layer.rand_distance:.2f}")
-    return [first, ", ".join(numbers)]
+    return [*first, ", ".join(numbers)]
 
 
 def _density(axes: Axes, values: Array, edges: Array, color: str, label: str, *, filled: bool) -> None:
@@ -126,22 +140,30 @@ def _tail(axes: Axes, layer: LayerReport, values: Array, least: float) -> None:
     axes.axvline(fit.xmin, color=ORANGE, linestyle=":", label=f"xmin = {fit.xmin:.3g}")
 
 
-def _bulk(axes: Axes, layer: LayerReport, total: float) -> None:
-    """What noise of the same variance shows: ``σ² = Σλ/(N M)`` over all slices."""
-    variance = total / (layer.N * layer.num_eigenvalues)
-    edges = [variance * (layer.N**0.5 + sign * layer.M**0.5) ** 2 for sign in (-1, 1)]
-    x = np.geomspace(max(edges[0], 1e-6 * edges[1]), edges[1], 400)[1:-1]
-    axes.plot(x, bulk_density(x, layer.N, layer.M, variance), color="black", linewidth=1, label="Marchenko–Pastur")
-    axes.axvline(edges[1], color="black", linestyle="--", linewidth=1, label=f"its edge, {edges[1]:.3g}")
+def _bulk(axes: Axes, layer: LayerReport) -> None:
+    """The bulk that was fitted, or else what noise of each slice's variance, ``σ² = Σλ/(N M)``, has on average."""
+    assert layer.spectrum is not None
+    root = layer.N**0.5, layer.M**0.5
+    if layer.bulk_max is not None:
+        variances, label = np.array([layer.bulk_max / sum(root) ** 2]), "Marchenko–Pastur, fitted"
+    else:
+        variances = np.square(layer.spectrum.singular_values).sum(axis=1) / (layer.N * layer.M)
+        variances, label = variances[variances > 0], "Marchenko–Pastur"
+    low, high = variances.min() * (root[0] - root[1]) ** 2, variances.max() * sum(root) ** 2
+    x = np.geomspace(max(low, 1e-6 * high), high, 400)[1:-1]
+    densities = [bulk_density(x, layer.N, layer.M, float(variance)) for variance in variances]
+    color = ink()
+    axes.plot(x, np.mean(densities, axis=0), color=color, linewidth=1, label=label)
+    axes.axvline(high, color=color, linestyle="--", linewidth=1, label=f"its edge, {high:.3g}")
 
 
-def _traps(axes: Axes, layer: LayerReport, shuffled: Array) -> None:
+def _traps(axes: Axes, layer: LayerReport) -> None:
     """The shuffle's eigenvalues that noise does not have."""
-    if layer.correlation_traps:
-        traps = shuffled[-layer.correlation_traps :]
-        foot = np.full(traps.size, 0.03)
-        label = f"correlation traps: {layer.correlation_traps}"
-        axes.plot(traps, foot, "^", color=GREY, markersize=9, transform=axes.get_xaxis_transform(), label=label)
+    if layer.trap_eigenvalues is not None and layer.trap_eigenvalues.size:
+        foot = np.full(layer.trap_eigenvalues.size, 0.03)
+        label = f"correlation traps: {layer.trap_eigenvalues.size}"
+        looks: dict[str, Any] = {"color": GREY, "markersize": 9, "transform": axes.get_xaxis_transform()}
+        axes.plot(layer.trap_eigenvalues, foot, "^", label=label, **looks)
 
 
 def _fit(layer: LayerReport) -> PowerLawFit | None:

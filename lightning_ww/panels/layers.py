@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lightning_ww.panels.canvas import BLUE, GREY, new_figure
-from lightning_ww.panels.heat_map import shortened
+from lightning_ww.panels.names import labels
 from lightning_ww.panels.scales import SCALES
 from lightning_ww.report import KEY_METRICS, METRICS
 
@@ -56,7 +56,8 @@ def report_figure(report: WeightReport, metrics: str | Sequence[str] = KEY_METRI
         axes.plot(x, rows, "o", color=BLUE)
         axes.set_title(name)
         axes.set_ylim(count - 0.5, -0.5)
-        axes.set_yticks(rows, [shortened(layer.name) for layer in report.layers] if i == 0 else [""] * count)
+        names = labels([layer.name for layer in report.layers]) if i == 0 else [""] * count
+        axes.set_yticks(rows, names, parse_math=False)
         axes.grid(alpha=0.3)
     if not drawn:
         figure.text(0.1, 0.5, "none of these metrics has a value")

@@ -36,7 +36,9 @@ class Scale:
         """Places and labels; the ends say that they hold what is beyond, too."""
         if self.is_log:
             low, high = round(np.log10(self.low)), round(np.log10(self.high))
-            values = [10.0**power for power in range(low, high + 1, -(-(high - low) // 4))]
+            step = -(-(high - low) // 4)
+            powers = [power for power in range(low, high, step) if high - power >= step]  # the last has room, too
+            values = [10.0**power for power in (*powers, high)]
         else:
             values = [float(value) for value in np.linspace(self.low, self.high, 5)]
         places = self.place(np.array(values))

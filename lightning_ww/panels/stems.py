@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lightning_ww.panels.canvas import BLUE, GREY, ORANGE, new_figure
+from lightning_ww.panels.canvas import BLUE, GREY, ORANGE, ink, new_figure
 from lightning_ww.panels.table import markdown, number
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from lightning_ww.curvature.density import SpectralDensity
 
-POSITIVE, NEGATIVE, EDGE = BLUE, ORANGE, GREY
+POSITIVE, NEGATIVE, NEAR_ZERO = BLUE, ORANGE, GREY
 
 LABEL_PIXELS = 18
 """Values are written beside outliers that are as far apart."""
@@ -29,8 +29,8 @@ NUM_LISTED = 10
 def spectrum_figure(density: SpectralDensity, title: str, stability_edge: float | None = None) -> Figure:
     """A stem for each node, as high as its weight: the share of eigenvalues that it stands for.
 
-    Both axes are logarithmic, the horizontal one to both sides of zero. Filled heads are single eigenvalues that have
-    converged; open ones stand for many. No kernel: smoothing would move the moments.
+    Both axes are logarithmic, the horizontal one to both sides of zero; grey ones are as good as zero. Filled heads are
+    single eigenvalues that have converged; open ones stand for many. No kernel: smoothing would move the moments.
 
     Args:
         density: Nodes and weights.
@@ -45,18 +45,19 @@ def spectrum_figure(density: SpectralDensity, title: str, stability_edge: float 
     nodes, weights = density.nodes.numpy(), density.weights.numpy()
     simple = density.is_simple.numpy()
     floor = min(0.3 / density.dim, 0.5 * float(weights[weights > 0].min(initial=1.0)))
-    for color, side, label in ((POSITIVE, nodes >= 0, "positive"), (NEGATIVE, nodes < 0, "negative")):
-        if not side.any():
-            continue
+    sides = (
+        (POSITIVE, nodes > density.tol, float(weights[nodes > density.tol].sum()), "positive"),
+        (NEGATIVE, nodes < -density.tol, density.negative_mass, "negative"),
+        (NEAR_ZERO, np.abs(nodes) <= density.tol, density.near_zero_mass, "close to zero"),
+    )
+    for color, side, share, label in sides:
         axes.vlines(nodes[side], floor, np.maximum(weights[side], floor), color=color, linewidth=1.5)
-        share = density.negative_mass if color == NEGATIVE else float(weights[nodes > density.tol].sum())
         for filled in (True, False):
             chosen = side & (simple == filled)
             face = color if filled else "white"
             axes.plot(nodes[chosen], weights[chosen], "o", color=color, markerfacecolor=face, markersize=5)
         axes.plot([], [], "o-", color=color, label=f"{label}: {100 * share:.3g} %")
-    axes.plot([], [], " ", label=f"close to zero: {100 * density.near_zero_mass:.3g} %")
-    axes.plot([], [], "o", color="black", label="filled: single, converged", linestyle="none", markersize=5)
+    axes.plot([], [], "o", color=ink(), label="filled: single, converged", linestyle="none", markersize=5)
     threshold = 10.0 ** np.floor(np.log10(density.tol if density.tol > 0 else 1.0))
     axes.set_xscale("symlog", linthresh=threshold)
     axes.set_yscale("log")
@@ -64,13 +65,16 @@ def spectrum_figure(density: SpectralDensity, title: str, stability_edge: float 
     if stability_edge is not None:
         label = f"2/lr = {stability_edge:.3g}, edge of gradient descent"
         if stability_edge < 100 * density.sharpness:
-            axes.axvline(stability_edge, color=EDGE, linestyle="--", label=label)
+            axes.axvline(stability_edge, color=ink(), linestyle="--", label=label)
             axes.set_xlim(right=max(axes.get_xlim()[1], 1.5 * stability_edge))  # not under the frame
         else:  # a line there would press all else together
             axes.plot([], [], " ", label=f"2/lr = {stability_edge:.3g}: far to the right")
     low, high = axes.get_xlim()
     decades = threshold * 10.0 ** np.arange(1, 9)  # none at the threshold itself: too close to zero for its label
-    axes.set_xticks([0, *decades[decades <= high], *-decades[decades <= -low]])
+    positive, negative = (
+        side[:: -(-len(side) // 3) or 1] for side in (decades[decades <= high], decades[decades <= -low])
+    )
+    axes.set_xticks([0, *positive, *-negative])  # at most three a side: more run into each other
     axes.set_xlim(low, high)
     _label_outliers(axes, density)
     axes.set_xlabel("eigenvalue", fontsize="x-large")
@@ -85,7 +89,8 @@ def spectrum_figure(density: SpectralDensity, title: str, stability_edge: float 
 def _label_outliers(axes: Axes, density: SpectralDensity) -> None:
     """The largest eigenvalues above the bulk, in numbers, where there is room for one; all stand in the table."""
     last = np.inf
-    for top in density.top_eigenvalues[: density.num_outliers or 0]:
+    converged = [top for top in density.top_eigenvalues if top.converged]  # which are those that are counted
+    for top in converged[: density.num_outliers or 0]:
         height = float(density.weights[density.nodes == top.value].max())
         at = float(axes.transData.transform((top.value, height))[0])
         if last - at > LABEL_PIXELS:

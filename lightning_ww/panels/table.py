@@ -19,6 +19,9 @@ HEAVY_TAIL, WEAK_TAIL = 2.0, 6.0
 CLEAR_TAIL = 20
 """Of fewer eigenvalues in the tail, alpha says little."""
 
+ONE_DOMINATES = 2.0
+"""Of a lower stable rank, ‖W‖²_F/‖W‖², the largest singular value alone makes up more than half of ‖W‖²_F."""
+
 LIKE_CHANCE = 2.0
 """So many times the distance between two shuffles, or less, and a layer's own distance says nothing."""
 
@@ -26,16 +29,21 @@ HARDLY_MOVED = 1e-3
 """Of the initial weight's norm."""
 
 
-def report_table(report: WeightReport, diagnosis: Diagnosis | None = None, events: Sequence[str] = ()) -> str:
-    """The layers, one a row, with their flags and what their numbers suggest; below, events, and what was skipped."""
+def report_table(
+    report: WeightReport, diagnosis: Diagnosis | None = None, events: Sequence[str] = (), *, at_start: bool = False
+) -> str:
+    """The layers, one a row, with their flags and what their numbers suggest; below, events, and what was skipped.
+
+    ``at_start``: whether no step has been made, so that no weight can have moved.
+    """
     rows, hints = [], []
     for layer in report.layers:
         numbers = [number(layer.metric(metric)) for metric in KEY_METRICS]
         shape = f"{layer.N} × {layer.M}" + (f" × {layer.slices}" if layer.slices > 1 else "")
         rows.append([f"`{layer.name}`", shape, *numbers])
         flags = [flag.trigger for flag in diagnosis.flags if flag.layer == layer.name] if diagnosis else []
-        if flags or suggestion(layer):
-            hints.append([f"`{layer.name}`", ", ".join(flags) or "–", suggestion(layer) or "–"])
+        if flags or suggestion(layer, at_start=at_start):
+            hints.append([f"`{layer.name}`", ", ".join(flags) or "–", suggestion(layer, at_start=at_start) or "–"])
     text = markdown(["layer", "shape", *KEY_METRICS], rows)
     if hints:  # a table of its own: in one that is too wide, TensorBoard breaks names and numbers
         text += "\n\n" + markdown(["layer", "flags", "suggests"], hints)
@@ -47,30 +55,40 @@ def report_table(report: WeightReport, diagnosis: Diagnosis | None = None, event
     return text
 
 
-def suggestion(layer: LayerReport) -> str:
+def suggestion(layer: LayerReport, *, at_start: bool = False) -> str:
     """What a layer's numbers suggest, in a few words, if anything; hints, not findings."""
     said = []
     if layer.rank_loss:
         said.append(f"{layer.rank_loss} of {layer.num_eigenvalues} directions lost")
+    if layer.stable_rank is not None and layer.stable_rank < ONE_DOMINATES:
+        said.append("one direction holds more than half of the weight")
+    if "alpha" in layer.reasons:
+        said.append(f"no alpha: {layer.reasons['alpha']}")
     if layer.rand_distance is not None and layer.rand_distance < LIKE_CHANCE * (layer.rand_distance_floor or 0):
         said.append("spectrum like that of noise: nothing learned that shows")
-    elif layer.alpha is not None and layer.alpha_stderr is not None and (layer.num_tail or 0) >= CLEAR_TAIL:
-        if layer.alpha + 2 * layer.alpha_stderr < HEAVY_TAIL:
-            said.append("very heavy tail: a few directions dominate")
-        elif layer.alpha - 2 * layer.alpha_stderr > WEAK_TAIL:
-            said.append("weak tail: little is correlated yet")
-        elif HEAVY_TAIL <= layer.alpha <= WEAK_TAIL:
-            said.append("tail as in trained layers")
+    elif layer.rand_distance is not None and layer.rand_distance_floor is not None:
+        said += _tail(layer)  # of noise, too, one can be fitted
     moved = layer.distance_from_init_relative
-    if moved is not None and moved < HARDLY_MOVED and not layer.is_frozen:
+    if moved is not None and moved < HARDLY_MOVED and not layer.is_frozen and not at_start:
         said.append("has hardly moved from its initial weight")
     return "; ".join(said)
 
 
+def _tail(layer: LayerReport) -> list[str]:
+    if layer.alpha is None or layer.alpha_stderr is None or (layer.num_tail or 0) < CLEAR_TAIL:
+        return []
+    if layer.alpha + 2 * layer.alpha_stderr < HEAVY_TAIL:
+        return ["very heavy tail: a few directions dominate"]
+    if layer.alpha - 2 * layer.alpha_stderr > WEAK_TAIL:
+        return ["weak tail: little is correlated yet"]
+    return ["tail as in trained layers"] if HEAVY_TAIL <= layer.alpha <= WEAK_TAIL else []
+
+
 def markdown(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Rows under headings; a bar in a cell is escaped."""
+    """Rows under headings; a bar in a cell is escaped, and a line that ends in one goes on."""
     lines = [headings, ["---"] * len(headings), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+    clean = [[" ".join(cell.replace("|", "\\|").split()) for cell in line] for line in lines]
+    return "\n".join("| " + " | ".join(line) + " |" for line in clean)
 
 
 def number(value: float | None) -> str:

@@ -183,14 +183,14 @@ def trap_scores(shuffled: Array, statistics: ElementStatistics) -> Array | None:
         statistics: Of the same slices.
 
     Returns:
-        Shape as given (slices whose elements are alike left out), or ``None`` where no slice has an edge.
+        Shape as given, NaN for slices whose elements are alike; ``None`` where no slice has an edge.
     """
     usable = statistics.varies & (statistics.trimmed_variance > 0)
     if statistics.N < 2 or not usable.any():
         return None
     mu, tau = marchenko_pastur.edge_statistics(statistics.N, statistics.M)
-    eigenvalues = np.square(shuffled[usable]) / statistics.trimmed_variance[usable][:, None]
-    return np.asarray((eigenvalues - mu) / tau)
+    variance = np.where(usable, statistics.trimmed_variance, np.nan)
+    return np.asarray((np.square(shuffled) / variance[:, None] - mu) / tau)
 
 
 def rank_deficit(singular_values: Array, shuffled: Array) -> float:

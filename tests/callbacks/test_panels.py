@@ -21,9 +21,11 @@ from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 
 from callbacks.networks import Classifier, data, quiet_trainer
-from lightning_ww import METRICS
+from lightning_ww import METRICS, analyze
 from lightning_ww.callbacks import CurvatureMonitor, WeightSpectrumMonitor, _curvature_panels, _weight_panels
+from lightning_ww.callbacks._events import Events
 from lightning_ww.callbacks._schedule import is_redrawn
+from lightning_ww.diagnosis import Diagnosis
 from lightning_ww.panels.heat_map import FRAME
 
 
@@ -220,7 +222,7 @@ def test_the_report_tells_when_flags_rose_and_fell_and_goes_on_after_a_resume(tm
     trainer.fit(Deep(), data(), data(shuffle=False), ckpt_path=str(tmp_path / "last.ckpt"))
     events = EventAccumulator(logger.log_dir).Reload()
     text = events.Tensors("ww/report/text_summary")[-1].tensor_proto.string_val[0].decode()
-    rose = text.index("Step 18 (epoch 2): `rank_collapse` at layer `middle.0`")
+    rose = text.index("After 18 steps (epoch 2): `rank_collapse` at layer `middle.0`")
     assert text.index("`rank_collapse` at layer `middle.0` is over.") < rose
 
 
@@ -335,18 +337,24 @@ def test_maps_hold_the_history_by_layer_and_frame_what_was_flagged(
 
 
 def test_pictures_of_the_whole_history_are_drawn_less_often_as_it_grows() -> None:
-    numbers = [number for number in range(1001) if is_redrawn(number)]
+    numbers = [number for number in range(1001) if is_redrawn(number, number + 1)]
     assert numbers[:40] == [*range(32), *range(32, 48, 2)]
     assert len(numbers) < 120
     for before, after in pairwise(numbers):
         assert after - before <= max(1, before // 16)  # a sixteenth at most is missing
 
 
+def test_of_a_history_that_drops_its_oldest_a_sixteenth_at_most_is_missing() -> None:
+    for kept in (1, 20, 100, 1000):
+        numbers = [number for number in range(50_000, 52_000) if is_redrawn(number, kept)]
+        assert max(after - before for before, after in pairwise(numbers)) <= max(1, kept // 16)
+
+
 def test_the_end_draws_what_the_last_picture_lacks_and_nothing_twice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module in (_weight_panels, _curvature_panels):
-        monkeypatch.setattr(module, "is_redrawn", lambda number: number == 2)
+        monkeypatch.setattr(module, "is_redrawn", lambda number, kept: number == 2)
     callbacks = [WeightSpectrumMonitor(metrics=["alpha"]), CurvatureMonitor(every_n_epochs=1, num_steps=3)]
     drawn = images(fit(*callbacks, logger=TensorBoardLogger(str(tmp_path)), epochs=5, model=Classifier()).log_dir)
     assert drawn["ww.maps/alpha"] == drawn["curvature.maps/spectrum"] == [0, 11, 29]
@@ -356,7 +364,7 @@ def test_the_end_draws_what_the_last_picture_lacks_and_nothing_twice(
 
 
 def test_a_flag_that_rises_is_in_the_map_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_weight_panels, "is_redrawn", lambda number: False)
+    monkeypatch.setattr(_weight_panels, "is_redrawn", lambda number, kept: False)
     drawn = images(fit(WeightSpectrumMonitor(metrics=["alpha"]), logger=TensorBoardLogger(str(tmp_path))).log_dir)
     assert drawn["ww.maps/alpha"] == [0, 17, 35]
 
@@ -368,7 +376,7 @@ def test_a_run_that_is_broken_off_has_its_last_pictures(tmp_path: Path, monkeypa
                 raise RuntimeError("out of luck")
 
     for module in (_weight_panels, _curvature_panels):
-        monkeypatch.setattr(module, "is_redrawn", lambda number: False)
+        monkeypatch.setattr(module, "is_redrawn", lambda number, kept: False)
     callbacks = [WeightSpectrumMonitor(metrics=["alpha"]), CurvatureMonitor(every_n_epochs=1, num_steps=3)]
     logger = TensorBoardLogger(str(tmp_path))
     with pytest.raises(RuntimeError, match="out of luck"):
@@ -425,7 +433,7 @@ def test_the_curvatures_pictures_hold_every_spectrum_and_the_edge(
     assert edges == [2 / 0.05] * 3
     (density, title, edge), _ = stems[-1]
     assert density is monitor.density
-    assert title.startswith("Hessian spectrum at step 11: from ")
+    assert title.startswith("Hessian spectrum after 12 steps: from ")
     assert edge == 2 / 0.05
 
 
@@ -452,7 +460,7 @@ def test_a_picture_that_fails_costs_nothing_but_itself(tmp_path: Path, monkeypat
 
     monkeypatch.setattr(_weight_panels, "layer_figure", failing)
     monitor = WeightSpectrumMonitor(metrics=["alpha"])
-    with pytest.warns(UserWarning, match="could not draw `ww.spectrum/hidden`"):
+    with pytest.warns(UserWarning, match="could not draw `ww.spectrum`"):
         trainer = fit(monitor, logger=TensorBoardLogger(str(tmp_path)), epochs=1)
     assert images(trainer.log_dir) == {
         "ww.maps/alpha": [0, 5],
@@ -474,3 +482,105 @@ def test_a_writer_is_a_summary_writer_of_the_users_kind(tmp_path: Path) -> None:
     fit(WeightSpectrumMonitor(), logger=logger, epochs=1)
     assert kinds == [str(tmp_path / "own"), f"{tmp_path / 'own'}/lightning-ww"]
     assert "matplotlib.pyplot" not in sys.modules or sys.modules["matplotlib.pyplot"].get_fignums() == []
+
+
+class Failing(DummyLogger):
+    """Its experiment fails from that hook of the run on."""
+
+    def __init__(self, since: str) -> None:
+        super().__init__()
+        self.since, self.is_broken = since, False
+
+    @property
+    def experiment(self) -> Any:
+        if self.is_broken:
+            raise ConnectionError("the server is gone")
+        return object()
+
+
+@pytest.mark.parametrize("since", ["on_fit_start", "on_train_epoch_end"])
+@pytest.mark.parametrize("on_error", ["warn", "raise"])
+def test_a_logger_that_fails_costs_the_run_nothing(since: str, on_error: Any) -> None:
+    class Breaks(Callback):
+        pass
+
+    logger = Failing(since)
+    setattr(Breaks, since, lambda *_: setattr(logger, "is_broken", True))
+    callbacks = [Breaks(), WeightSpectrumMonitor(on_error=on_error), CurvatureMonitor(num_steps=3, on_error=on_error)]
+    if on_error == "raise":
+        with pytest.raises(ConnectionError):
+            fit(*callbacks, logger=logger, epochs=2)
+    else:
+        with pytest.warns(UserWarning, match="the server is gone"):
+            trainer = fit(*callbacks, logger=logger, epochs=2)
+        assert trainer.global_step == 12
+
+
+def test_an_error_of_the_users_is_the_one_that_is_raised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken(Classifier):
+        def on_train_epoch_start(self) -> None:
+            monkeypatch.setattr(_weight_panels, "heat_map", None)
+            monkeypatch.setattr(_weight_panels, "is_redrawn", lambda number, kept: False)
+            if self.current_epoch == 1:
+                raise KeyError("the user's")
+
+    logger = TensorBoardLogger(str(tmp_path))
+    with pytest.raises(KeyError, match="the user's"), pytest.warns(UserWarning, match="could not draw"):
+        fit(WeightSpectrumMonitor(on_error="raise"), logger=logger, model=Broken())
+
+
+def test_layers_without_a_spectrum_take_no_other_ones_place() -> None:
+    torch.manual_seed(0)
+    model = torch.nn.ModuleDict({name: nn.Linear(32, 32) for name in "abcdef"})
+    panels = _weight_panels.WeightPanels(None, 10, compare=False)
+    with torch.no_grad():
+        for name in "abcd":
+            weight: Any = model[name].weight
+            weight.fill_(float("nan"))
+    report = analyze(model)
+    drawn = panels.spectra(report, ["a", "b", "c", "d", "e", "f"], 1, 1, is_baseline=False)
+    assert list(drawn) == ["ww.spectrum/e", "ww.spectrum/f"]
+    assert panels.waiting == ["a", "b", "c", "d"]  # until they have one
+    with torch.no_grad():
+        weight = model["b"].weight
+        torch.nn.init.normal_(weight)
+    assert list(panels.spectra(analyze(model), [], 2, 2, is_baseline=False)) == ["ww.spectrum/b"]
+
+
+def test_of_many_layers_the_flagged_ones_are_rows_first_and_there_are_not_too_many() -> None:
+    names = [str(i) for i in range(1000)]
+    rows, note = _weight_panels._rows(names, {"3", "500"})
+    assert len(rows) == 150
+    assert {"0", "3", "500", "999"} <= set(rows)
+    assert rows == sorted(rows, key=int)
+    assert note == "150 of 1000 layers: flagged ones, the others evenly by depth."
+    rows, note = _weight_panels._rows(names, set(names[:400]))
+    assert len(rows) == 150
+    assert set(rows) <= set(names[:400])
+    assert _weight_panels._rows(names[:150], {"3"}) == (names[:150], "")
+
+
+def test_a_flag_of_a_layer_that_cannot_be_measured_any_more_is_not_over() -> None:
+    report = analyze(nn.Linear(32, 32))
+    events = Events()
+    events.note("Now", report, Diagnosis(), {"rank_collapse": ["gone", report.layers[0].name]})
+    assert events.lines == [
+        "Now: `rank_collapse` at layer `gone` cannot be measured any more.",
+        f"Now: `rank_collapse` at layer `{report.layers[0].name}` is over.",
+    ]
+    for _ in range(60):
+        events.note("Later", report, Diagnosis(), {"rank_collapse": ["gone", "gone too"]})
+    assert len(events.lines) == 100
+    assert events.lines[0] == "There were earlier ones, which are not kept."
+    assert all(line.startswith("Later") for line in events.lines[1:])
+
+
+def test_the_comparison_of_tails_stands_in_the_monitors_pictures_when_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lightning_ww.panels import layer
+
+    seen = spied(monkeypatch, layer, "tail_caption")
+    fit(WeightSpectrumMonitor(compare_tails=True), logger=TensorBoardLogger(str(tmp_path)), epochs=1)
+    assert len(seen) == 6
+    assert "R > 0 favours the power law" in layer.tail_caption(*seen[0][0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import subprocess
 import sys
@@ -14,10 +15,11 @@ from matplotlib.patches import StepPatch
 from torch import nn
 
 import lightning_ww
+from lightning_ww import WeightReport
 from lightning_ww.curvature import spectral_density
-from lightning_ww.panels.canvas import to_image
+from lightning_ww.panels.canvas import picture
 from lightning_ww.panels.evolution import SHARES, evolution
-from lightning_ww.panels.heat_map import MISSING
+from lightning_ww.panels.heat_map import FRAME, MISSING
 from lightning_ww.panels.layer import tail_caption
 from lightning_ww.panels.layout import Curves, overview
 from lightning_ww.weights.marchenko_pastur import bulk_density, bulk_quantiles
@@ -68,6 +70,100 @@ def test_a_layers_figure_shows_its_fit_its_shuffle_and_its_traps(report: Any) ->
     title = axes.get_title(loc="left")
     assert f"alpha {layer.alpha:.2f} ± {layer.alpha_stderr:.2f}, D {layer.ks_distance:.3f}" in title
     assert "Power law against" not in title
+
+
+def drawn_traps(figure: Any) -> list[float]:
+    """Where its triangles stand."""
+    lines = [line for line in figure.axes[0].lines if str(line.get_label()).startswith("correlation traps")]
+    return sorted(float(x) for line in lines for x in line.get_xdata())
+
+
+def test_a_convolutions_traps_are_marked_where_they_are_not_at_its_largest_eigenvalues() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(64, 64, 3))
+    with torch.no_grad():
+        weight: Any = model[0].weight
+        weight[..., 0, 0] *= 0.1  # a small slice with a large element, which is small beside the others
+        weight[3, 5, 0, 0] = 0.03
+    layer = lightning_ww.analyze(model)["0"]
+    assert layer.correlation_traps == 1
+    (trap,) = drawn_traps(layer.plot())
+    slices: Any = layer.shuffled
+    shuffled = np.square(slices)
+    assert trap == pytest.approx(shuffled[0].max())  # of its own slice
+    assert trap < 0.5 * shuffled.max()
+
+
+def test_the_bulk_of_unlike_slices_is_the_mean_of_theirs_by_its_moments() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(40, 90, (1, 3)))
+    with torch.no_grad():
+        weight: Any = model[0].weight
+        weight[..., 0] *= 10
+    layer: Any = lightning_ww.analyze(model, shuffle="off")["0"]  # which it does not need
+    (line,) = (line for line in layer.plot().axes[0].lines if line.get_label() == "Marchenko–Pastur")
+    x, y = np.asarray(line.get_xdata(), dtype=float), np.asarray(line.get_ydata(), dtype=float)
+    assert np.trapezoid(y, x) == pytest.approx(1, abs=0.02)
+    assert np.trapezoid(x * y, x) == pytest.approx(layer.spectrum.eigenvalues.mean(), rel=0.02)
+
+
+def test_a_bulk_that_was_fitted_is_the_one_that_is_drawn() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(120, 80))
+    with torch.no_grad():
+        weight: Any = model[0].weight
+        weight += 0.5 * torch.randn(80, 1) @ torch.randn(1, 120)
+    layer: Any = lightning_ww.analyze(model, mp_fit=True)["0"]
+    lines = {str(line.get_label()): line for line in layer.plot().axes[0].lines}
+    edge = lines[f"its edge, {layer.bulk_max:.3g}"]
+    np.testing.assert_allclose(np.asarray(edge.get_xdata(), dtype=float), layer.bulk_max)
+    x = np.asarray(lines["Marchenko–Pastur, fitted"].get_xdata(), dtype=float)
+    assert x[0] == pytest.approx(layer.bulk_min, rel=0.1)
+
+
+def test_a_collapsed_layers_tail_is_shown_from_where_it_begins_and_what_is_left_out_is_counted() -> None:
+    torch.manual_seed(0)
+    left, right = (torch.linalg.qr(torch.randn(80, 60).double())[0] for _ in range(2))
+    model = nn.Sequential(nn.Linear(80, 80)).double()
+    with torch.no_grad():
+        weight: Any = model[0].weight
+        weight.copy_(left @ torch.diag(torch.logspace(-9, 0, 60).double()) @ right.T)
+    layer: Any = lightning_ww.analyze(model)["0"]
+    figure = layer.plot()
+    axes = figure.axes[0]
+    low, high = axes.get_xlim()
+    assert low < layer.xmin
+    (own,) = (patch for patch in axes.patches if str(patch.get_label()).startswith("this layer"))
+    below = int((layer.spectrum.eigenvalues < low).sum())
+    assert below >= 20
+    assert own.get_label() == f"this layer ({below} are smaller)"
+    assert high / low < 1e13
+
+
+@pytest.mark.parametrize("name", ["x" * 700, ".".join(["a_rather_long_module_name"] * 12), "a$\\foo$"])
+def test_any_name_can_be_drawn(name: str, report: Any) -> None:
+    layer = dataclasses.replace(report["0"], name=name)
+    for figure in (layer.plot(), layer.plot(compare=True), WeightReport((layer,), (), 0.0).plot()):
+        pixels = picture(lambda figure=figure: figure)  # type: ignore[misc]
+        assert pixels.shape[0] <= 800
+    axes = layer.plot(compare=True).axes[0]
+    assert axes.get_position().height * layer.plot(compare=True).get_size_inches()[1] == pytest.approx(2.3)
+
+
+def test_pictures_have_matplotlibs_own_style_and_leave_the_users_alone(report: Any) -> None:
+    import matplotlib
+
+    plain = picture(report["0"].plot)
+    with matplotlib.rc_context(
+        {"font.size": 20, "axes.facecolor": "black", "text.color": "white", "lines.linewidth": 9}
+    ):
+        before = dict(matplotlib.rcParams)
+        np.testing.assert_array_equal(picture(report["0"].plot), plain)
+        assert dict(matplotlib.rcParams) == before
+        dark = {
+            str(line.get_label()): line for line in report["0"].plot().axes[0].lines
+        }  # a user's own plot is in theirs
+        assert dark["Marchenko–Pastur"].get_color() == "white"
 
 
 def test_the_bulk_is_that_of_noise_by_its_quantiles() -> None:
@@ -125,7 +221,7 @@ def test_a_name_is_no_formula(report: Any) -> None:
 
     odd = dataclasses.replace(report["0"], name="x$\\foo$y" + "." + "long" * 20)
     figure = odd.plot()
-    to_image(figure)  # parsed as a formula it would fail
+    picture(lambda: figure)  # parsed as a formula it would fail
     assert figure.axes[0].get_title(loc="left").startswith("x$\\foo$y")
 
 
@@ -139,6 +235,8 @@ def test_the_evolution_has_each_spectrums_shares_in_their_rows() -> None:
         spectral_density(torch.diag(torch.tensor([top, 0.5, 0.0, -0.5]).double()), num_steps=4) for top in (3.0, 30.0)
     ]
     image = evolution("t", spectra, [0, 10], [None, 20.0])
+    highest = evolution("t", spectra, [0, 10], [None, 100.0])  # where the topmost row begins
+    assert (highest[84 : 84 + 20] == FRAME).all(axis=2).any()
     middle = [image[:, 100], image[:, -60]]
     quarter = SHARES.place(np.array([0.25]))
     import matplotlib
@@ -194,11 +292,11 @@ def test_drawing_loads_no_pyplot() -> None:
     code = (
         "import sys, torch, lightning_ww\n"
         "from lightning_ww.curvature import spectral_density\n"
-        "from lightning_ww.panels.canvas import to_image\n"
+        "from lightning_ww.panels.canvas import picture\n"
         "from lightning_ww.panels.evolution import evolution\n"
         "report = lightning_ww.analyze(torch.nn.Linear(60, 40))\n"
         "density = spectral_density(torch.eye(4))\n"
-        "for figure in (report.plot(), report.layers[0].plot(), density.plot()): to_image(figure)\n"
+        "for figure in (report.plot(), report.layers[0].plot(), density.plot()): picture(lambda: figure)\n"
         "evolution('t', [density], [0], [None])\n"
         "assert 'matplotlib.pyplot' not in sys.modules"
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import matplotlib
 import numpy as np
 import pytest
@@ -10,13 +12,12 @@ from numpy.typing import NDArray
 from lightning_ww import METRICS
 from lightning_ww.panels.heat_map import (
     FRAME,
-    MAX_LABEL,
     MISSING,
     WIDTH,
     chosen,
     heat_map,
-    shortened,
 )
+from lightning_ww.panels.names import MAX_LABEL, labels, shortened
 from lightning_ww.panels.scales import SCALES, Scale
 
 
@@ -102,18 +103,53 @@ def test_long_names_keep_their_numbers_and_their_end() -> None:
     assert len(shortened("x" * 80)) <= MAX_LABEL
 
 
-def test_layers_of_an_adapter_are_told_apart() -> None:
-    names = [
-        f"base_model.model.model.layers.{i}.self_attn.q_proj.lora_{side}.default" for i in (1, 10, 11) for side in "AB"
-    ]
-    assert len({shortened(name) for name in names}) == len(names)
+ADAPTER = [
+    f"base_model.model.model.layers.{i}.self_attn.q_proj.lora_{side}.default" for i in (1, 10, 11) for side in "AB"
+]
+TRANSLATOR = [
+    f"base_model.model.model.{part}.layers.{i}.{attention}.q_proj.lora_A.default"
+    for part in ("encoder", "decoder")
+    for i in (1, 10)
+    for attention in ("self_attn", "encoder_attn")
+]
+DIFFUSER = [f"down_blocks.{i}.attentions.0.transformer_blocks.0.attn{k}.to_out.0" for i in (0, 1) for k in (1, 2)]
 
 
-def test_wide_names_leave_no_room_and_are_drawn_nevertheless() -> None:
+@pytest.mark.parametrize(
+    "names", [ADAPTER, TRANSLATOR, DIFFUSER, ["x" * 40 + c + "x" * 40 for c in "abc"], ["a", "a.b"]]
+)
+def test_no_two_layers_have_one_label_and_none_is_too_long(names: list[str]) -> None:
+    short = labels(names)
+    assert len(set(short)) == len(names)
+    assert max(map(len, short)) <= MAX_LABEL
+    for name, label in zip(names, short, strict=True):  # what all names begin with holds no numbers here
+        assert re.findall(r"(?<=\.)\d+(?=\.)", f".{label}.") == re.findall(r"(?<=\.)\d+(?=\.)", f".{name}.")
+
+
+def test_short_names_stay_as_they_are() -> None:
+    assert labels(["encoder.0", "encoder.1"]) == ["encoder.0", "encoder.1"]
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_a_colour_bars_labels_stand_where_their_values_are_the_first_and_the_last_at_its_ends(metric: str) -> None:
+    scale = SCALES[metric]
+    places, texts = zip(*scale.ticks(), strict=True)
+    assert (places[0], places[-1]) == (0, 1)
+    assert (texts[0], texts[-1]) == (f"≤ {scale.low:.3g}", f"≥ {scale.high:.3g}")
+    values = np.array([float(text.strip("≤≥ ")) for text in texts])
+    np.testing.assert_allclose(scale.place(values), places, atol=1e-9)
+    assert np.diff(places).min() >= 0.15  # so that they do not touch
+
+
+def test_wide_names_leave_little_room_and_cells_are_drawn_nevertheless() -> None:
     framed = np.zeros((1, 200), dtype=bool)
-    framed[0, ::2] = True
-    image = heat_map("t", ["W" * 26], [str(i) for i in range(200)], np.ones((1, 200)), Scale(0, 2), framed=framed)
+    framed[0, :2] = True
+    columns = [str(i) for i in range(200)]
+    image = heat_map("t", ["W" * 26], columns, np.full((1, 200), 2.0), Scale(0, 2), framed=framed)
     assert image.shape[1] == WIDTH
+    row = image[84 + 26]
+    assert (row == FRAME).all(axis=1).any()
+    assert (np.abs(row.astype(int) - colour(1.0)) <= 3).all(axis=1).any()
 
 
 def test_of_many_columns_some_are_shown_the_first_and_the_last_among_them() -> None:
@@ -121,5 +157,9 @@ def test_of_many_columns_some_are_shown_the_first_and_the_last_among_them() -> N
     some = chosen(1000, 200)
     assert len(some) == 200
     assert (some[0], some[-1]) == (0, 999)
-    image = heat_map("t", ["a"], [str(i) for i in range(200)], np.arange(200.0)[None], Scale(0, 200))
-    assert image.shape[1] == WIDTH
+    image = heat_map("t", ["a"], [str(i) for i in range(200)], np.arange(200.0)[None], Scale(0, 199))
+    row = image[84 + 26].astype(int)
+    cells = np.flatnonzero((row != 255).any(axis=1) & (row != row[:, :1]).any(axis=1))
+    np.testing.assert_allclose(row[cells[0]], colour(0.0), atol=3)
+    np.testing.assert_allclose(row[cells[-1]], colour(1.0), atol=3)
+    assert np.diff(row[cells][:, 1]).min() >= -3  # viridis: ever more green

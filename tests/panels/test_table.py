@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import torch
 from test_report import layer
+from torch import nn
 
-from lightning_ww import SkippedLayer, WeightReport
+from lightning_ww import SkippedLayer, WeightReport, analyze
 from lightning_ww.diagnosis import diagnose
-from lightning_ww.panels.table import report_table, suggestion
+from lightning_ww.panels.table import markdown, report_table, suggestion
 
 
 def test_table_names_layers_numbers_flags_and_what_was_skipped() -> None:
@@ -39,6 +41,21 @@ def test_suggestions_follow_the_numbers() -> None:
     assert suggestion(layer("x", rank_loss=3)).startswith("3 of 30 directions lost")
     still = layer("x", distance_from_init_relative=1e-4)
     assert suggestion(still) == "has hardly moved from its initial weight"
+    assert suggestion(still, at_start=True) == ""
+    assert suggestion(layer("x", stable_rank=1.9)) == "one direction holds more than half of the weight"
+    assert suggestion(layer("x", stable_rank=2.1)) == ""
+    assert suggestion(layer("x", reasons={"alpha": "spectrum too narrow"})) == "no alpha: spectrum too narrow"
+
+
+def test_of_a_tail_nothing_is_said_where_noise_was_not_ruled_out() -> None:
+    torch.manual_seed(0)
+    for shuffle in ("off", "exact"):  # without shuffles; with them, but without their own distance
+        report = analyze(nn.Sequential(*(nn.Linear(64, 64) for _ in range(6))), shuffle=shuffle)
+        assert not any("tail" in suggestion(one) for one in report.layers)
+
+
+def test_a_sentence_of_several_lines_stays_in_its_cell() -> None:
+    assert markdown(["a"], [["one\ntwo | three"]]).splitlines()[-1] == "| one two \\| three |"
 
 
 def test_events_stand_below_the_latest_first() -> None:
