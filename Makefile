@@ -58,7 +58,7 @@ false-alarms: .venv/.peers  ## When each trigger fires in runs of known health
 	$(PY) benchmarks/false_alarms.py
 
 tensorboard: .venv/.ready  ## Look at the runs
-	$(PY) -m tensorboard.main --logdir $(LOGS) --load_fast=false
+	$(PY) -m tensorboard.main --logdir $(LOGS)
 
 golden: .venv/.peers  ## Write the golden values of tests/cross_library anew
 	cd tests && ../$(PY) -m cross_library.make_golden

@@ -106,12 +106,12 @@ class WeightPanels:
 
     def _due(self, report: WeightReport, step: int, asked: list[str], others: list[str]) -> dict[str, Draw]:
         layers = {layer.name: layer for layer in report.layers if layer.spectrum is not None and layer.sv_max}
-        can = [name for name in dict.fromkeys(others) if name in layers and name not in asked]
-        drawn = [name for name in (*asked, *can[:MOST_FIGURES]) if name in layers]
-        self.waiting = [name for name in self.waiting if name not in drawn]
-        fresh = [name for name in drawn if self._drawn_at.get(name) != step]
-        self._drawn_at |= dict.fromkeys(fresh, step)
-        return {f"ww.spectrum/{name}": partial(_figure, layers[name], self._compare) for name in fresh}
+        can = [name for name in (*asked, *others) if name in layers and self._drawn_at.get(name) != step]
+        few = [name for name in dict.fromkeys(can) if name not in asked][:MOST_FIGURES]
+        due = [name for name in can if name in asked] + few
+        self.waiting = [name for name in self.waiting if name not in due]
+        self._drawn_at |= dict.fromkeys(due, step)
+        return {f"ww.spectrum/{name}": partial(_figure, layers[name], self._compare) for name in due}
 
 
 def _rows(names: list[str], flagged: set[str]) -> tuple[list[str], str]:

@@ -88,7 +88,7 @@ class WeightSpectrumMonitor(MonitorBase[Measurement]):
             that your layout stays). What it costs: `benchmarks/panels.md`. Default: ``True``.
         figure_layers: Names or shell patterns of layers whose spectrum is drawn at the start, at the end and at every
             ``figure_every``-th measurement, instead of the three. Default: ``None``.
-        figure_every: Default: ``10``.
+        figure_every: Measurements from one drawing of those layers to the next. Default: ``10``.
         compare_tails: Whether those figures say how well other distributions describe the tail, by powerlaw; it
             takes several times as long. Default: ``False``.
         max_history: Measurements kept in `history`, and so in each checkpoint. Default: ``1000``: 4 MB for a hundred
