@@ -65,6 +65,7 @@ class MonitorBase(CallbackBase, Generic[R]):
         self._began = 0.0
         self._last_step: int | None = None
         self._last_logged = 0
+        self._is_training = False
         self._fatal: tuple[type[Exception], ...] = ()  # errors that are raised whatever `on_error` says
 
     def _prepare(self, trainer: Trainer, pl_module: LightningModule, state: Mapping[str, Any] | None) -> None:
@@ -124,6 +125,7 @@ class MonitorBase(CallbackBase, Generic[R]):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._began = time.perf_counter()
         self._spent = 0.0
+        self._is_training = True
         monitors = [cb for cb in callbacks(trainer) if isinstance(cb, MonitorBase) and cb.panels]
         if monitors and monitors[0] is self and trainer.is_global_zero:  # one layout for all
             curves = [Curves(cb.GROUP, cb.log_key_prefix, cb._bands()) for cb in monitors]
@@ -143,23 +145,28 @@ class MonitorBase(CallbackBase, Generic[R]):
 
     @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._draw_the_rest(trainer)
+        self._draw_the_rest(trainer, self._guard)
 
     @override
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        self._guard = Guard(
-            type(self).__name__, "warn", self._guard.state_dict()
-        )  # the user's error is the one to raise
-        self._draw_the_rest(trainer)
+        # the error to be raised is the user's
+        self._draw_the_rest(trainer, Guard(type(self).__name__, "warn", self._guard.state_dict()))
 
-    def _draw_the_rest(self, trainer: Trainer) -> None:
-        if self.measurement is not None and trainer.is_global_zero:
-            self._show(trainer, self._last_pictures, self._last_logged)
+    def _draw_the_rest(self, trainer: Trainer, guard: Guard) -> None:
+        was_training, self._is_training = self._is_training, False
+        if was_training and self.measurement is not None and trainer.is_global_zero:
+            self._show(trainer, self._last_pictures, self._last_logged, guard)
 
-    def _show(self, trainer: Trainer, due: Callable[[], Mapping[str, Callable[[], Any]]], step: int) -> None:
+    def _show(
+        self,
+        trainer: Trainer,
+        due: Callable[[], Mapping[str, Callable[[], Any]]],
+        step: int,
+        guard: Guard | None = None,
+    ) -> None:
         """Draw what is due, and log it."""
         if self.panels:
-            _publish.pictures(trainer, self._guard, step, self.log_key_prefix, due)
+            _publish.pictures(trainer, guard or self._guard, step, self.log_key_prefix, due)
 
     def _measure(
         self, trainer: Trainer, pl_module: LightningModule, *, is_baseline: bool = False, after_epoch: bool = False

@@ -1,4 +1,4 @@
-"""Which pictures of the weights are drawn when: heat-maps of all layers always, one layer's spectrum on occasion."""
+"""Which pictures of the weights are drawn when: maps of all layers as the history grows, spectra on occasion."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from lightning_ww.callbacks._schedule import is_redrawn
 from lightning_ww.panels.canvas import picture
 from lightning_ww.panels.heat_map import MAX_ROWS, chosen, heat_map, most_columns
 from lightning_ww.panels.layer import layer_figure
+from lightning_ww.panels.names import labels
 from lightning_ww.panels.scales import SCALES
 
 if TYPE_CHECKING:
@@ -72,10 +73,12 @@ class WeightPanels:
         places_of = [{name: i for i, name in enumerate(one.layers)} for one in past]
         chosen_rows = [np.array([of.get(name, -1) for name in rows]) for of in places_of]
 
+        shown = labels(rows)
+
         def draw(metric: str) -> Pixels:
             values = np.column_stack([_column(one, metric, at) for one, at in zip(past, chosen_rows, strict=True)])
             title, columns = f"{metric}, by layer and optimiser steps made", [str(one.step) for one in past]
-            return heat_map(title, rows, columns, values, SCALES[metric], framed=framed, note=note)
+            return heat_map(title, shown, columns, values, SCALES[metric], framed=framed, note=note)
 
         return {f"ww.maps/{metric}": partial(draw, metric) for metric in metrics}
 

@@ -67,7 +67,8 @@ class WeightSpectrumMonitor(MonitorBase[Measurement]):
       at each measurement, after the thirty-second whenever a sixteenth has been added, when a flag rises, and at the end;
       of more than eight metrics eight at a time, in turn.
       ``ww.spectrum/<layer>`` (image): one layer's spectrum, with its power law and its shuffle; of three layers at the
-      start and at the end, and of a layer that is flagged, of more than three at once the others at the next measurements.
+      start, of a layer that is flagged (of more than three at once the others at the next measurements), and at the end
+      of three more, the flagged ones first.
 
     Args:
         every_n_epochs: Measure after every so many epochs; ``None``: not by epochs. Default: ``1``.

@@ -1,7 +1,9 @@
-"""Matplotlib without pyplot: figures that no global state knows of, as pixels."""
+"""Matplotlib without pyplot: figures that no global state knows of, as pixels; text that fits."""
 
 from __future__ import annotations
 
+import re
+from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -11,22 +13,40 @@ if TYPE_CHECKING:
 
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
+    from PIL import ImageFont
 
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#555555"
 """Colours that colour-blind readers tell apart (Okabe and Ito, 2008)."""
 
-LOOKS = ("axes", "figure", "font", "grid", "legend", "lines", "mathtext", "patch", "text", "xtick", "ytick")
+X_LARGE, LARGE = 20.0, 16.7
+"""Heights in pixels of matplotlib's sizes of letters, at a hundred pixels an inch."""
+
+LOOKS = (
+    *("axes", "figure", "font", "grid", "legend", "lines", "markers", "mathtext", "patch", "path", "text"),
+    *("xtick", "ytick"),
+)
 """Groups of matplotlib's settings that say how a figure looks."""
 
 
-def new_figure(width: float, height: float, layout: Literal["constrained"] | None = "constrained") -> Figure:
-    """An empty one, in inches of a hundred pixels; a layout that finds room for everything takes most of the time."""
+def new_figure(width: float, height: float, layout: Literal["constrained", "none"] = "constrained") -> Figure:
+    """An empty one, in inches of a hundred pixels; a layout that finds room for everything takes most of the time.
+
+    It grows with the size of letters that is set.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), dpi=100, layout=layout)
+    figure = Figure(figsize=(magnified(width), magnified(height)), dpi=100)
+    figure.set_layout_engine(layout)
     FigureCanvasAgg(figure)
     return figure
+
+
+def magnified(inches: float) -> float:
+    """A length that is right for letters of ten points, for those that are set."""
+    import matplotlib
+
+    return inches * float(matplotlib.rcParams["font.size"]) / 10
 
 
 def picture(draw: Callable[[], Figure]) -> NDArray[np.uint8]:
@@ -46,3 +66,25 @@ def ink() -> str:
     import matplotlib
 
     return str(matplotlib.rcParams["text.color"])
+
+
+@lru_cache(maxsize=16)
+def font(size: float) -> ImageFont.FreeTypeFont:
+    """Matplotlib's own, for Pillow; ``size`` in pixels."""
+    import matplotlib
+    from PIL import ImageFont
+
+    return ImageFont.truetype(f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf", size)
+
+
+def wrapped(text: str, width: float, size: float, *, after: str = " ") -> list[str]:
+    """The text in lines of at most so many pixels, broken after these letters, and elsewhere only if it must be."""
+    lines = [""]
+    for word in re.findall(rf"[^{re.escape(after)}]*[{re.escape(after)}]*", text):
+        if lines[-1] and font(size).getlength((lines[-1] + word).rstrip()) > width:
+            lines.append("")
+        for letter in word:
+            if lines[-1] and font(size).getlength((lines[-1] + letter).rstrip()) > width:
+                lines.append("")
+            lines[-1] += letter
+    return [line.strip() for line in lines]

@@ -57,7 +57,7 @@ def evolution(
             framed[max(0, int(np.searchsorted(-edges, -edge, side="right")) - 1), column] = True
     above = [f"{edge:.3g}" if i % BINS_PER_DECADE == 0 else "" for i, edge in enumerate(edges[:-1])]
     rows = [*above, "0", *[f"−{name}" if name else "" for name in reversed(above)]]
-    note = "A row goes from its number towards zero. "
+    note = "Rows go from their numbers towards zero. "
     latest = stability_edges[-1]
     if framed.any():
         note += "Framed: 2/lr, the edge of gradient descent."

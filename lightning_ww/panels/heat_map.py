@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lightning_ww.panels.names import labels
+from lightning_ww.panels.canvas import font
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -56,7 +56,7 @@ def heat_map(
 
     Args:
         title: Above it.
-        rows: Their names, from the top.
+        rows: Their names, from the top, of a few letters.
         columns: Their names, from the left; a few of them are shown.
         values: Shape ``(rows, columns)``; NaN is grey.
         scale: Which value has which colour.
@@ -71,16 +71,15 @@ def heat_map(
     """
     from PIL import Image, ImageDraw
 
-    font, small = _font(LETTERS), _font(LETTERS - 1)
+    normal, small = font(LETTERS), font(LETTERS - 1)
     height = next(height for most, height in ROW_HEIGHTS if len(rows) <= most)
-    names = labels(rows)
-    left = 12 + int(max(small.getlength(unit), *(font.getlength(name) for name in names)))
+    left = 12 + int(max(small.getlength(unit), *(normal.getlength(name) for name in rows)))
     numbers = [("–" if np.isnan(value) else f"{value:.3g}") for value in values[:, -1]] if latest else []
-    right = WIDTH - (16 + max([int(font.getlength(text)) for text in numbers], default=0))
+    right = WIDTH - (16 + max([int(normal.getlength(text)) for text in numbers], default=0))
     top, bottom = 84, 58 if note else 40
     image = Image.new("RGB", (WIDTH, top + height * len(rows) + bottom), "white")
     draw = ImageDraw.Draw(image)
-    draw.text((12, 8), title, fill=INK, font=_font(LETTERS + 3))
+    draw.text((12, 8), title, fill=INK, font=_fitting(title, LETTERS + 3))
     _colour_bar(draw, scale, (12, 38, 372, 50), small)
     beside = WIDTH - 8 - int(small.getlength(nothing))
     draw.rectangle((beside - 18, 38, beside - 6, 50), fill=MISSING)
@@ -89,11 +88,11 @@ def heat_map(
     edges = np.linspace(left, right, len(columns) + 1).round().astype(int)
     cells = np.repeat(_colours(scale.place(values)), np.diff(edges), axis=1)
     image.paste(Image.fromarray(np.repeat(cells, height, axis=0)), (left, top))
-    for i, name in enumerate(names):
+    for i, name in enumerate(rows):
         middle = top + i * height + height / 2
-        draw.text((left - 6, middle), name, fill=INK, font=font, anchor="rm")
+        draw.text((left - 6, middle), name, fill=INK, font=normal, anchor="rm")
         if latest:
-            draw.text((WIDTH - 8, middle), numbers[i], fill=INK, font=font, anchor="rm")
+            draw.text((WIDTH - 8, middle), numbers[i], fill=INK, font=normal, anchor="rm")
         if height > 18:
             draw.line((left, top + i * height, right, top + i * height), fill="white")
     if framed is not None:
@@ -105,7 +104,7 @@ def heat_map(
     draw.text((left - 6, top + height * len(rows) + 6), unit, fill=INK, font=small, anchor="ra")
     _column_names(draw, columns, edges, top + height * len(rows) + 4, small)
     if note:
-        draw.text((12, image.height - 22), note, fill=INK, font=small)
+        draw.text((12, image.height - 22), note, fill=INK, font=_fitting(note, LETTERS - 1))
     return np.asarray(image)
 
 
@@ -119,12 +118,9 @@ def most_columns() -> int:
     return WIDTH // 3
 
 
-@lru_cache(maxsize=8)
-def _font(size: int) -> ImageFont.FreeTypeFont:
-    import matplotlib
-    from PIL import ImageFont
-
-    return ImageFont.truetype(f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf", size)
+def _fitting(text: str, size: int) -> ImageFont.FreeTypeFont:
+    """Letters of that size, or as much smaller as the text is too long."""
+    return font(size * min(1.0, (WIDTH - 24) / max(1.0, font(size).getlength(text))))
 
 
 @lru_cache(maxsize=1)
@@ -142,7 +138,7 @@ def _colours(places: Array) -> Pixels:
     return np.where(missing[..., None], np.array(MISSING, dtype=np.uint8), colours)
 
 
-def _colour_bar(draw: ImageDraw, scale: Scale, box: tuple[int, int, int, int], font: ImageFont.FreeTypeFont) -> None:
+def _colour_bar(draw: ImageDraw, scale: Scale, box: tuple[int, int, int, int], letters: ImageFont.FreeTypeFont) -> None:
     low, above, high, below = box
     for x in range(low, high):
         draw.line((x, above, x, below), fill=tuple(_palette()[round(255 * (x - low) / (high - low - 1))].tolist()))
@@ -150,22 +146,22 @@ def _colour_bar(draw: ImageDraw, scale: Scale, box: tuple[int, int, int, int], f
         at = low + place * (high - low - 1)
         draw.line((at, below, at, below + 3), fill=INK)
         anchor = "la" if place == 0 else "ra" if place == 1 else "ma"
-        draw.text((at, below + 5), label, fill=INK, font=font, anchor=anchor)
+        draw.text((at, below + 5), label, fill=INK, font=letters, anchor=anchor)
 
 
 def _column_names(
-    draw: ImageDraw, columns: Sequence[str], edges: NDArray[np.int_], y: float, font: ImageFont.FreeTypeFont
+    draw: ImageDraw, columns: Sequence[str], edges: NDArray[np.int_], y: float, letters: ImageFont.FreeTypeFont
 ) -> None:
     """The first, the last, and of the others those that have room."""
     centres = (edges[:-1] + edges[1:]) / 2
     taken: list[tuple[float, float]] = []
     for i in [0, len(columns) - 1, *chosen(len(columns), 9)]:
-        half = font.getlength(columns[i]) / 2
-        x = min(max(centres[i], half + 2), WIDTH - half - 2)
+        half = letters.getlength(columns[i]) / 2
+        x = min(max(centres[i], edges[0] + half), WIDTH - half - 2)  # left of the cells stands the unit
         if all(x + half + 12 < low or high + 12 < x - half for low, high in taken):
             taken.append((x - half, x + half))
             draw.line((centres[i], y - 4, centres[i], y), fill=INK)
-            draw.text((x, y + 2), columns[i], fill=INK, font=font, anchor="ma")
+            draw.text((x, y + 2), columns[i], fill=INK, font=letters, anchor="ma")
 
 
 def _runs(framed: NDArray[np.bool_]) -> list[tuple[int, int, int]]:

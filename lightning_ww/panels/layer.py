@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import textwrap
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lightning_ww.panels.canvas import BLUE, GREY, ORANGE, ink, new_figure
+from lightning_ww.panels.canvas import BLUE, GREY, LARGE, ORANGE, X_LARGE, ink, magnified, new_figure, wrapped
 from lightning_ww.weights.marchenko_pastur import bulk_density
 from lightning_ww.weights.power_law import PowerLawFit, compare_tails, positive_part
 
@@ -28,16 +27,18 @@ DECADES = 5
 LINE, ABOVE, PLOT, BELOW, ENTRY = 0.225, 0.12, 2.3, 0.75, 0.265
 """Heights in inches: of a line of the title, of the margin, of the axes, of their labels, of a row of the legend."""
 
+TITLE = 550
+"""Pixels that a line of the title may take."""
+
 MAX_NAME = 110
 """Letters of a name in the title."""
 
 
-def layer_figure(layer: LayerReport, title: str = "", *, compare: bool = False) -> Figure:
+def layer_figure(layer: LayerReport, *, compare: bool = False) -> Figure:
     """The density of a layer's eigenvalues on two logarithmic axes, beside that of its shuffle.
 
     Args:
         layer: With its spectrum.
-        title: Before the layer's name.
         compare: Whether the tail is compared with other distributions, in the title; it takes several times as long.
 
     Returns:
@@ -53,26 +54,34 @@ def layer_figure(layer: LayerReport, title: str = "", *, compare: bool = False) 
     values = positive_part(layer.spectrum.eigenvalues)
     if not values.size:
         raise ValueError(f"layer {layer.name!r} has no spectrum to draw: the weight is zero.")
-    lines = _headings(layer, title) + (textwrap.wrap(tail_caption(layer), 62) if compare else [])
-    figure = new_figure(6.4, 4.8, layout=None)
+    size = LARGE if compare else X_LARGE
+    lines = _headings(layer, size) + (wrapped(tail_caption(layer), TITLE, size) if compare else [])
+    figure = new_figure(6.4, 4.8, layout="none")
     axes = figure.add_subplot()
     axes.set_xscale("log")
     axes.set_yscale("log")
     shuffled = np.sort(np.square(layer.shuffled).ravel()) if layer.shuffled is not None else values[:0]
-    high = np.log10(max(values[-1], shuffled.max(initial=0))) + 0.15
-    decades = DECADES if layer.xmin is None else max(DECADES, high - np.log10(layer.xmin) + 0.3)
+    variances, bulk_label = _bulk_variances(layer)
+    bulk_max = float(variances.max()) * (layer.N**0.5 + layer.M**0.5) ** 2
+    traps = np.empty(0) if layer.trap_eigenvalues is None else layer.trap_eigenvalues
+    high = np.log10(max(values[-1], shuffled.max(initial=0), bulk_max)) + 0.15
+    lowest = min(traps.min(initial=np.inf), np.inf if layer.xmin is None else layer.xmin)
+    decades = max(DECADES, high - np.log10(lowest) + 0.3)
     edges = 10.0 ** np.arange(high - np.ceil(decades * BINS_PER_DECADE) / BINS_PER_DECADE, high + 1e-9, 0.1)
+    n = layer.num_eigenvalues
     if shuffled.size:
         label = "shuffled, as predicted" if layer.shuffle == "analytic" else "shuffled"
-        _density(axes, shuffled, edges, GREY, label, filled=True)
-    _bulk(axes, layer)
-    _traps(axes, layer)
-    smaller = int((values < edges[0]).sum()) + layer.num_eigenvalues - values.size
-    _density(axes, values, edges, BLUE, "this layer" + (f" ({smaller} are smaller)" if smaller else ""), filled=False)
-    least = 0.3 / (values.size * (edges[-1] - edges[-2]))  # below one eigenvalue in the widest bin
-    _tail(axes, layer, values, least)
+        _density(axes, shuffled, n, edges, GREY, label, filled=True)
+    _bulk(axes, layer, variances, bulk_label)
+    _traps(axes, traps)
+    smaller = int((values < edges[0]).sum()) + n - values.size
+    _density(
+        axes, values, n, edges, BLUE, "this layer" + (f" ({smaller} are smaller)" if smaller else ""), filled=False
+    )
+    least = 0.3 / (n * (edges[-1] - edges[-2]))  # below one eigenvalue in the widest bin
+    _tail(axes, layer, values[-1], least)
     axes.set_ylim(bottom=least)
-    axes.set_xlim(max(edges[0], 0.5 * min(values[0], shuffled.min(initial=np.inf))), edges[-1])
+    axes.set_xlim(max(edges[0], 0.5 * min(values[0], shuffled.min(initial=np.inf), lowest)), edges[-1])
     axes.set_xlabel("eigenvalue of WᵀW", fontsize="x-large")
     axes.set_ylabel("density", fontsize="x-large")
     looks: dict[str, Any] = {"loc": "left", "y": 1.0, "parse_math": False}  # its place being given saves a quarter
@@ -83,8 +92,8 @@ def layer_figure(layer: LayerReport, title: str = "", *, compare: bool = False) 
     legend = figure.legend(loc="lower center", ncols=2, fontsize="large", frameon=False)
     below = BELOW + ENTRY * np.ceil(len(legend.get_texts()) / 2)
     height = ABOVE + LINE * len(lines) + PLOT + below
-    figure.set_size_inches(6.4, height)
-    figure.subplots_adjust(left=0.13, right=0.98, bottom=below / height, top=(below + PLOT) / height)
+    figure.set_size_inches(magnified(6.4), magnified(height))
+    axes.set_position((0.13, below / height, 0.85, PLOT / height))
     return figure
 
 
@@ -103,67 +112,69 @@ def tail_caption(layer: LayerReport) -> str:
     return "Power law against " + "; ".join(said) + ". R > 0 favours the power law."
 
 
-def _headings(layer: LayerReport, title: str) -> list[str]:
+def _headings(layer: LayerReport, size: float) -> list[str]:
     """The layer, broken at dots and shortened in the middle if it is too long; its numbers."""
     name = (
         layer.name if len(layer.name) <= MAX_NAME else f"{layer.name[: MAX_NAME // 2]}…{layer.name[-MAX_NAME // 2 :]}"
     )
     shape = f"{layer.N} × {layer.M}" + (f" × {layer.slices}" if layer.slices > 1 else "")
-    first = [line.replace(". ", ".") for line in textwrap.wrap(f"{title}{name.replace('.', '. ')} ({shape})", 54)]
+    first = wrapped(f"{name} ({shape})", TITLE, size, after=". ")
     if layer.alpha is None:
-        return first + textwrap.wrap(f"no alpha: {layer.reasons.get('alpha', '')}", 54)
+        return first + wrapped(f"no alpha: {layer.reasons.get('alpha', '')}", TITLE, size)
     numbers = [f"alpha {layer.alpha:.2f} ± {layer.alpha_stderr:.2f}", f"D {layer.ks_distance:.3f}"]
     if layer.rand_distance is not None:
         numbers.append(f"rand_distance {layer.rand_distance:.2f}")
-    return [*first, ", ".join(numbers)]
+    return first + wrapped(", ".join(numbers), TITLE, size)
 
 
-def _density(axes: Axes, values: Array, edges: Array, color: str, label: str, *, filled: bool) -> None:
+def _density(axes: Axes, values: Array, n: int, edges: Array, color: str, label: str, *, filled: bool) -> None:
+    """Of all n eigenvalues, zeros included, so that what is compared is comparable."""
     counts = np.histogram(values, bins=edges)[0]
-    heights = counts / (values.size * np.diff(edges))
+    heights = counts / (n * np.diff(edges))
     if filled:
         axes.stairs(heights, edges, color=color, alpha=0.3, fill=True, label=label)
     else:
         axes.stairs(np.where(counts > 0, heights, np.nan), edges, color=color, linewidth=2, label=label)
 
 
-def _tail(axes: Axes, layer: LayerReport, values: Array, least: float) -> None:
+def _tail(axes: Axes, layer: LayerReport, largest: float, least: float) -> None:
     """``(m/n) (alpha - 1)/xmin · (λ/xmin)^-alpha`` from xmin upwards, as far as it is above ``least``."""
     if (fit := _fit(layer)) is None:
         return
-    x = np.geomspace(fit.xmin, values[-1], 50)
-    share = fit.num_tail / values.size
-    label = f"power law, tail of {fit.num_tail} of {values.size}"
+    x = np.geomspace(fit.xmin, largest, 50)
+    share = fit.num_tail / layer.num_eigenvalues
+    label = f"power law, tail of {fit.num_tail} of {layer.num_eigenvalues}"
     heights = share * (fit.alpha - 1) / fit.xmin * (x / fit.xmin) ** -fit.alpha
     seen = heights > 0.1 * least  # of a steep line the rest would press the density together
     axes.plot(x[seen], heights[seen], color=ORANGE, linewidth=2.5, label=label)
     axes.axvline(fit.xmin, color=ORANGE, linestyle=":", label=f"xmin = {fit.xmin:.3g}")
 
 
-def _bulk(axes: Axes, layer: LayerReport) -> None:
-    """The bulk that was fitted, or else what noise of each slice's variance, ``σ² = Σλ/(N M)``, has on average."""
+def _bulk_variances(layer: LayerReport) -> tuple[Array, str]:
+    """``σ²`` of the bulk that was fitted, or else of each slice, ``Σλ/(N M)``; what to call it."""
     assert layer.spectrum is not None
-    root = layer.N**0.5, layer.M**0.5
     if layer.bulk_max is not None:
-        variances, label = np.array([layer.bulk_max / sum(root) ** 2]), "Marchenko–Pastur, fitted"
-    else:
-        variances = np.square(layer.spectrum.singular_values).sum(axis=1) / (layer.N * layer.M)
-        variances, label = variances[variances > 0], "Marchenko–Pastur"
-    low, high = variances.min() * (root[0] - root[1]) ** 2, variances.max() * sum(root) ** 2
+        return np.array([layer.bulk_max / (layer.N**0.5 + layer.M**0.5) ** 2]), "Marchenko–Pastur, fitted"
+    return np.square(layer.spectrum.singular_values).sum(axis=1) / (layer.N * layer.M), "Marchenko–Pastur"
+
+
+def _bulk(axes: Axes, layer: LayerReport, variances: Array, label: str) -> None:
+    """What noise of these variances has on average over the slices; a slice of zeros has none."""
+    root = layer.N**0.5, layer.M**0.5
+    some = variances[variances > 0]
+    low, high = some.min() * (root[0] - root[1]) ** 2, some.max() * sum(root) ** 2
     x = np.geomspace(max(low, 1e-6 * high), high, 400)[1:-1]
-    densities = [bulk_density(x, layer.N, layer.M, float(variance)) for variance in variances]
+    total = np.sum([bulk_density(x, layer.N, layer.M, float(variance)) for variance in some], axis=0)
     color = ink()
-    axes.plot(x, np.mean(densities, axis=0), color=color, linewidth=1, label=label)
+    axes.plot(x, total / variances.size, color=color, linewidth=1, label=label)
     axes.axvline(high, color=color, linestyle="--", linewidth=1, label=f"its edge, {high:.3g}")
 
 
-def _traps(axes: Axes, layer: LayerReport) -> None:
+def _traps(axes: Axes, traps: Array) -> None:
     """The shuffle's eigenvalues that noise does not have."""
-    if layer.trap_eigenvalues is not None and layer.trap_eigenvalues.size:
-        foot = np.full(layer.trap_eigenvalues.size, 0.03)
-        label = f"correlation traps: {layer.trap_eigenvalues.size}"
+    if traps.size:
         looks: dict[str, Any] = {"color": GREY, "markersize": 9, "transform": axes.get_xaxis_transform()}
-        axes.plot(layer.trap_eigenvalues, foot, "^", label=label, **looks)
+        axes.plot(traps, np.full(traps.size, 0.03), "^", label=f"correlation traps: {traps.size}", **looks)
 
 
 def _fit(layer: LayerReport) -> PowerLawFit | None:

@@ -21,12 +21,12 @@ def labels(names: Sequence[str]) -> list[str]:
         while len({tuple(one[: shared + 1]) for one in parts}) == 1 and min(map(len, parts)) > shared + 1:
             shared += 1
     short = [shortened(".".join(one[shared:])) for one in parts]
-    count, seen = Counter(short), Counter[str]()
+    count, taken = Counter(short), set(short)
     for i, label in enumerate(short):
         if count[label] > 1:  # numbered in model order, for want of anything better
-            seen[label] += 1
-            mark = f"#{seen[label]}"
-            short[i] = label[: MAX_LABEL - len(mark)] + mark
+            marks = (f"#{k}" for k in range(1, len(names) + 1))
+            short[i] = next(new for mark in marks if (new := label[: MAX_LABEL - len(mark)] + mark) not in taken)
+            taken.add(short[i])
     return short
 
 

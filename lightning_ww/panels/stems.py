@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lightning_ww.panels.canvas import BLUE, GREY, ORANGE, ink, new_figure
+from lightning_ww.panels.canvas import BLUE, GREY, LARGE, ORANGE, ink, new_figure, wrapped
 from lightning_ww.panels.table import markdown, number
 
 if TYPE_CHECKING:
@@ -21,6 +21,9 @@ POSITIVE, NEGATIVE, NEAR_ZERO = BLUE, ORANGE, GREY
 
 LABEL_PIXELS = 18
 """Values are written beside outliers that are as far apart."""
+
+TICK_PIXELS = 56
+"""From the middle of an axis' label to that of the next."""
 
 NUM_LISTED = 10
 """So many of the largest eigenvalues stand in the table."""
@@ -63,27 +66,36 @@ def spectrum_figure(density: SpectralDensity, title: str, stability_edge: float 
     axes.set_yscale("log")
     axes.set_ylim(floor, 3)
     if stability_edge is not None:
-        label = f"2/lr = {stability_edge:.3g}, edge of gradient descent"
-        if stability_edge < 100 * density.sharpness:
+        label = f"2/lr = {stability_edge:.4g}, edge of gradient descent"
+        if stability_edge < 100 * float(np.abs(nodes).max()):
             axes.axvline(stability_edge, color=ink(), linestyle="--", label=label)
             axes.set_xlim(right=max(axes.get_xlim()[1], 1.5 * stability_edge))  # not under the frame
         else:  # a line there would press all else together
-            axes.plot([], [], " ", label=f"2/lr = {stability_edge:.3g}: far to the right")
+            axes.plot([], [], " ", label=f"2/lr = {stability_edge:.4g}: far to the right")
     low, high = axes.get_xlim()
-    decades = threshold * 10.0 ** np.arange(1, 9)  # none at the threshold itself: too close to zero for its label
-    positive, negative = (
-        side[:: -(-len(side) // 3) or 1] for side in (decades[decades <= high], decades[decades <= -low])
-    )
-    axes.set_xticks([0, *positive, *-negative])  # at most three a side: more run into each other
     axes.set_xlim(low, high)
+    axes.set_xticks(_ticks(axes, threshold))
     _label_outliers(axes, density)
     axes.set_xlabel("eigenvalue", fontsize="x-large")
     axes.set_ylabel("share of all eigenvalues", fontsize="x-large")
-    axes.set_title(title, loc="left", fontsize="large")
+    axes.set_title("\n".join(wrapped(title, 540, LARGE)), loc="left", fontsize="large", parse_math=False)
     axes.tick_params(labelsize="large")
     axes.grid(axis="both", alpha=0.2)
-    figure.legend(loc="outside lower center", ncols=2, fontsize="large", frameon=False)
+    looks: dict[str, Any] = {"fontsize": "large", "frameon": False, "handlelength": 1.5, "columnspacing": 1.0}
+    figure.legend(loc="outside lower center", ncols=2, **looks)
     return figure
+
+
+def _ticks(axes: Axes, threshold: float) -> list[float]:
+    """Zero, and of the powers of ten those for whose label there is room."""
+    low, high = axes.get_xlim()
+    powers = threshold * 10.0 ** np.arange(1, 20)  # none at the threshold itself: too close to zero
+    ticks = [0.0] if low <= 0 <= high else []
+    for tick in sorted([*powers[powers <= high], *-powers[powers <= -low]], key=abs, reverse=True):
+        at, others = (axes.transData.transform([(x, 1) for x in xs])[:, 0] for xs in ([tick], ticks or [np.inf]))
+        if np.abs(others - at).min() > TICK_PIXELS:
+            ticks.append(float(tick))
+    return sorted(ticks)
 
 
 def _label_outliers(axes: Axes, density: SpectralDensity) -> None:

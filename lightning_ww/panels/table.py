@@ -42,8 +42,9 @@ def report_table(
         shape = f"{layer.N} × {layer.M}" + (f" × {layer.slices}" if layer.slices > 1 else "")
         rows.append([f"`{layer.name}`", shape, *numbers])
         flags = [flag.trigger for flag in diagnosis.flags if flag.layer == layer.name] if diagnosis else []
-        if flags or suggestion(layer, at_start=at_start):
-            hints.append([f"`{layer.name}`", ", ".join(flags) or "–", suggestion(layer, at_start=at_start) or "–"])
+        suggests = suggestion(layer, at_start=at_start)
+        if flags or suggests:
+            hints.append([f"`{layer.name}`", ", ".join(flags) or "–", suggests or "–"])
     text = markdown(["layer", "shape", *KEY_METRICS], rows)
     if hints:  # a table of its own: in one that is too wide, TensorBoard breaks names and numbers
         text += "\n\n" + markdown(["layer", "flags", "suggests"], hints)

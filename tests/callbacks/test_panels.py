@@ -584,3 +584,34 @@ def test_the_comparison_of_tails_stands_in_the_monitors_pictures_when_asked(
     fit(WeightSpectrumMonitor(compare_tails=True), logger=TensorBoardLogger(str(tmp_path)), epochs=1)
     assert len(seen) == 6
     assert "R > 0 favours the power law" in layer.tail_caption(*seen[0][0])
+
+
+def test_an_error_of_the_users_does_not_change_what_becomes_of_ours(tmp_path: Path) -> None:
+    class BreaksOnce(Classifier):
+        is_broken = True
+
+        def on_train_epoch_end(self) -> None:
+            if self.is_broken:
+                self.is_broken = False
+                raise RuntimeError("once")
+
+    model, monitor = BreaksOnce(), WeightSpectrumMonitor(on_error="raise")
+    trainer = quiet_trainer(callbacks=[monitor], logger=TensorBoardLogger(str(tmp_path)), max_epochs=2)
+    with pytest.raises(RuntimeError, match="once"):
+        trainer.fit(model, data(), data(shuffle=False))
+    monitor._panels = None  # type: ignore[assignment]  # so that the next measurement fails
+    with pytest.raises(AttributeError):
+        trainer.fit(model, data(), data(shuffle=False))
+
+
+def test_no_picture_of_one_run_gets_into_another(tmp_path: Path) -> None:
+    class Refusing(Classifier):
+        def setup(self, stage: str) -> None:
+            raise RuntimeError("not today")
+
+    callbacks = WeightSpectrumMonitor(), CurvatureMonitor(num_steps=3)
+    fit(*callbacks, logger=False, epochs=1)
+    logger = TensorBoardLogger(str(tmp_path))
+    with pytest.raises(RuntimeError, match="not today"):
+        fit(*callbacks, logger=logger, epochs=1, model=Refusing())
+    assert not Path(logger.log_dir).exists() or images(logger.log_dir) == {}

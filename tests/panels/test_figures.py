@@ -22,6 +22,7 @@ from lightning_ww.panels.evolution import SHARES, evolution
 from lightning_ww.panels.heat_map import FRAME, MISSING
 from lightning_ww.panels.layer import tail_caption
 from lightning_ww.panels.layout import Curves, overview
+from lightning_ww.panels.stems import spectrum_figure
 from lightning_ww.weights.marchenko_pastur import bulk_density, bulk_quantiles
 
 
@@ -140,6 +141,78 @@ def test_a_collapsed_layers_tail_is_shown_from_where_it_begins_and_what_is_left_
     assert high / low < 1e13
 
 
+def area(figure: Any, label: str) -> float:
+    """Under a histogram."""
+    patches = [one for one in figure.axes[0].patches if str(one.get_label()).startswith(label)]
+    heights, edges, _ = patches[0].get_data()
+    return float(np.nansum(heights * np.diff(edges)))
+
+
+def test_of_a_convolution_with_dead_slices_layer_shuffle_and_bulk_are_comparable() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(80, 40, 2))
+    with torch.no_grad():
+        weight: Any = model[0].weight
+        weight[..., 0, :] = 0
+        weight[..., 1, 0] = 0  # one of four is left
+    figure = lightning_ww.analyze(model)["0"].plot()
+    assert area(figure, "this layer") == pytest.approx(0.25)
+    assert area(figure, "shuffled") == pytest.approx(0.25)
+    (line,) = (line for line in figure.axes[0].lines if line.get_label() == "Marchenko–Pastur")
+    x, y = (np.asarray(values, dtype=float) for values in (line.get_xdata(), line.get_ydata()))
+    assert np.trapezoid(y, x) == pytest.approx(0.25, abs=0.01)
+    assert any("this layer (120 are smaller)" in text.get_text() for text in figure.legends[0].get_texts())
+
+
+def test_whatever_the_legend_names_is_within_the_axes() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(60, 60))
+    weight: Any = model[0].weight
+    nn.init.orthogonal_(weight)
+    for options in ({"shuffle": "off"}, {"mp_fit": True}, {}):
+        axes = lightning_ww.analyze(model, **options)["0"].plot().axes[0]
+        low, high = axes.get_xlim()
+        marks = [x for x in (np.asarray(line.get_xdata(), dtype=float) for line in axes.lines) if np.ptp(x) == 0]
+        assert marks  # an edge at least
+        assert all(low <= x[0] <= high for x in marks)
+
+
+def outside(figure: Any) -> list[str]:
+    """Texts that do not lie within the picture."""
+    figure.canvas.draw()
+    width, height = figure.canvas.get_width_height()
+    low, high = figure.axes[0].get_xlim()
+    ticks = [
+        text for text in figure.axes[0].get_xticklabels() if low <= text.get_position()[0] <= high
+    ]  # others are not drawn
+    texts = [*ticks, *figure.legends[0].get_texts(), figure.axes[0]._left_title]
+    boxes = [(text.get_text(), text.get_window_extent()) for text in texts if text.get_text()]
+    return [text for text, box in boxes if box.x0 < 0 or box.y0 < 0 or box.x1 > width or box.y1 > height]
+
+
+@pytest.mark.parametrize("size", [10, 18])
+@pytest.mark.parametrize("automatic", [False, True])
+def test_nothing_is_cut_off_in_whatever_style(size: int, automatic: bool, report: Any) -> None:
+    import matplotlib
+
+    layer = dataclasses.replace(
+        report["0"], name="conformer_module.mmmmmmm.WWWWWWWWWWWWWW.mmmmmmmmmmmmmmmm.mmmmmmmmmmmmmmmm.WWWWWWWWWWW"
+    )
+    spectrum = spectral_density(torch.diag(torch.cat([-torch.logspace(-8, -2, 40), torch.logspace(-8, 2, 40)])))
+    with matplotlib.rc_context({"font.size": size, "figure.constrained_layout.use": automatic}):
+        for figure in (layer.plot(), layer.plot(compare=True)):
+            assert outside(figure) == []
+            (axes,) = figure.axes
+            assert figure.legends[0].get_window_extent().y1 <= axes.xaxis.label.get_window_extent().y0 + 2
+        for edge in (2e3, 6666.7, 1.5e7, 1e-4):
+            assert (
+                outside(
+                    spectrum_figure(spectrum, "Gauss–Newton spectrum after 176000 steps: from -1.23e-08 to 123", edge)
+                )
+                == []
+            )
+
+
 @pytest.mark.parametrize("name", ["x" * 700, ".".join(["a_rather_long_module_name"] * 12), "a$\\foo$"])
 def test_any_name_can_be_drawn(name: str, report: Any) -> None:
     layer = dataclasses.replace(report["0"], name=name)
@@ -147,6 +220,7 @@ def test_any_name_can_be_drawn(name: str, report: Any) -> None:
         pixels = picture(lambda figure=figure: figure)  # type: ignore[misc]
         assert pixels.shape[0] <= 800
     axes = layer.plot(compare=True).axes[0]
+    assert outside(layer.plot()) == []
     assert axes.get_position().height * layer.plot(compare=True).get_size_inches()[1] == pytest.approx(2.3)
 
 
@@ -237,6 +311,10 @@ def test_the_evolution_has_each_spectrums_shares_in_their_rows() -> None:
     image = evolution("t", spectra, [0, 10], [None, 20.0])
     highest = evolution("t", spectra, [0, 10], [None, 100.0])  # where the topmost row begins
     assert (highest[84 : 84 + 20] == FRAME).all(axis=2).any()
+    for picture_of in (image, highest):
+        assert (picture_of[-28:, -6:] == 255).all()  # the note ends within
+    left = image[84 : 84 + 15 * 20, 2:30]
+    assert (left != 255).any(axis=2).any(axis=1).sum() < 0.4 * len(left)  # most rows have no name
     middle = [image[:, 100], image[:, -60]]
     quarter = SHARES.place(np.array([0.25]))
     import matplotlib

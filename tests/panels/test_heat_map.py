@@ -7,6 +7,8 @@ import re
 import matplotlib
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from lightning_ww import METRICS
@@ -126,6 +128,29 @@ def test_no_two_layers_have_one_label_and_none_is_too_long(names: list[str]) -> 
         assert re.findall(r"(?<=\.)\d+(?=\.)", f".{label}.") == re.findall(r"(?<=\.)\d+(?=\.)", f".{name}.")
 
 
+@given(
+    st.lists(
+        st.lists(
+            st.sampled_from(["a", "attention", "self_attn", "block", "1", "10", "x#1", "lora_A"]),
+            min_size=1,
+            max_size=12,
+        ),
+        min_size=1,
+        max_size=30,
+        unique_by=tuple,
+    )
+)
+def test_no_names_at_all_share_a_label(parts: list[list[str]]) -> None:
+    short = labels([".".join(one) for one in parts])
+    assert len(set(short)) == len(parts)
+    assert max(map(len, short)) <= MAX_LABEL
+
+
+def test_a_number_is_not_given_twice() -> None:
+    names = ["ab" + "c" * 30, "ab" + "d" * 30, "ab#1", "ab" + "c" * 30 + "d"]
+    assert len(set(labels(names))) == 4
+
+
 def test_short_names_stay_as_they_are() -> None:
     assert labels(["encoder.0", "encoder.1"]) == ["encoder.0", "encoder.1"]
 
@@ -139,6 +164,35 @@ def test_a_colour_bars_labels_stand_where_their_values_are_the_first_and_the_las
     values = np.array([float(text.strip("≤≥ ")) for text in texts])
     np.testing.assert_allclose(scale.place(values), places, atol=1e-9)
     assert np.diff(places).min() >= 0.15  # so that they do not touch
+
+
+def ink_at(image: NDArray[np.uint8], rows: slice, columns: slice) -> int:
+    """How many pixels there are not white."""
+    return int((image[rows, columns] != 255).any(axis=2).sum())
+
+
+def test_no_text_is_cut_off() -> None:
+    for metric in METRICS:
+        title, note = (
+            f"{metric}, by layer and optimiser steps made",
+            "150 of 1000 layers: flagged ones, the others evenly by depth. ",
+        )
+        framed = np.ones((1, 2), dtype=bool)
+        image = heat_map(
+            title, ["a"], ["0", "1"], np.ones((1, 2)), SCALES[metric], framed=framed, note=note + "Framed: flagged."
+        )
+        assert ink_at(image, slice(0, 36), slice(WIDTH - 6, WIDTH)) == 0
+        assert ink_at(image, slice(image.shape[0] - 28, None), slice(WIDTH - 6, WIDTH)) == 0
+        assert ink_at(image, slice(0, 36), slice(12, WIDTH - 6)) > 100
+
+
+def test_the_first_columns_name_does_not_cover_the_unit() -> None:
+    columns = [str(120_000 + i) for i in range(180)]
+    image = heat_map("t", ["a"], columns, np.ones((1, 180)), Scale(0, 2))
+    few = heat_map("t", ["a"], [" "] * 180, np.ones((1, 180)), Scale(0, 2))
+    left = int(np.flatnonzero((image[84 + 26] != 255).any(axis=1))[0])
+    below = slice(84 + 30 + 6, None)
+    np.testing.assert_array_equal(image[below, : left - 6], few[below, : left - 6])  # the unit alone
 
 
 def test_wide_names_leave_little_room_and_cells_are_drawn_nevertheless() -> None:

@@ -70,14 +70,24 @@ def test_outliers_that_are_labelled_are_those_that_are_counted() -> None:
     assert counted[0] == 50.0
 
 
-def test_labels_of_a_side_have_room() -> None:
-    values = torch.cat([torch.linspace(-1e4, -1, 40), torch.linspace(1, 1e4, 40)]).double()
-    figure: Any = spectrum_figure(spectral_density(torch.diag(values), num_steps=60), "")
+@pytest.mark.parametrize("edge", [None, 1e-3, 40.0, 5e3])
+@pytest.mark.parametrize("low", [-1e4, -1.0, -1e-2])
+@pytest.mark.parametrize("high", [1e-2, 1.0, 1e4])
+def test_labels_of_the_axis_have_room(low: float, high: float, edge: float | None) -> None:
+    values = torch.cat([torch.linspace(low, low / 1e4, 20), torch.linspace(high / 1e4, high, 20)]).double()
+    figure: Any = spectrum_figure(spectral_density(torch.diag(values), num_steps=40), "", edge)
     figure.canvas.draw()
     (axes,) = figure.axes
     boxes = [label.get_window_extent() for label in axes.get_xticklabels() if label.get_text()]
     boxes = sorted((box.x0, box.x1) for box in boxes)
     assert all(before[1] < after[0] for before, after in pairwise(boxes))
+    assert len(boxes) >= 2
+
+
+def test_an_edge_among_negative_eigenvalues_is_not_far_away() -> None:
+    found = spectral_density(torch.diag(torch.linspace(-5, -0.1, 30).double()), num_steps=10)
+    figure: Any = spectrum_figure(found, "", 1e-3)
+    assert not any("far to the right" in text.get_text() for text in figure.legends[0].get_texts())
 
 
 def test_an_edge_far_out_of_reach_does_not_squeeze_the_spectrum() -> None:
