@@ -37,7 +37,8 @@ test-peers: .venv/.peers  ## Against weightwatcher, PyHessian, curvlinops and he
 	touch $@
 
 test-browser: .venv/.browser  ## TensorBoard's panels, looked at in Chromium (of the system: apt-get install chromium)
-	@command -v chromium chromium-browser google-chrome >/dev/null || { echo "There is no Chromium: apt-get install chromium"; exit 1; }
+	@for browser in chromium chromium-browser google-chrome; do command -v $$browser >/dev/null && exit 0; done; \
+		echo "There is no Chromium: apt-get install chromium"; exit 1
 	SCREENSHOTS=$(SCREENSHOTS) $(PY) -m pytest -m browser
 
 check: .venv/.ready  ## Format, lint, types
