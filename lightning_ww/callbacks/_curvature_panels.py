@@ -47,10 +47,10 @@ class CurvaturePanels:
 
     def last(self, history: History[CurvatureMeasurement]) -> dict[str, Draw]:
         """``curvature.maps/spectrum``, unless it holds the latest measurement."""
-        past = list(history)
-        if self._drawn_at == past[-1].number:
+        if self._drawn_at == history[-1].number:
             return {}
-        self._drawn_at = past[-1].number
+        self._drawn_at = history[-1].number
+        past = list(history)
         title = f"{self._name} spectrum over training: share of eigenvalues"
         densities, edges = [one.density for one in past], [one.summary.get(EDGE) for one in past]
         return {"curvature.maps/spectrum": partial(evolution, title, densities, [one.step for one in past], edges)}

@@ -154,19 +154,13 @@ class MonitorBase(CallbackBase, Generic[R]):
 
     def _draw_the_rest(self, trainer: Trainer, guard: Guard) -> None:
         was_training, self._is_training = self._is_training, False
-        if was_training and self.measurement is not None and trainer.is_global_zero:
-            self._show(trainer, self._last_pictures, self._last_logged, guard)
+        if was_training and self.panels and self.measurement is not None and trainer.is_global_zero:
+            _publish.pictures(trainer, guard, self._last_logged, self.log_key_prefix, self._last_pictures)
 
-    def _show(
-        self,
-        trainer: Trainer,
-        due: Callable[[], Mapping[str, Callable[[], Any]]],
-        step: int,
-        guard: Guard | None = None,
-    ) -> None:
+    def _show(self, trainer: Trainer, due: Callable[[], Mapping[str, Callable[[], Any]]], step: int) -> None:
         """Draw what is due, and log it."""
         if self.panels:
-            _publish.pictures(trainer, guard or self._guard, step, self.log_key_prefix, due)
+            _publish.pictures(trainer, self._guard, step, self.log_key_prefix, due)
 
     def _measure(
         self, trainer: Trainer, pl_module: LightningModule, *, is_baseline: bool = False, after_epoch: bool = False

@@ -54,6 +54,8 @@ class WeightPanels:
         return self._maps(history, by_age[:MOST_MAPS])
 
     def _maps(self, history: History[Measurement], metrics: Sequence[str]) -> dict[str, Draw]:
+        if not metrics:
+            return {}
         self._mapped_at |= dict.fromkeys(metrics, history[-1].number)
         everything = list(history)
         places = chosen(len(everything), most_columns())

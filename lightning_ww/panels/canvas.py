@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL import ImageFont
 
-BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#555555"
+BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#555555"
 """Colours that colour-blind readers tell apart (Okabe and Ito, 2008)."""
 
 X_LARGE, LARGE = 20.0, 16.7
@@ -79,12 +79,16 @@ def font(size: float) -> ImageFont.FreeTypeFont:
 
 def wrapped(text: str, width: float, size: float, *, after: str = " ") -> list[str]:
     """The text in lines of at most so many pixels, broken after these letters, and elsewhere only if it must be."""
+
+    def fits(line: str) -> bool:
+        return font(size).getlength(line.rstrip()) <= width
+
     lines = [""]
     for word in re.findall(rf"[^{re.escape(after)}]*[{re.escape(after)}]*", text):
-        if lines[-1] and font(size).getlength((lines[-1] + word).rstrip()) > width:
+        if lines[-1] and not fits(lines[-1] + word):
             lines.append("")
-        for letter in word:
-            if lines[-1] and font(size).getlength((lines[-1] + letter).rstrip()) > width:
+        for piece in [word] if fits(word) else word:
+            if lines[-1] and not fits(lines[-1] + piece):
                 lines.append("")
-            lines[-1] += letter
+            lines[-1] += piece
     return [line.strip() for line in lines]

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lightning_ww.panels.canvas import BLUE, GREY, LARGE, ORANGE, X_LARGE, ink, magnified, new_figure, wrapped
-from lightning_ww.weights.marchenko_pastur import bulk_density
+from lightning_ww.panels.names import shape
+from lightning_ww.weights.marchenko_pastur import bulk_density, bulk_edges
 from lightning_ww.weights.power_law import PowerLawFit, compare_tails, positive_part
 
 if TYPE_CHECKING:
@@ -60,33 +61,34 @@ def layer_figure(layer: LayerReport, *, compare: bool = False) -> Figure:
     axes = figure.add_subplot()
     axes.set_xscale("log")
     axes.set_yscale("log")
-    shuffled = np.sort(np.square(layer.shuffled).ravel()) if layer.shuffled is not None else values[:0]
+    shuffled = np.square(layer.shuffled).ravel() if layer.shuffled is not None else values[:0]
     variances, bulk_label = _bulk_variances(layer)
-    bulk_max = float(variances.max()) * (layer.N**0.5 + layer.M**0.5) ** 2
+    bulk_max = bulk_edges(layer.N, layer.M, float(variances.max()))[1]
     traps = np.empty(0) if layer.trap_eigenvalues is None else layer.trap_eigenvalues
     high = np.log10(max(values[-1], shuffled.max(initial=0), bulk_max)) + 0.15
     lowest = min(traps.min(initial=np.inf), np.inf if layer.xmin is None else layer.xmin)
     decades = max(DECADES, high - np.log10(lowest) + 0.3)
-    edges = 10.0 ** np.arange(high - np.ceil(decades * BINS_PER_DECADE) / BINS_PER_DECADE, high + 1e-9, 0.1)
+    edges = 10.0 ** np.arange(
+        high - np.ceil(decades * BINS_PER_DECADE) / BINS_PER_DECADE, high + 1e-9, 1 / BINS_PER_DECADE
+    )
     n = layer.num_eigenvalues
     if shuffled.size:
         label = "shuffled, as predicted" if layer.shuffle == "analytic" else "shuffled"
         _density(axes, shuffled, n, edges, GREY, label, filled=True)
-    _bulk(axes, layer, variances, bulk_label)
+    _bulk(axes, layer, variances, bulk_max, bulk_label)
     _traps(axes, traps)
     smaller = int((values < edges[0]).sum()) + n - values.size
-    _density(
-        axes, values, n, edges, BLUE, "this layer" + (f" ({smaller} are smaller)" if smaller else ""), filled=False
-    )
+    label = f"this layer ({smaller} are smaller)" if smaller else "this layer"
+    _density(axes, values, n, edges, BLUE, label, filled=False)
     least = 0.3 / (n * (edges[-1] - edges[-2]))  # below one eigenvalue in the widest bin
     _tail(axes, layer, values[-1], least)
     axes.set_ylim(bottom=least)
     axes.set_xlim(max(edges[0], 0.5 * min(values[0], shuffled.min(initial=np.inf), lowest)), edges[-1])
     axes.set_xlabel("eigenvalue of WᵀW", fontsize="x-large")
     axes.set_ylabel("density", fontsize="x-large")
-    looks: dict[str, Any] = {"loc": "left", "y": 1.0, "parse_math": False}  # its place being given saves a quarter
+    looks: dict[str, Any] = {"loc": "left", "y": 1.0, "parse_math": False}  # a place that is given need not be found
     axes.set_title("\n".join(lines), fontsize="large" if compare else "x-large", **looks)
-    axes.minorticks_off()  # which take a third of the time
+    axes.minorticks_off()  # there are many, and each takes its time
     axes.tick_params(labelsize="large")
     axes.grid(alpha=0.2)
     legend = figure.legend(loc="lower center", ncols=2, fontsize="large", frameon=False)
@@ -117,8 +119,7 @@ def _headings(layer: LayerReport, size: float) -> list[str]:
     name = (
         layer.name if len(layer.name) <= MAX_NAME else f"{layer.name[: MAX_NAME // 2]}…{layer.name[-MAX_NAME // 2 :]}"
     )
-    shape = f"{layer.N} × {layer.M}" + (f" × {layer.slices}" if layer.slices > 1 else "")
-    first = wrapped(f"{name} ({shape})", TITLE, size, after=". ")
+    first = wrapped(f"{name} ({shape(layer)})", TITLE, size, after=". ")
     if layer.alpha is None:
         return first + wrapped(f"no alpha: {layer.reasons.get('alpha', '')}", TITLE, size)
     numbers = [f"alpha {layer.alpha:.2f} ± {layer.alpha_stderr:.2f}", f"D {layer.ks_distance:.3f}"]
@@ -154,15 +155,14 @@ def _bulk_variances(layer: LayerReport) -> tuple[Array, str]:
     """``σ²`` of the bulk that was fitted, or else of each slice, ``Σλ/(N M)``; what to call it."""
     assert layer.spectrum is not None
     if layer.bulk_max is not None:
-        return np.array([layer.bulk_max / (layer.N**0.5 + layer.M**0.5) ** 2]), "Marchenko–Pastur, fitted"
+        return np.array([layer.bulk_max / bulk_edges(layer.N, layer.M, 1.0)[1]]), "Marchenko–Pastur, fitted"
     return np.square(layer.spectrum.singular_values).sum(axis=1) / (layer.N * layer.M), "Marchenko–Pastur"
 
 
-def _bulk(axes: Axes, layer: LayerReport, variances: Array, label: str) -> None:
-    """What noise of these variances has on average over the slices; a slice of zeros has none."""
-    root = layer.N**0.5, layer.M**0.5
+def _bulk(axes: Axes, layer: LayerReport, variances: Array, high: float, label: str) -> None:
+    """What noise of these variances has on average over the slices, up to ``high``; a slice of zeros has none."""
     some = variances[variances > 0]
-    low, high = some.min() * (root[0] - root[1]) ** 2, some.max() * sum(root) ** 2
+    low = bulk_edges(layer.N, layer.M, float(some.min()))[0]
     x = np.geomspace(max(low, 1e-6 * high), high, 400)[1:-1]
     total = np.sum([bulk_density(x, layer.N, layer.M, float(variance)) for variance in some], axis=0)
     color = ink()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from lightning_ww.panels.names import shape
 from lightning_ww.report import KEY_METRICS
 
 if TYPE_CHECKING:
@@ -39,8 +40,7 @@ def report_table(
     rows, hints = [], []
     for layer in report.layers:
         numbers = [number(layer.metric(metric)) for metric in KEY_METRICS]
-        shape = f"{layer.N} × {layer.M}" + (f" × {layer.slices}" if layer.slices > 1 else "")
-        rows.append([f"`{layer.name}`", shape, *numbers])
+        rows.append([f"`{layer.name}`", shape(layer), *numbers])
         flags = [flag.trigger for flag in diagnosis.flags if flag.layer == layer.name] if diagnosis else []
         suggests = suggestion(layer, at_start=at_start)
         if flags or suggests:

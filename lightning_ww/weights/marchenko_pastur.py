@@ -94,6 +94,11 @@ def bulk_quantiles(N: int, M: int) -> Array:
     return np.asarray(quantiles)
 
 
+def bulk_edges(N: int, M: int, variance: float) -> tuple[float, float]:
+    """Where the bulk of noise begins and ends, ``σ² (√N ∓ √M)²``."""
+    return variance * (N**0.5 - M**0.5) ** 2, variance * (N**0.5 + M**0.5) ** 2
+
+
 def bulk_density(eigenvalues: Array, N: int, M: int, variance: float) -> Array:
     """The Marchenko–Pastur density, ``√((λ₊ - λ)(λ - λ₋)) / (2π σ² M λ)``; zero outside of the bulk.
 
@@ -103,7 +108,7 @@ def bulk_density(eigenvalues: Array, N: int, M: int, variance: float) -> Array:
         M: Short side.
         variance: σ², of an element.
     """
-    low, high = (variance * (N**0.5 + sign * M**0.5) ** 2 for sign in (-1, 1))
+    low, high = bulk_edges(N, M, variance)
     inside = np.clip((high - eigenvalues) * (eigenvalues - low), 0, None)
     return np.asarray(np.sqrt(inside) / (2 * np.pi * variance * M * eigenvalues))
 

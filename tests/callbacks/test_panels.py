@@ -339,7 +339,7 @@ def test_maps_hold_the_history_by_layer_and_frame_what_was_flagged(
 def test_pictures_of_the_whole_history_are_drawn_less_often_as_it_grows() -> None:
     numbers = [number for number in range(1001) if is_redrawn(number, number + 1)]
     assert numbers[:40] == [*range(32), *range(32, 48, 2)]
-    assert len(numbers) < 120
+    assert len(numbers) == 112
     for before, after in pairwise(numbers):
         assert after - before <= max(1, before // 16)  # a sixteenth at most is missing
 
