@@ -28,7 +28,7 @@ import tables
 import torch
 import trainable
 from cross_library import curvature_peers as peers
-from curvature.test_exact import trained
+from helpers.trained import trained
 from tables import Row
 from torch import nn
 from torch.nn import functional

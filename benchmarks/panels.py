@@ -26,14 +26,14 @@ from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 
 from lightning_ww import analyze
-from lightning_ww.callbacks._weight_panels import WeightPanels
+from lightning_ww.callbacks._weights.pictures import WeightPanels
 from lightning_ww.curvature import spectral_density
-from lightning_ww.diagnosis import Diagnosis
+from lightning_ww.curvature.plots.evolution import evolution
+from lightning_ww.curvature.plots.stems import spectrum_figure
+from lightning_ww.drawing.canvas import picture
 from lightning_ww.history import History, Measurement, record
-from lightning_ww.panels.canvas import picture
-from lightning_ww.panels.evolution import evolution
-from lightning_ww.panels.stems import spectrum_figure
-from lightning_ww.report import KEY_METRICS
+from lightning_ww.triggers.diagnosis import Diagnosis
+from lightning_ww.weights.report import KEY_METRICS
 
 MEASUREMENTS = 1000
 

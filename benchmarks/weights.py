@@ -28,7 +28,7 @@ from tables import Row
 from torch import nn
 
 from lightning_ww import analyze, fit_power_law
-from lightning_ww.weights.matrices import find_layers
+from lightning_ww.weights.layers import find_layers
 
 
 def interleaved(rounds: int, **candidates: Callable[[], Any]) -> dict[str, float]:
@@ -135,7 +135,11 @@ def power_law_fits(rounds: int) -> list[Row]:
             )
         )
         mine, reference = fit_power_law(eigenvalues), theirs()
-        pairs = ((mine.alpha, reference.alpha), (mine.xmin, reference.xmin), (mine.ks_distance, reference.D))
+        pairs = (
+            (mine.alpha, reference.alpha),
+            (mine.xmin, reference.xmin),
+            (mine.ks_distance, reference.D),
+        )
         difference = max(abs(float(a) / float(b) - 1) for a, b in pairs)
         rows.append(
             (

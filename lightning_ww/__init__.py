@@ -4,9 +4,8 @@
 is imported on purpose: this package loads neither Lightning nor matplotlib.
 """
 
-from lightning_ww.analyze import analyze
-from lightning_ww.report import METRICS, LayerReport, WeightReport
-from lightning_ww.weights.matrices import SkippedLayer
+from lightning_ww.weights.analyze import analyze
+from lightning_ww.weights.layers import SkippedLayer
 from lightning_ww.weights.power_law import (
     NoPowerLawError,
     PowerLawFit,
@@ -15,6 +14,7 @@ from lightning_ww.weights.power_law import (
     fit_power_law,
     hill_alpha,
 )
+from lightning_ww.weights.report import METRICS, LayerReport, WeightReport
 
 __version__ = "0.1.0"
 

@@ -9,7 +9,7 @@ import torch
 from typing_extensions import Self
 
 from lightning_ww.curvature.density import SpectralDensity
-from lightning_ww.report import data_frame
+from lightning_ww.weights.report import data_frame
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     import pandas
     from torch import Tensor
 
-    from lightning_ww.diagnosis import Diagnosis, TriggerName
-    from lightning_ww.report import WeightReport
+    from lightning_ww.triggers.diagnosis import Diagnosis, TriggerName
+    from lightning_ww.weights.report import WeightReport
 
 
 class Record(Protocol):

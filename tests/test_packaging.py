@@ -11,7 +11,7 @@ from importlib.metadata import requires
 from pathlib import Path
 
 import pytest
-from test_structure import FILES, imports
+from helpers.sources import FILES, imports
 
 ROOT = Path(__file__).parents[1]
 

@@ -3,7 +3,7 @@
 from lightning_ww.callbacks.curvature import CurvatureMonitor
 from lightning_ww.callbacks.early_stopping import SpectralEarlyStopping, SpectralStoppingReason
 from lightning_ww.callbacks.weight_spectrum import WeightSpectrumMonitor
-from lightning_ww.diagnosis import FlagThresholds
+from lightning_ww.triggers.diagnosis import FlagThresholds
 
 __all__ = [
     "CurvatureMonitor",

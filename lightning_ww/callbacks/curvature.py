@@ -10,16 +10,19 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 from torch import Tensor
 from typing_extensions import override
 
-from lightning_ww.callbacks import _checks, _curvature_run, _curvature_summary, _publish
-from lightning_ww.callbacks._batches import KeptBatches, TooFewBatchesError
-from lightning_ww.callbacks._curvature_panels import CurvaturePanels
-from lightning_ww.callbacks._curvature_run import CurvatureFound, CurvatureRun, Matrix, RefusedError
-from lightning_ww.callbacks._lightning import LightningModule, Trainer, inform, warn
-from lightning_ww.callbacks._monitor import MonitorBase
-from lightning_ww.callbacks._probe import UnsuitableLossError, require_a_loss
-from lightning_ww.callbacks._quiet import BatchNormMode
-from lightning_ww.callbacks._schedule import logged_step
-from lightning_ww.curvature.lanczos import Storage
+from lightning_ww import _checks
+from lightning_ww.callbacks._curvature import reading as _curvature_run
+from lightning_ww.callbacks._curvature import spectrum_file as _curvature_summary
+from lightning_ww.callbacks._curvature.pictures import CurvaturePanels
+from lightning_ww.callbacks._curvature.reading import CurvatureFound, CurvatureRun, Matrix, RefusedError
+from lightning_ww.callbacks._monitor import loggers as _publish
+from lightning_ww.callbacks._monitor.base import MonitorBase
+from lightning_ww.callbacks._monitor.lightning import LightningModule, Trainer, inform, warn
+from lightning_ww.callbacks._monitor.schedule import logged_step
+from lightning_ww.callbacks._sandbox.batches import KeptBatches, TooFewBatchesError
+from lightning_ww.callbacks._sandbox.loss import UnsuitableLossError, require_a_loss
+from lightning_ww.callbacks._sandbox.mute import BatchNormMode
+from lightning_ww.curvature.krylov import Storage
 from lightning_ww.curvature.parameters import select_parameters
 from lightning_ww.history import CurvatureMeasurement
 

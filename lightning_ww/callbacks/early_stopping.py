@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from typing_extensions import override
 
-from lightning_ww.callbacks import _checks
-from lightning_ww.callbacks._lightning import CallbackBase, LightningModule, Trainer, callbacks, inform
+from lightning_ww import _checks
+from lightning_ww.callbacks._monitor.lightning import CallbackBase, LightningModule, Trainer, callbacks, inform
 
 if TYPE_CHECKING:
     from lightning_ww.history import Measurement

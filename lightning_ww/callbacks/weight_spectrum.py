@@ -8,21 +8,22 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from typing_extensions import override
 
-from lightning_ww.callbacks import _checks, _publish
-from lightning_ww.callbacks._events import Events
-from lightning_ww.callbacks._initial import InitialWeightsKeeper
-from lightning_ww.callbacks._lightning import LightningModule, Trainer, warn
-from lightning_ww.callbacks._logged_layers import LoggedLayers
-from lightning_ww.callbacks._monitor import MonitorBase
-from lightning_ww.callbacks._weight_panels import WeightPanels
-from lightning_ww.diagnosis import TRIGGERS, Diagnosis, FlagThresholds, TriggerName, diagnose
+from lightning_ww import _checks
+from lightning_ww.callbacks._monitor import loggers as _publish
+from lightning_ww.callbacks._monitor.base import MonitorBase
+from lightning_ww.callbacks._monitor.events import Events
+from lightning_ww.callbacks._monitor.lightning import LightningModule, Trainer, warn
+from lightning_ww.callbacks._weights.initial_weights import InitialWeightsKeeper
+from lightning_ww.callbacks._weights.logged_layers import LoggedLayers
+from lightning_ww.callbacks._weights.pictures import WeightPanels
 from lightning_ww.history import Measurement, record
-from lightning_ww.measure import Shuffle, measure
-from lightning_ww.panels.table import report_table
-from lightning_ww.report import BULK_METRICS, KEY_METRICS, METRICS, QUANTILE_SUMMARIES, WeightReport
+from lightning_ww.triggers.diagnosis import TRIGGERS, Diagnosis, FlagThresholds, TriggerName, diagnose
+from lightning_ww.weights.analysis import Shuffle, measure
 from lightning_ww.weights.drift import METRICS as DRIFT_METRICS
-from lightning_ww.weights.matrices import find_layers, require_a_matrix
-from lightning_ww.weights.randomized import Shuffler
+from lightning_ww.weights.layers import find_layers, require_a_matrix
+from lightning_ww.weights.plots.table import report_table
+from lightning_ww.weights.report import BULK_METRICS, KEY_METRICS, METRICS, QUANTILE_SUMMARIES, WeightReport
+from lightning_ww.weights.shuffle import Shuffler
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

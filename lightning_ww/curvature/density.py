@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 
-from lightning_ww.curvature.lanczos import Storage, gpytorch_lanczos
-from lightning_ww.curvature.lanczos import lanczos as own_lanczos
+from lightning_ww.curvature.krylov import Storage, gpytorch_lanczos
+from lightning_ww.curvature.krylov import lanczos as own_lanczos
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -68,7 +68,7 @@ class SpectralDensity:
         Returns:
             A figure of matplotlib's that no global state knows of.
         """
-        from lightning_ww.panels.stems import spectrum_figure
+        from lightning_ww.curvature.plots.stems import spectrum_figure
 
         ends = f"{self.dim:,} eigenvalues from {self.lambda_min:.3g} to {self.sharpness:.3g}"
         return spectrum_figure(self, title or ends, stability_edge)

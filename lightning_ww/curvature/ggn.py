@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from lightning_ww.curvature.losses import curve
 from lightning_ww.curvature.operators import (
     CurvatureOperator,
     WrongDerivativeError,
@@ -21,7 +20,8 @@ from lightning_ww.curvature.operators import (
     shares,
     unseen_writes,
 )
-from lightning_ww.curvature.twice import Rewritten, differentiable_twice
+from lightning_ww.curvature.second_derivatives.context import Rewritten, differentiable_twice
+from lightning_ww.curvature.second_derivatives.loss_hessians import curve
 
 Engine = Literal["auto", "dual", "double_vjp"]
 """How products with the Jacobian are had: by dual numbers, by the derivative of a backward pass, or by the faster."""

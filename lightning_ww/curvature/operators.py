@@ -15,7 +15,7 @@ import torch
 from linear_operator import LinearOperator
 from torch import Tensor
 
-from lightning_ww.curvature.twice import differentiable_twice
+from lightning_ww.curvature.second_derivatives.context import differentiable_twice
 
 Batches = Callable[[], Tensor] | Sequence[tuple[float, Callable[[], Tensor]]]
 """One loss, or several with their weights: the sizes of the batches that they are means over."""

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
-from lightning_ww.weights import effective, matrices
+from lightning_ww.weights import effective
+from lightning_ww.weights import layers as matrices
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

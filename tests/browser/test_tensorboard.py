@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from callbacks.networks import Classifier, data, quiet_trainer
+from helpers.networks import Classifier, data, quiet_trainer
 from numpy.typing import NDArray
 from pytorch_lightning.loggers import TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator

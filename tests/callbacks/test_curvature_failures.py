@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 import torch
-from curvature.custom_functions import HiddenIntermediate, OnceDifferentiable
+from helpers.custom_functions import HiddenIntermediate, OnceDifferentiable
+from helpers.networks import Batch, Classifier, data, quiet_trainer
+from helpers.tiny import Batches, Tiny
 from pytorch_lightning import LightningDataModule, Trainer
 from pytorch_lightning.loggers import CSVLogger
 from torch import Tensor, nn
@@ -17,8 +19,6 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader
 
-from callbacks.networks import Batch, Classifier, data, quiet_trainer
-from callbacks.test_curvature import Batches, Tiny
 from lightning_ww.callbacks import CurvatureMonitor
 
 

@@ -17,7 +17,7 @@ sys.path.insert(0, {tests!r})
 import torch
 from pytorch_lightning import Callback
 from pytorch_lightning.loggers import TensorBoardLogger
-from callbacks.networks import Classifier, data, quiet_trainer
+from helpers.networks import Classifier, data, quiet_trainer
 from lightning_ww.callbacks import SpectralEarlyStopping, WeightSpectrumMonitor
 
 class Collapse(Callback):
@@ -54,7 +54,7 @@ warnings.filterwarnings("ignore")
 sys.path.insert(0, {tests!r})
 import torch
 from pytorch_lightning import Callback, seed_everything
-from callbacks.networks import Classifier, data, quiet_trainer
+from helpers.networks import Classifier, data, quiet_trainer
 from lightning_ww.callbacks import CurvatureMonitor
 
 class Failing(Classifier):

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.networks import quiet_trainer
 from pytorch_lightning import Callback, LightningModule, Trainer
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from callbacks.networks import quiet_trainer
 from lightning_ww.callbacks import SpectralEarlyStopping, SpectralStoppingReason, WeightSpectrumMonitor
 
 INPUTS: dict[str, Callable[[Tensor], Tensor]] = {

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.networks import Classifier, data, quiet_trainer
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 
-from callbacks.networks import Classifier, data, quiet_trainer
 from lightning_ww.callbacks import SpectralEarlyStopping, SpectralStoppingReason, WeightSpectrumMonitor
 
 pytestmark = [

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers.networks import Classifier, data, quiet_trainer
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from pytorch_lightning.loggers.logger import DummyLogger
@@ -20,13 +21,14 @@ from tensorboard.plugins.custom_scalar import layout_pb2
 from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 
-from callbacks.networks import Classifier, data, quiet_trainer
 from lightning_ww import METRICS, analyze
-from lightning_ww.callbacks import CurvatureMonitor, WeightSpectrumMonitor, _curvature_panels, _weight_panels
-from lightning_ww.callbacks._events import Events
-from lightning_ww.callbacks._schedule import is_redrawn
-from lightning_ww.diagnosis import Diagnosis
-from lightning_ww.panels.heat_map import FRAME
+from lightning_ww.callbacks import CurvatureMonitor, WeightSpectrumMonitor
+from lightning_ww.callbacks._curvature import pictures as _curvature_panels
+from lightning_ww.callbacks._monitor.events import Events
+from lightning_ww.callbacks._monitor.schedule import is_redrawn
+from lightning_ww.callbacks._weights import pictures as _weight_panels
+from lightning_ww.drawing.heat_map import FRAME
+from lightning_ww.triggers.diagnosis import Diagnosis
 
 
 class Deep(Classifier):
@@ -386,7 +388,7 @@ def test_a_run_that_is_broken_off_has_its_last_pictures(tmp_path: Path, monkeypa
 
 
 def test_a_short_flag_is_framed_in_a_long_history_too() -> None:
-    from lightning_ww.callbacks._weight_panels import WeightPanels
+    from lightning_ww.callbacks._weights.pictures import WeightPanels
     from lightning_ww.history import History, Measurement
 
     def past(number: int) -> Measurement:
@@ -578,7 +580,7 @@ def test_a_flag_of_a_layer_that_cannot_be_measured_any_more_is_not_over() -> Non
 def test_the_comparison_of_tails_stands_in_the_monitors_pictures_when_asked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from lightning_ww.panels import layer
+    from lightning_ww.weights.plots import layer
 
     seen = spied(monkeypatch, layer, "tail_caption")
     fit(WeightSpectrumMonitor(compare_tails=True), logger=TensorBoardLogger(str(tmp_path)), epochs=1)

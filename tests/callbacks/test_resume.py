@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.networks import Classifier, data, quiet_trainer
 from pytorch_lightning import Callback, LightningModule, Trainer, seed_everything
 from pytorch_lightning.callbacks import LearningRateFinder, ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger
 
-from callbacks.networks import Classifier, data, quiet_trainer
 from lightning_ww.callbacks import SpectralEarlyStopping, WeightSpectrumMonitor
 
 pytestmark = [
@@ -295,7 +295,7 @@ def test_a_folder_that_cannot_be_written_to_warns_once(tmp_path: Path, monkeypat
     def full(*_: Any, **__: Any) -> None:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr("lightning_ww.callbacks._initial.Path.replace", full)
+    monkeypatch.setattr("lightning_ww.callbacks._weights.initial_weights.Path.replace", full)
     with pytest.warns(UserWarning, match="could not write the initial weights to") as caught:
         fit(tmp_path, 3)
     assert len([w for w in caught if "could not write" in str(w.message)]) == 1

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers.networks import Busy, Witness, data, quiet_trainer
 from pytorch_lightning import Callback, seed_everything
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 
-from callbacks.networks import Busy, Witness, data, quiet_trainer
 from lightning_ww.callbacks import CurvatureMonitor, SpectralEarlyStopping, WeightSpectrumMonitor
 
 OBSERVERS: dict[str, Callable[[], Sequence[Callback]]] = {

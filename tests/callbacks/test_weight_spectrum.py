@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.networks import Classifier, data, quiet_trainer
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
-from callbacks.networks import Classifier, data, quiet_trainer
 from lightning_ww import METRICS, analyze
 from lightning_ww.callbacks import WeightSpectrumMonitor
 
@@ -491,7 +491,7 @@ def test_a_layer_that_cannot_be_measured_is_told_once_or_raised(monkeypatch: pyt
             raise ArithmeticError("no spectrum")
         return original(slices, **options)
 
-    monkeypatch.setattr("lightning_ww.measure.spectrum.singular_values", broken)
+    monkeypatch.setattr("lightning_ww.weights.analysis.spectrum.singular_values", broken)
     ours = WeightSpectrumMonitor()
     message = "`WeightSpectrumMonitor` skips layer `head`: ArithmeticError: no spectrum."
     with pytest.warns(UserWarning, match=f"^{re.escape(message)}$") as caught:

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lightning_ww.panels.heat_map import WIDTH
+from lightning_ww.drawing.heat_map import WIDTH
 
 CODE = """
 import sys
 sys.path.insert(0, {tests!r})
 from pytorch_lightning.loggers import MLFlowLogger, WandbLogger
-from callbacks.networks import Classifier, data, quiet_trainer
+from helpers.networks import Classifier, data, quiet_trainer
 from lightning_ww.callbacks import CurvatureMonitor, WeightSpectrumMonitor
 
 logger = {logger}

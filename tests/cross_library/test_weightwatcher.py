@@ -13,9 +13,9 @@ import pytest
 from numpy.typing import NDArray
 
 import cross_library.cases as cases
-from lightning_ww.measure import measure
-from lightning_ww.weights.matrices import find_layers
-from lightning_ww.weights.randomized import Shuffler
+from lightning_ww.weights.analysis import measure
+from lightning_ww.weights.layers import find_layers
+from lightning_ww.weights.shuffle import Shuffler
 
 HERE = Path(__file__).parent
 GOLDEN: dict[str, dict[str, Any]] = json.loads((HERE / "golden.json").read_text())

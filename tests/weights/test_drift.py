@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from reference import gaussian
+from helpers.references import gaussian
 
 from lightning_ww.weights.drift import distance_from_init
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from callbacks.networks import Restless
+from helpers.networks import Restless
 from torch import nn
 from torch.nn.utils import parametrizations, prune
 

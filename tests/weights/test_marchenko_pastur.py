@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from reference import gaussian, marchenko_pastur_cdf, squares
+from helpers.references import gaussian, marchenko_pastur_cdf, squares
 
 from lightning_ww.weights.marchenko_pastur import (
     TRACY_WIDOM_MEAN,

@@ -8,9 +8,9 @@ import re
 import numpy as np
 import powerlaw
 import pytest
+from helpers.references import Array, brute_force_power_law, gaussian, squares
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reference import Array, brute_force_power_law, gaussian, squares
 
 from lightning_ww import NoPowerLawError, compare_tails, fit_power_law, hill_alpha
 

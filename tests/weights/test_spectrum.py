@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from helpers.references import Array, gaussian, matrix_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reference import Array, gaussian, matrix_of
 
 from lightning_ww.weights.spectrum import (
     Spectrum,

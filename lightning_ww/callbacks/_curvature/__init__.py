@@ -1,0 +1,1 @@
+"""What `CurvatureMonitor` alone needs."""

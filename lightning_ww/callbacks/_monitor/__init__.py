@@ -1,0 +1,1 @@
+"""What all monitors have in common."""

@@ -1,0 +1,71 @@
+"""When a monitor measures, at which step that is logged, and when the history is drawn.
+
+At the start of training; then in `on_train_batch_end`, after an epoch's last batch or every so many optimiser steps; and in
+`on_train_epoch_end` for an epoch that was cut short. A value published in `on_train_batch_end` is seen by every consumer in
+the same epoch, whatever the order of callbacks and the validation schedule; one published in `on_train_epoch_end` comes too
+late for a check after validation.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lightning_ww.callbacks._monitor.lightning import Trainer
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Every n epochs, every n optimiser steps, or both."""
+
+    every_n_epochs: int | None
+    every_n_train_steps: int | None
+
+    @classmethod
+    def checked(cls, call: str, every_n_epochs: int | None, every_n_train_steps: int | None) -> Schedule:
+        """The schedule, if the arguments make one; ``call`` is the class whose arguments they are.
+
+        Raises:
+            ValueError: If one is neither a positive integer nor ``None``, or both are ``None``.
+        """
+        for name, value in (("every_n_epochs", every_n_epochs), ("every_n_train_steps", every_n_train_steps)):
+            if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+                raise ValueError(f"`{call}({name}={value!r})`: expected a positive integer or `None`.")
+        if every_n_epochs is None and every_n_train_steps is None:
+            raise ValueError(
+                f"`{call}(every_n_epochs=None, every_n_train_steps=None)` would never measure: set one of the two."
+            )
+        return cls(every_n_epochs, every_n_train_steps)
+
+    def due_after_batch(self, trainer: Trainer, last_step: int | None) -> bool:
+        """Whether to measure now that a training batch has ended; ``last_step`` is that of the last measurement."""
+        if getattr(trainer, "fast_dev_run", False):  # once, whatever the schedule
+            return bool(trainer.is_last_batch)
+        if trainer.is_last_batch and self._epoch_is_due(trainer):
+            return True
+        n = self.every_n_train_steps
+        # in steps of n, not at multiples of n: with several optimisers a batch may make several steps
+        return n is not None and trainer.global_step // n != (last_step or 0) // n
+
+    def due_after_epoch(self, trainer: Trainer, last_step: int | None) -> bool:
+        """Whether an epoch ended without its last batch (`max_steps`, `should_stop`) and is still to be measured."""
+        return self._epoch_is_due(trainer) and trainer.global_step != last_step
+
+    def _epoch_is_due(self, trainer: Trainer) -> bool:
+        return self.every_n_epochs is not None and (trainer.current_epoch + 1) % self.every_n_epochs == 0
+
+
+def logged_step(trainer: Trainer, *, after_epoch: bool = False) -> int:
+    """Lightning's own step axis: batches that stepped, from 0; in `on_train_epoch_end` it is one ahead."""
+    step = int(getattr(trainer.fit_loop.epoch_loop, "_batches_that_stepped", trainer.global_step))
+    return max(0, step - 1) if after_epoch else step
+
+
+def is_redrawn(number: int, kept: int) -> bool:
+    """Whether a picture of the history is drawn anew at the measurement of this number.
+
+    At first at each, later at every second, fourth …: whenever a sixteenth has been added to the ``kept`` measurements.
+    Each picture stays in TensorBoard's files, and of a thousand the last alone is looked at.
+    """
+    return number % (1 << max(0, ((kept - 1) // 16).bit_length() - 1)) == 0

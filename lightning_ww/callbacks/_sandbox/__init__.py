@@ -1,0 +1,1 @@
+"""The user's loss, evaluated in mid-run without a trace."""

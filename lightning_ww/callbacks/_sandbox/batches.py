@@ -1,0 +1,129 @@
+"""The batches that the curvature is measured on: taken once, and kept, so that a curve moves because the weights did."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree
+
+from lightning_ww.callbacks._sandbox.mute import quiet, seed_streams
+
+if TYPE_CHECKING:
+    from lightning_ww.callbacks._monitor.lightning import LightningModule, Trainer
+
+
+MAX_DEPTH = 8
+"""Containers in one another that are looked into for a batch's size."""
+
+
+@dataclass(frozen=True)
+class CapturedBatch:
+    """A copy of one batch, as `training_step` gets it."""
+
+    batch: Any
+    index: int  # in its epoch
+    size: int  # length of its first tensor
+
+    @classmethod
+    def of(cls, batch: Any, index: int) -> CapturedBatch:
+        """Copy a batch on its way through training."""
+        return cls(_copied(batch), index, _size(batch) or 1)
+
+    def fresh(self) -> Any:
+        """A copy, since whoever gets it may change it."""
+        return _copied(self.batch)
+
+
+class TooFewBatchesError(ValueError):
+    """The user's own data have fewer batches than asked for."""
+
+
+class KeptBatches:
+    """So many batches, of those that pass or of the user's own data."""
+
+    def __init__(self, wanted: int, data: Iterable[Any] | None, seed: int) -> None:
+        self._wanted, self._data, self._seed = wanted, data, seed
+        self.batches: list[CapturedBatch] = []
+        self.is_complete = False
+
+    def take(self, trainer: Trainer, pl_module: LightningModule, batch: Any, index: int) -> None:
+        """Take a batch that passes; or those of the user's own data, all at once.
+
+        Raises:
+            TooFewBatchesError: If the user's own data have fewer than wanted.
+        """
+        if self._data is None:
+            self._join(batch, index)
+        else:
+            self._draw(trainer, pl_module, self._data)
+
+    def close(self) -> str | None:
+        """Make do with the batches of an epoch, if it had too few; that is returned in words."""
+        if self.is_complete or not self.batches:
+            return None
+        self.is_complete = True
+        return f"measures on {len(self.batches)} batches: an epoch has no more (`num_batches={self._wanted}`)."
+
+    def _join(self, batch: Any, index: int) -> None:
+        self.batches.append(CapturedBatch.of(batch, index))
+        self.is_complete = len(self.batches) == self._wanted
+
+    def _draw(self, trainer: Trainer, pl_module: LightningModule, data: Iterable[Any]) -> None:
+        """Iterate the user's data without a trace in the random streams."""
+        with quiet(trainer, pl_module):
+            seed_streams(pl_module, self._seed)
+            for index, batch in enumerate(itertools.islice(data, self._wanted)):
+                moved = trainer.precision_plugin.convert_input(batch)
+                moved = pl_module._on_before_batch_transfer(
+                    moved, dataloader_idx=0
+                )  # the datamodule's, if there is one
+                self._join(trainer.strategy.batch_to_device(moved), index)
+        if not self.is_complete:
+            raise TooFewBatchesError(
+                f"`CurvatureMonitor(data=..., num_batches={self._wanted})`: the data have {len(self.batches)} batches."
+            )
+
+
+def full_precision(tensor: Tensor) -> Tensor:
+    """In float32, if it is in half precision."""
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+
+
+def _size(batch: Any, depth: int = 0) -> int | None:
+    """The length of the first tensor in it, wherever it is."""
+    if isinstance(batch, Tensor):
+        return batch.shape[0] if batch.ndim else None
+    if depth > MAX_DEPTH or isinstance(batch, str):
+        return None
+    if isinstance(batch, Mapping):
+        inside: Iterable[Any] = batch.values()
+    elif isinstance(batch, list | tuple):
+        inside = batch
+    else:
+        inside = getattr(batch, "__dict__", {}).values()
+    return next((size for item in inside if (size := _size(item, depth + 1)) is not None), None)
+
+
+def _copied(batch: Any) -> Any:
+    """The batch with its tensors cloned, those of objects of the user's among them."""
+
+    def one(leaf: Any) -> Any:
+        if isinstance(leaf, Tensor):
+            return full_precision(leaf.detach()).clone()
+        try:
+            twin = copy.deepcopy(leaf)
+        except Exception:  # whatever it is, it cannot be copied
+            return leaf
+        for name, item in list(getattr(twin, "__dict__", {}).items()):
+            if isinstance(item, Tensor | list | tuple | dict):
+                vars(twin)[name] = _pytree.tree_map(one, item)
+        return twin
+
+    with torch.inference_mode(False):
+        return _pytree.tree_map(one, batch)

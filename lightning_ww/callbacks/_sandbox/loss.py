@@ -1,0 +1,210 @@
+"""The user's loss, and the outputs it judges, as functions of copies of the weights.
+
+Derivatives are taken by the copies: the user's parameters get no gradient, and hooks on them do not fire. Half-precision
+parameters, buffers and batches are taken up to float32: a second derivative in half precision is noise.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from lightning_ww.callbacks._sandbox.batches import full_precision
+from lightning_ww.callbacks._sandbox.mute import functional, seed_streams
+from lightning_ww.callbacks._sandbox.rollback import DrawnError, put_back
+from lightning_ww.curvature.second_derivatives.loss_hessians import LossCalls
+
+if TYPE_CHECKING:
+    from lightning_ww.callbacks._monitor.lightning import LightningModule
+    from lightning_ww.callbacks._sandbox.batches import CapturedBatch
+
+T = TypeVar("T")
+
+LossFn = Callable[[Any, Any], Tensor]
+"""``(pl_module, batch) -> 0-d tensor``."""
+
+OutputsFn = Callable[[Any, Any], tuple[Tensor, Callable[[Tensor], Tensor]]]
+"""``(pl_module, batch) -> (outputs, loss of outputs)``."""
+
+USUAL_LOSSES = "`F.cross_entropy`, `F.mse_loss` or `F.binary_cross_entropy_with_logits`"
+
+
+class UnsuitableLossError(ValueError):
+    """A loss that cannot be measured as it is: an argument of the monitor's has to say how."""
+
+
+class Probe:
+    """The loss of one module at its current weights, by copies of them; it is evaluated within `quiet` and `inside`.
+
+    Args:
+        pl_module: Its training step, or its `curvature_loss`, gives the loss, unless ``loss_fn`` does.
+        chosen: Names of the parameters to differentiate by.
+        loss_fn: ``(pl_module, batch) -> 0-d tensor``.
+        outputs_fn: ``(pl_module, batch) -> (outputs, loss of outputs)``.
+        seed: At which the global random streams start in each evaluation.
+    """
+
+    def __init__(
+        self,
+        pl_module: LightningModule,
+        chosen: Sequence[str],
+        loss_fn: LossFn | None = None,
+        outputs_fn: OutputsFn | None = None,
+        seed: int = 0,
+    ) -> None:
+        self._module, self._seed = pl_module, seed
+        self._loss_fn, self._outputs_fn = loss_fn, outputs_fn
+        self._originals = dict(pl_module.named_parameters())
+        self._versions = {name: parameter._version for name, parameter in self._originals.items()}
+        self._copies = {name: full_precision(parameter.detach()).clone() for name, parameter in self._originals.items()}
+        self._is_checked = False
+        self.params = [self._copies[name].requires_grad_() for name in chosen]
+        self._rest = {name: copied for name, copied in self._copies.items() if name not in set(chosen)}
+
+    def inside(self, action: Callable[[], T]) -> T:
+        """What an action returns while the module holds the copies.
+
+        They stay there for the backward passes: checkpointed layers are computed again in them.
+        """
+        buffers = {key: full_precision(buffer.detach()).clone() for key, buffer in self._module.named_buffers()}
+        return functional(self._module, self._copies | buffers, action)  # type: ignore[no-any-return]
+
+    def loss(self, captured: CapturedBatch) -> Tensor:
+        """The loss of a batch, a 0-d tensor.
+
+        Raises:
+            UnsuitableLossError: If there is none, or computing it moves the weights.
+        """
+        name, function = _loss_function(self._module, self._loss_fn, captured.index)
+        value = self._evaluate(name, function, captured)
+        value = value.get("loss") if isinstance(value, Mapping) else value
+        if not isinstance(value, Tensor) or value.numel() != 1:
+            kind = (
+                f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+            )
+            kind = "`None`" if value is None else kind
+            lever = "Return a 0-d tensor." if name == "loss_fn" else "Pass `loss_fn=`."
+            raise UnsuitableLossError(f"`{name}`, in evaluation mode, returned {kind} instead of a loss. {lever}")
+        return value.reshape(())
+
+    def judged(self, captured: CapturedBatch) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        """The outputs for a batch, and the loss as a function of them.
+
+        Raises:
+            UnsuitableLossError: If what the loss judges is not to be seen.
+        """
+        own: Any = getattr(self._module, "curvature_outputs", None)
+        if self._outputs_fn is not None or own is not None:
+            name = "curvature_outputs" if self._outputs_fn is None else "ggn_fn"
+            found = self._evaluate(name, _bound(self._outputs_fn, self._module) if self._outputs_fn else own, captured)
+            is_pair = isinstance(found, tuple) and len(found) == 2
+            if not (is_pair and isinstance(found[0], Tensor) and callable(found[1])):
+                raise UnsuitableLossError(
+                    f"`{name}` has to return `(outputs, loss_of_outputs)`: a tensor and a function."
+                )
+            return found[0], found[1]
+        with LossCalls() as calls:
+            value = self.loss(captured)
+        saw = f"there are {len(calls.seen)} such calls"
+        if len(calls.seen) == 1:
+            (call,) = calls.seen
+            is_it = torch.allclose(call.result.detach(), value.detach(), rtol=0, atol=0, equal_nan=True)
+            if is_it and call.is_of_outputs_alone:
+                return call.outputs, call.of
+            saw = "its target depends on the weights" if is_it else "it returns something else"
+        raise UnsuitableLossError(
+            f'`matrix="ggn"` needs a loss that is one call of {USUAL_LOSSES}, but {saw}. '
+            "Pass `ggn_fn=`, `(pl_module, batch) -> (outputs, loss_of_outputs)`."
+        )
+
+    def _evaluate(self, name: str, function: Callable[[Any], Any], captured: CapturedBatch) -> Any:
+        """Call a function of a batch, with buffers of its own, at the state that everything had: it is the same each time."""
+        buffers = {key: buffer.clone() for key, buffer in self._module.named_buffers()}
+        seed_streams(self._module, self._seed)
+        with put_back(self._module), _default_dtype(self.params[0].dtype):
+            try:
+                value = functional(self._module, self._rest | buffers, function, captured.fresh())
+            except DrawnError as drawn:
+                raise UnsuitableLossError(
+                    f"`{name}` cannot be run without a trace: {drawn}. Pass `loss_fn=`."
+                ) from None
+        moved = [key for key, parameter in self._originals.items() if parameter._version != self._versions[key]]
+        for key in moved:
+            with torch.no_grad():
+                self._originals[key].copy_(self._copies[key])
+        if not self._is_checked:  # a write to `.data` leaves the version as it is
+            copies = {id(copied): key for key, copied in self._copies.items()}
+            for key in (copies[id(parameter)] for parameter in self.params):
+                copied, original = self._copies[key].detach(), full_precision(self._originals[key].detach())
+                if not torch.allclose(copied, original, rtol=0, atol=0, equal_nan=True):
+                    moved.append(key)
+            self._is_checked = True
+        self._renew_the_rest()
+        if moved:
+            raise UnsuitableLossError(
+                f"`{name}` changes the weights (`{moved[0]}`), so its loss is that of other weights. Pass `loss_fn=`, "
+                "`(pl_module, batch) -> loss`, that only computes the loss."
+            )
+        return value
+
+    def _renew_the_rest(self) -> None:
+        """Copies that a step has moved, as it moves a momentum encoder, are made again: the loss is the same each time."""
+        for key, copied in self._rest.items():
+            if copied._version:
+                self._rest[key] = full_precision(self._originals[key].detach()).clone()
+
+
+def require_a_loss(
+    pl_module: LightningModule, loss_fn: LossFn | None, outputs_fn: OutputsFn | None, matrix: str, call: str
+) -> None:
+    """Raise if no loss can be had without making optimiser steps, or without the trainer's own iterator."""
+    if outputs_fn is not None and matrix != "ggn":
+        raise ValueError(f'`{call}(ggn_fn=...)` is of use with `matrix="ggn"` only, but `matrix` is {matrix!r}.')
+    has_loss = loss_fn is not None or callable(getattr(pl_module, "curvature_loss", None))
+    has_outputs = outputs_fn is not None or callable(getattr(pl_module, "curvature_outputs", None))
+    if has_loss or (matrix == "ggn" and has_outputs):
+        return
+    if "dataloader_iter" in inspect.signature(pl_module.training_step).parameters:
+        raise ValueError(
+            f"`{call}`: this {type(pl_module).__name__} draws its batches itself (`dataloader_iter`). Pass `data=` and "
+            "`loss_fn=`, `(pl_module, batch) -> loss`."
+        )
+    if pl_module.automatic_optimization:
+        return
+    raise ValueError(
+        f"`{call}`: this {type(pl_module).__name__} optimises by hand (`automatic_optimization = False`), so its "
+        "`training_step` moves the weights. Pass `loss_fn=`, `(pl_module, batch) -> loss`, or give the module a method "
+        "`curvature_loss(batch)`."
+    )
+
+
+def _loss_function(module: LightningModule, loss_fn: LossFn | None, index: int) -> tuple[str, Callable[[Any], Any]]:
+    """What gives the loss of a batch, and its name."""
+    if loss_fn is not None:
+        return "loss_fn", _bound(loss_fn, module)
+    if callable(own := getattr(module, "curvature_loss", None)):
+        return "curvature_loss", own
+    step = module.training_step
+    parameters = inspect.signature(step).parameters.values()
+    takes_index = len(parameters) > 1 or any(one.kind is one.VAR_POSITIONAL for one in parameters)
+    return "training_step", lambda batch: step(batch, index) if takes_index else step(batch)
+
+
+@contextmanager
+def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    """What new tensors are made of in a module of float64, as Lightning has it in training."""
+    known = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64 if dtype == torch.float64 else known)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(known)
+
+
+def _bound(function: Callable[[Any, Any], Any], module: LightningModule) -> Callable[[Any], Any]:
+    return lambda batch: function(module, batch)

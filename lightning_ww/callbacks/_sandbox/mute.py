@@ -1,0 +1,174 @@
+"""A loss evaluated in the middle of a run that leaves everything as it was.
+
+`training_step` logs, updates metrics and buffers, draws random numbers, appends to lists. While `quiet` is entered its
+logging goes nowhere; when it is left, what the module and its submodules hold is what they held, to the last bit. The
+parameters and buffers themselves are never touched: `functional` has them replaced by copies.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lightning_ww.callbacks._monitor.lightning import DummyLogger
+from lightning_ww.callbacks._sandbox.rollback import put_back
+from lightning_ww.weights.effective import cuda_devices, random_streams_kept
+
+if TYPE_CHECKING:
+    from lightning_ww.callbacks._monitor.lightning import LightningModule, Trainer
+
+BatchNormMode = Literal["eval", "train"]
+
+
+@contextmanager
+def quiet(trainer: Trainer, pl_module: LightningModule, batch_norm: BatchNormMode = "eval") -> Iterator[None]:
+    """Silence logging and loggers, switch to evaluation mode, take hooks on gradients away; undo everything after.
+
+    Args:
+        trainer: Whose loggers are silenced.
+        pl_module: What is evaluated.
+        batch_norm: Whether batch normalisation uses its running statistics (``"eval"``) or the batch's (``"train"``, where
+            it is in training mode anyway).
+    """
+    with ExitStack() as stack:
+        stack.enter_context(random_streams_kept(pl_module))
+        stack.callback(setattr, trainer, "should_stop", trainer.should_stop)
+        stack.callback(setattr, trainer, "loggers", list(trainer.loggers))
+        stack.enter_context(_no_gradients(pl_module, trainer))
+        groups = [optimizer.param_groups for optimizer in trainer.optimizers]
+        schedules = [_schedule_of(config.scheduler) for config in trainer.lr_scheduler_configs]
+        stack.enter_context(put_back(pl_module, groups, schedules, trainer.callback_metrics))
+        stack.enter_context(_no_autocast())
+        if (loop := getattr(trainer.fit_loop, "epoch_loop", None)) is not None and hasattr(loop, "_results"):
+            stack.callback(setattr, loop, "_results", loop._results)
+            loop._results = type(loop._results)(training=True)  # for a `log` that was stored away
+        writers = {id(getattr(logger, "_experiment", None)) for logger in trainer.loggers}
+        for module in _all_modules(pl_module):
+            for name, value in list(vars(module).items()):
+                if value is not None and id(value) in writers:
+                    vars(module)[name] = DummyLogger().experiment
+            is_batch_norm = isinstance(module, nn.modules.batchnorm._NormBase)
+            held = vars(module)
+            held["training"] = module.training and is_batch_norm and batch_norm == "train"
+            held["_backward_hooks"], held["_backward_pre_hooks"] = OrderedDict(), OrderedDict()
+            if callable(getattr(module, "log_dict", None)):  # a LightningModule, of either namespace
+                held["log"] = held["log_dict"] = held["print"] = _nothing
+                held["_current_fx_name"] = "training_step"
+        trainer.loggers = [_Muted(logger) for logger in trainer.loggers]
+        yield
+
+
+def _schedule_of(scheduler: Any) -> list[Any]:
+    """What a schedule remembers, and the schedules that it is made of."""
+    return [vars(scheduler), *(_schedule_of(part) for part in getattr(scheduler, "_schedulers", ()))]
+
+
+@contextmanager
+def _no_autocast() -> Iterator[None]:
+    """Have the user's own `torch.autocast` do nothing: a second derivative in half precision is noise."""
+    kind = torch.amp.autocast_mode.autocast
+    known = kind.__enter__, kind.__exit__
+    kind.__enter__, kind.__exit__ = lambda self: self, lambda self, *_: False  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        kind.__enter__, kind.__exit__ = known  # type: ignore[method-assign]
+
+
+@contextmanager
+def _no_gradients(pl_module: LightningModule, trainer: Trainer) -> Iterator[None]:
+    """Take the parameters' gradients away, and give them back: a step may zero them, a backward pass add to them."""
+    held = [parameter for one in trainer.optimizers for group in one.param_groups for parameter in group["params"]]
+    gradients = {id(parameter): (parameter, parameter.grad) for parameter in (*pl_module.parameters(), *held)}
+    for parameter, _ in gradients.values():
+        parameter.grad = None
+    try:
+        yield
+    finally:
+        for parameter, gradient in gradients.values():
+            parameter.grad = gradient
+
+
+def _all_modules(pl_module: LightningModule) -> list[nn.Module]:
+    """The modules, and those that they hold in plain lists, tuples and dicts."""
+    found: dict[int, nn.Module] = {}
+    waiting: list[Any] = [pl_module]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, nn.Module):
+            for module in value.modules():
+                if id(module) not in found:
+                    found[id(module)] = module
+                    waiting += [item for item in vars(module).values() if isinstance(item, list | tuple | dict)]
+        elif isinstance(value, dict):
+            waiting += [item for item in value.values() if isinstance(item, nn.Module)]
+        else:
+            waiting += [item for item in value if isinstance(item, nn.Module)]
+    return list(found.values())
+
+
+def functional(
+    pl_module: LightningModule, state: Mapping[str, Tensor], function: Callable[..., Any], *arguments: Any
+) -> Any:
+    """Call a function that reads the module's parameters and buffers, with others in their place."""
+    inner = {f"inner.{name}": value for name, value in state.items()}
+    return torch.func.functional_call(_Calling(pl_module, function), inner, arguments)
+
+
+def seed_streams(module: nn.Module, seed: int) -> None:
+    """Start the global random streams at the same place each time; `quiet` puts them back."""
+    torch.default_generator.manual_seed(seed % 2**63)
+    for device in cuda_devices(module):
+        torch.cuda.default_generators[device].manual_seed(seed % 2**63)
+    np.random.seed(seed % 2**32)
+    random.seed(seed)
+
+
+class _Calling(nn.Module):
+    """Lets a function stand for a module's forward, so that `functional_call` serves it."""
+
+    def __init__(self, inner: nn.Module, function: Callable[..., Any]) -> None:
+        super().__init__()
+        self.inner, self._function = inner, function
+
+    def forward(self, *arguments: Any) -> Any:
+        return self._function(*arguments)
+
+
+def _nothing(*_: Any, **__: Any) -> None:
+    """In place of `log`."""
+
+
+class _Muted(DummyLogger):
+    """A logger that says where it would write, and writes nothing."""
+
+    def __init__(self, logger: Any) -> None:
+        super().__init__()
+        self._logger = logger
+
+    @property
+    def name(self) -> Any:
+        return self._logger.name
+
+    @property
+    def version(self) -> Any:
+        return self._logger.version
+
+    @property
+    def save_dir(self) -> Any:
+        return self._logger.save_dir
+
+    @property
+    def log_dir(self) -> Any:
+        return self._logger.log_dir
+
+    @property
+    def root_dir(self) -> Any:
+        return self._logger.root_dir

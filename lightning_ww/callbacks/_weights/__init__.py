@@ -1,0 +1,1 @@
+"""What `WeightSpectrumMonitor` alone needs."""

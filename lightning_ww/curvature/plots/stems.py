@@ -1,0 +1,121 @@
+"""A curvature spectrum as stems and as a table."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lightning_ww.drawing.canvas import BLUE, GREY, LARGE, ORANGE, ink, new_figure, wrapped
+from lightning_ww.drawing.markdown import markdown, number
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from lightning_ww.curvature.density import SpectralDensity
+
+POSITIVE, NEGATIVE, NEAR_ZERO = BLUE, ORANGE, GREY
+
+LABEL_PIXELS = 18
+"""Values are written beside outliers that are as far apart."""
+
+TICK_PIXELS = 56
+"""From the middle of an axis' label to that of the next."""
+
+NUM_LISTED = 10
+"""So many of the largest eigenvalues stand in the table."""
+
+
+def spectrum_figure(density: SpectralDensity, title: str, stability_edge: float | None = None) -> Figure:
+    """A stem for each node, as high as its weight: the share of eigenvalues that it stands for.
+
+    Both axes are logarithmic, the horizontal one to both sides of zero; grey ones are as good as zero. Filled heads are
+    single eigenvalues that have converged; open ones stand for many. No kernel: smoothing would move the moments.
+
+    Args:
+        density: Nodes and weights.
+        title: Above the figure.
+        stability_edge: Marked by a line; far beyond the spectrum, named in the legend alone.
+
+    Returns:
+        A figure of matplotlib's that no global state knows of.
+    """
+    figure = new_figure(6.4, 4.6)
+    axes = figure.add_subplot()
+    nodes, weights = density.nodes.numpy(), density.weights.numpy()
+    simple = density.is_simple.numpy()
+    floor = min(0.3 / density.dim, 0.5 * float(weights[weights > 0].min(initial=1.0)))
+    sides = (
+        (POSITIVE, nodes > density.tol, float(weights[nodes > density.tol].sum()), "positive"),
+        (NEGATIVE, nodes < -density.tol, density.negative_mass, "negative"),
+        (NEAR_ZERO, np.abs(nodes) <= density.tol, density.near_zero_mass, "close to zero"),
+    )
+    for color, side, share, label in sides:
+        axes.vlines(nodes[side], floor, np.maximum(weights[side], floor), color=color, linewidth=1.5)
+        for filled in (True, False):
+            chosen = side & (simple == filled)
+            face = color if filled else "white"
+            axes.plot(nodes[chosen], weights[chosen], "o", color=color, markerfacecolor=face, markersize=5)
+        axes.plot([], [], "o-", color=color, label=f"{label}: {100 * share:.3g} %")
+    axes.plot([], [], "o", color=ink(), label="filled: single, converged", linestyle="none", markersize=5)
+    threshold = 10.0 ** np.floor(np.log10(density.tol if density.tol > 0 else 1.0))
+    axes.set_xscale("symlog", linthresh=threshold)
+    axes.set_yscale("log")
+    axes.set_ylim(floor, 3)
+    if stability_edge is not None:
+        label = f"2/lr = {stability_edge:.4g}, edge of gradient descent"
+        if stability_edge < 100 * float(np.abs(nodes).max()):
+            axes.axvline(stability_edge, color=ink(), linestyle="--", label=label)
+            axes.set_xlim(right=max(axes.get_xlim()[1], 1.5 * stability_edge))  # not under the frame
+        else:  # a line there would press all else together
+            axes.plot([], [], " ", label=f"2/lr = {stability_edge:.4g}: far to the right")
+    low, high = axes.get_xlim()
+    axes.set_xlim(low, high)
+    axes.set_xticks(_ticks(axes, threshold))
+    _label_outliers(axes, density)
+    axes.set_xlabel("eigenvalue", fontsize="x-large")
+    axes.set_ylabel("share of all eigenvalues", fontsize="x-large")
+    axes.set_title("\n".join(wrapped(title, 540, LARGE)), loc="left", fontsize="large", parse_math=False)
+    axes.tick_params(labelsize="large")
+    axes.grid(axis="both", alpha=0.2)
+    looks: dict[str, Any] = {"fontsize": "large", "frameon": False, "handlelength": 1.5, "columnspacing": 1.0}
+    figure.legend(loc="outside lower center", ncols=2, **looks)
+    return figure
+
+
+def _ticks(axes: Axes, threshold: float) -> list[float]:
+    """Zero, and of the powers of ten those for whose label there is room."""
+    low, high = axes.get_xlim()
+    powers = threshold * 10.0 ** np.arange(1, 20)  # none at the threshold itself: too close to zero
+    ticks = [0.0] if low <= 0 <= high else []
+    for tick in sorted([*powers[powers <= high], *-powers[powers <= -low]], key=abs, reverse=True):
+        at, others = (axes.transData.transform([(x, 1) for x in xs])[:, 0] for xs in ([tick], ticks or [np.inf]))
+        if np.abs(others - at).min() > TICK_PIXELS:
+            ticks.append(float(tick))
+    return sorted(ticks)
+
+
+def _label_outliers(axes: Axes, density: SpectralDensity) -> None:
+    """The largest eigenvalues above the bulk, in numbers, where there is room for one; all stand in the table."""
+    last = np.inf
+    converged = [top for top in density.top_eigenvalues if top.converged]  # which are those that are counted
+    for top in converged[: density.num_outliers or 0]:
+        height = float(density.weights[density.nodes == top.value].max())
+        at = float(axes.transData.transform((top.value, height))[0])
+        if last - at > LABEL_PIXELS:
+            last = at
+            looks: dict[str, Any] = {"textcoords": "offset points", "rotation": 90, "ha": "center", "va": "bottom"}
+            axes.annotate(f"{top.value:.3g}", (top.value, height), (0, 8), **looks)
+
+
+def spectrum_table(density: SpectralDensity, facts: Mapping[str, str]) -> str:
+    """What was measured, and the largest eigenvalues with their residuals, in Markdown."""
+    text = markdown(["", ""], [[name, value] for name, value in facts.items()])
+    rows = [
+        [str(i + 1), number(top.value), number(top.residual), "yes" if top.converged else "no"]
+        for i, top in enumerate(density.top_eigenvalues[:NUM_LISTED])
+    ]
+    return f"{text}\n\n{markdown(['', 'largest eigenvalues', 'within', 'converged'], rows)}"

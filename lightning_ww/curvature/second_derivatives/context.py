@@ -1,0 +1,230 @@
+"""What a second derivative needs of torch: `differentiable_twice`, under which graphs are built and used."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.overrides import TorchFunctionMode
+
+from lightning_ww.curvature.second_derivatives.functions import (
+    Convolution,
+    LayerNorm,
+    LogSoftmax,
+    Pointwise,
+    Softmax,
+    Through,
+)
+
+_entered = threading.local()
+
+
+@contextmanager
+def differentiable_twice() -> Iterator[Rewritten]:
+    """What a second derivative needs: no fused kernel, compiled graph or half precision that has none."""
+    with ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.enable_grad())
+        stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+        stack.enter_context(torch.backends.cudnn.flags(enabled=False))
+        stack.enter_context(torch.autocast("cpu", enabled=False))
+        if torch.cuda.is_available():
+            stack.enter_context(torch.autocast("cuda", enabled=False))
+        stack.enter_context(torch.compiler.set_stance("force_eager"))
+        known: Rewritten | None = getattr(_entered, "mode", None)
+        if known is not None:  # what was built outside is used inside
+            yield known
+            return
+        _entered.mode = stack.enter_context(Rewritten())
+        try:
+            yield _entered.mode
+        finally:
+            _entered.mode = None
+
+
+class Rewritten(TorchFunctionMode):
+    """Puts operations in the place of torch's whose second derivative is right, or cheaper."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._is_linear = False
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        rewrite = _REWRITES.get(func)
+        if rewrite is not None and torch.is_grad_enabled():
+            try:
+                result = rewrite(self._through, *args, **(kwargs or {}))
+            except (RuntimeError, TypeError):  # within torch.func's transforms; or arguments that torch refuses, too
+                result = NotImplemented
+            if result is not NotImplemented:
+                return result
+        return func(*args, **(kwargs or {}))
+
+    @contextmanager
+    def linear_in_cotangents(self) -> Iterator[None]:
+        """Write backward passes down that will be differentiated by what they start from, and by nothing else."""
+        # A Function is not told which of its derivatives are asked for, and would work out those by constants, too.
+        self._is_linear = True
+        try:
+            yield
+        finally:
+            self._is_linear = False
+
+    def _through(self, saved: Tensor) -> Tensor:
+        # what is computed without a graph, second derivatives among it, has nothing to be cut off from
+        return saved.detach() if self._is_linear and torch.is_grad_enabled() else saved
+
+
+def _is_plain(*tensors: Any) -> bool:
+    """Whether these are floating-point tensors and none of their subclasses, at least one of them in a graph."""
+    if torch._C._autograd._top_saved_tensors_default_hooks(True) is not None:
+        return False  # in a checkpoint: what runs its forward pass again is `torch.autograd.grad`, out of this mode's sight
+    if any(isinstance(one, Tensor) and torch.is_autocast_enabled(one.device.type) for one in tensors):
+        return False
+    plain = all(type(one) in (Tensor, nn.Parameter) and one.is_floating_point() for one in tensors)
+    return plain and any(one.requires_grad for one in tensors)
+
+
+def _activation(function: Callable[..., Tensor], *, may_be_inplace: bool = True) -> Callable[..., Any]:
+    def rewrite(through: Through, input: Tensor, *args: Any, inplace: bool = False, **kwargs: Any) -> Any:
+        if not _is_plain(input) or inplace or (may_be_inplace and args):
+            return NotImplemented
+        return Pointwise.apply(input, lambda x: function(x, *args, **kwargs), through)  # type: ignore[no-untyped-call]
+
+    return rewrite
+
+
+def _softmax(kind: type[Softmax] | type[LogSoftmax]) -> Callable[..., Any]:
+    def rewrite(through: Through, input: Tensor, dim: Any = None, *others: Any, **more: Any) -> Any:
+        asks_for_more = others or any(value is not None for name, value in more.items() if name != "_stacklevel")
+        if not _is_plain(input) or not input.ndim or not isinstance(dim, int) or asks_for_more:
+            return NotImplemented
+        return kind.apply(input, dim, through)  # type: ignore[no-untyped-call]
+
+    return rewrite
+
+
+def _cross_entropy(
+    through: Through,
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    *others: Any,
+    label_smoothing: float = 0.0,
+    **more: Any,
+) -> Any:
+    """By the two operations that it is made of, where targets are classes."""
+    if not isinstance(target, Tensor) or target.is_floating_point() or label_smoothing or others:
+        return NotImplemented
+    if not _is_plain(input) or not input.ndim:
+        return NotImplemented
+    logs = LogSoftmax.apply(input, 0 if input.ndim == 1 else 1, through)  # type: ignore[no-untyped-call]
+    return functional.nll_loss(logs, target, weight, **more)
+
+
+def _batch_norm(
+    through: Through,
+    input: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Any:
+    """With fixed statistics it is one multiplication and one addition."""
+    if training or running_mean is None or running_var is None or not _is_plain(input):
+        return NotImplemented
+    given = [one for one in (running_mean, running_var, weight, bias) if one is not None]
+    fits = all(one.dtype == input.dtype and one.shape == input.shape[1:2] for one in given)
+    precise = input.dtype in (torch.float32, torch.float64)  # in 16 bits torch works with more
+    aligned = input.is_contiguous() or (input.ndim == 4 and input.is_contiguous(memory_format=torch.channels_last))
+    if not (fits and precise and aligned) or running_mean.requires_grad or running_var.requires_grad or eps <= 0:
+        return NotImplemented
+    scale = (running_var + eps).rsqrt()
+    scale = scale if weight is None else scale * weight
+    shift = -running_mean * scale
+    shift = shift if bias is None else shift + bias
+    shape = [-1 if axis == 1 else 1 for axis in range(input.ndim)]
+    return input * scale.view(shape) + shift.view(shape)
+
+
+def _layer_norm(
+    through: Through,
+    input: Tensor,
+    normalized_shape: Sequence[int],
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+) -> Any:
+    given = [one for one in (input, weight, bias) if one is not None]
+    if weight is None or not _is_plain(*given) or len({one.dtype for one in given}) > 1:
+        return NotImplemented
+    shape = tuple(normalized_shape)
+    fits = input.shape[-len(shape) :] == weight.shape == shape and (bias is None or bias.shape == shape)
+    if not fits or input.dtype not in (torch.float32, torch.float64) or not input.numel():
+        return NotImplemented
+    try:
+        return LayerNorm.apply(input, weight, bias, eps, through)  # type: ignore[no-untyped-call]
+    except RuntimeError:  # within torch.func's transforms: written out, as torch's has a wrong third derivative
+        dims = list(range(-len(shape), 0))
+        shifted = input - input.mean(dims, keepdim=True)
+        scaled = shifted * (shifted.square().mean(dims, keepdim=True) + eps).rsqrt() * weight
+        return scaled if bias is None else scaled + bias
+
+
+def _convolution(dims: int, *, is_transposed: bool = False) -> Callable[..., Any]:
+    names = ("output_padding", "groups", "dilation") if is_transposed else ("dilation", "groups")
+
+    def rewrite(
+        through: Through,
+        input: Tensor,
+        weight: Tensor,
+        bias: Tensor | None = None,
+        stride: Any = 1,
+        padding: Any = 0,
+        *others: Any,
+        **more: Any,
+    ) -> Any:
+        given = [one for one in (input, weight, bias) if one is not None]
+        if not _is_plain(*given) or len({one.dtype for one in given}) > 1:
+            return NotImplemented
+        if input.ndim != dims + 2 or isinstance(padding, str):
+            return NotImplemented
+        rest = {"dilation": 1, "groups": 1, "output_padding": 0, **dict(zip(names, others, strict=False)), **more}
+        steps, pads, spread, out = (
+            [one] * dims if isinstance(one, int) else list(one)
+            for one in (stride, padding, rest["dilation"], rest["output_padding"])
+        )
+        how = (steps, pads, spread, is_transposed, out, rest["groups"])
+        return Convolution.apply(input, weight, bias, how, through)  # type: ignore[no-untyped-call]
+
+    return rewrite
+
+
+def _weight_norm(through: Through, v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
+    """The second derivative of torch's fused kernel is wrong on the CPU, without an error."""
+    return v * (g / torch.norm_except_dim(v, 2, dim))
+
+
+_REWRITES: dict[Any, Callable[..., Any]] = {
+    torch._weight_norm: _weight_norm,
+    functional.batch_norm: _batch_norm,
+    functional.cross_entropy: _cross_entropy,
+    functional.layer_norm: _layer_norm,
+    # the activations' operators are what this mode does not see: their third derivatives are torch's
+    functional.gelu: _activation(torch.ops.aten.gelu, may_be_inplace=False),
+    functional.silu: _activation(torch.ops.aten.silu),
+    functional.mish: _activation(torch.ops.aten.mish),
+    **dict.fromkeys((torch.softmax, Tensor.softmax, functional.softmax), _softmax(Softmax)),
+    **dict.fromkeys((torch.log_softmax, Tensor.log_softmax, functional.log_softmax), _softmax(LogSoftmax)),
+    **{getattr(functional, f"conv{n}d"): _convolution(n) for n in (1, 2, 3)},
+    **{getattr(functional, f"conv_transpose{n}d"): _convolution(n, is_transposed=True) for n in (1, 2, 3)},
+}

@@ -1,0 +1,56 @@
+"""What layers are called where there is little room: names short, and no two alike; shapes."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from lightning_ww.weights.report import LayerReport
+
+MAX_LABEL = 26
+"""Longer names are abbreviated."""
+
+
+def labels(names: Sequence[str]) -> list[str]:
+    """One for each name: what all names begin with is left out if there are long ones, the rest abbreviated."""
+    parts = [name.split(".") for name in names]
+    shared = 0
+    if any(len(name) > MAX_LABEL for name in names):
+        while len({tuple(one[: shared + 1]) for one in parts}) == 1 and min(map(len, parts)) > shared + 1:
+            shared += 1
+    short = [shortened(".".join(one[shared:])) for one in parts]
+    count, taken = Counter(short), set(short)
+    for i, label in enumerate(short):
+        if count[label] > 1:  # numbered in model order, for want of anything better
+            marks = (f"#{k}" for k in range(1, len(names) + 1))
+            short[i] = next(new for mark in marks if (new := label[: MAX_LABEL - len(mark)] + mark) not in taken)
+            taken.add(short[i])
+    return short
+
+
+def shape(layer: LayerReport) -> str:
+    """``N × M``, and of several slices how many."""
+    return f"{layer.N} × {layer.M}" + (f" × {layer.slices}" if layer.slices > 1 else "")
+
+
+def shortened(name: str) -> str:
+    """A dotted name of at most `MAX_LABEL` letters: parts lose theirs from the left, numbers stay."""
+    parts = name.split(".")
+    for letters in (2, 1):
+        for i in range(len(parts)):
+            if len(".".join(parts)) <= MAX_LABEL:
+                break
+            parts[i] = parts[i] if parts[i].isdigit() else _initials(parts[i], letters)
+    short = ".".join(parts)
+    return short if len(short) <= MAX_LABEL else f"{short[: MAX_LABEL // 2]}…{short[1 - MAX_LABEL // 2 :]}"
+
+
+def _initials(part: str, letters: int) -> str:
+    """``self_attn`` → ``s_a``, ``model`` → ``mo``, ``attn1`` → ``at1``."""
+    words = [re.fullmatch(r"(.*?)(\d*)", word) for word in part.split("_") if word]
+    first = letters if len(words) < 2 else 1
+    return "_".join(word[1][:first] + word[2] for word in words if word)

@@ -1,1 +1,0 @@
-"""How a report looks. Nothing here measures, and nothing here knows Lightning."""

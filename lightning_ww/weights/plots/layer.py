@@ -1,0 +1,183 @@
+"""One layer's spectrum as a figure: its density, the power law of its tail, and the same elements in random order."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lightning_ww.drawing.canvas import BLUE, GREY, LARGE, ORANGE, X_LARGE, ink, magnified, new_figure, wrapped
+from lightning_ww.drawing.labels import shape
+from lightning_ww.weights.marchenko_pastur import bulk_density, bulk_edges
+from lightning_ww.weights.power_law import PowerLawFit, compare_tails, positive_part
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from numpy.typing import NDArray
+
+    from lightning_ww.weights.report import LayerReport
+
+    Array = NDArray[np.float64]
+
+BINS_PER_DECADE = 10
+
+DECADES = 5
+"""So many below the largest eigenvalue are shown; more, up to twelve, where the power law begins further down."""
+
+LINE, ABOVE, PLOT, BELOW, ENTRY = 0.225, 0.12, 2.3, 0.75, 0.265
+"""Heights in inches: of a line of the title, of the margin, of the axes, of their labels, of a row of the legend."""
+
+TITLE = 550
+"""Pixels that a line of the title may take."""
+
+MAX_NAME = 110
+"""Letters of a name in the title."""
+
+
+def layer_figure(layer: LayerReport, *, compare: bool = False) -> Figure:
+    """The density of a layer's eigenvalues on two logarithmic axes, beside that of its shuffle.
+
+    Args:
+        layer: With its spectrum.
+        compare: Whether the tail is compared with other distributions, in the title; it takes several times as long.
+
+    Returns:
+        A figure of matplotlib's that no global state knows of.
+
+    Raises:
+        ValueError: If the layer has no spectrum, as one too large to be decomposed, or is zero.
+    """
+    if layer.spectrum is None:
+        raise ValueError(
+            f"layer {layer.name!r} has no spectrum to draw: {layer.reasons.get('alpha', 'it was not kept')}."
+        )
+    values = positive_part(layer.spectrum.eigenvalues)
+    if not values.size:
+        raise ValueError(f"layer {layer.name!r} has no spectrum to draw: the weight is zero.")
+    size = LARGE if compare else X_LARGE
+    lines = _headings(layer, size) + (wrapped(tail_caption(layer), TITLE, size) if compare else [])
+    figure = new_figure(6.4, 4.8, layout="none")
+    axes = figure.add_subplot()
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    shuffled = np.square(layer.shuffled).ravel() if layer.shuffled is not None else values[:0]
+    variances, bulk_label = _bulk_variances(layer)
+    bulk_max = bulk_edges(layer.N, layer.M, float(variances.max()))[1]
+    traps = np.empty(0) if layer.trap_eigenvalues is None else layer.trap_eigenvalues
+    high = np.log10(max(values[-1], shuffled.max(initial=0), bulk_max)) + 0.15
+    lowest = min(traps.min(initial=np.inf), np.inf if layer.xmin is None else layer.xmin)
+    decades = max(DECADES, high - np.log10(lowest) + 0.3)
+    edges = 10.0 ** np.arange(
+        high - np.ceil(decades * BINS_PER_DECADE) / BINS_PER_DECADE, high + 1e-9, 1 / BINS_PER_DECADE
+    )
+    n = layer.num_eigenvalues
+    if shuffled.size:
+        label = "shuffled, as predicted" if layer.shuffle == "analytic" else "shuffled"
+        _density(axes, shuffled, n, edges, GREY, label, filled=True)
+    _bulk(axes, layer, variances, bulk_max, bulk_label)
+    _traps(axes, traps)
+    smaller = int((values < edges[0]).sum()) + n - values.size
+    label = f"this layer ({smaller} are smaller)" if smaller else "this layer"
+    _density(axes, values, n, edges, BLUE, label, filled=False)
+    least = 0.3 / (n * (edges[-1] - edges[-2]))  # below one eigenvalue in the widest bin
+    _tail(axes, layer, values[-1], least)
+    axes.set_ylim(bottom=least)
+    axes.set_xlim(max(edges[0], 0.5 * min(values[0], shuffled.min(initial=np.inf), lowest)), edges[-1])
+    axes.set_xlabel("eigenvalue of WᵀW", fontsize="x-large")
+    axes.set_ylabel("density", fontsize="x-large")
+    looks: dict[str, Any] = {"loc": "left", "y": 1.0, "parse_math": False}  # a place that is given need not be found
+    axes.set_title("\n".join(lines), fontsize="large" if compare else "x-large", **looks)
+    axes.minorticks_off()  # there are many, and each takes its time
+    axes.tick_params(labelsize="large")
+    axes.grid(alpha=0.2)
+    legend = figure.legend(loc="lower center", ncols=2, fontsize="large", frameon=False)
+    below = BELOW + ENTRY * np.ceil(len(legend.get_texts()) / 2)
+    height = ABOVE + LINE * len(lines) + PLOT + below
+    figure.set_size_inches(magnified(6.4), magnified(height))
+    axes.set_position((0.13, below / height, 0.85, PLOT / height))
+    return figure
+
+
+def tail_caption(layer: LayerReport) -> str:
+    """How much better a power law describes the tail than other distributions do, in words."""
+    fit = _fit(layer)
+    if fit is None or layer.spectrum is None:
+        return f"No power law to compare: {layer.reasons.get('alpha', 'there is no spectrum')}."
+    said = []
+    for other, found in compare_tails(layer.spectrum.eigenvalues, fit).items():
+        name = other.replace("_", " ")
+        if found is None:
+            said.append(f"{name}: cannot be fitted")
+        else:
+            said.append(f"{name}: R = {found.log_likelihood_ratio:+.2f}, p = {found.p_value:.2g}")
+    return "Power law against " + "; ".join(said) + ". R > 0 favours the power law."
+
+
+def _headings(layer: LayerReport, size: float) -> list[str]:
+    """The layer, broken at dots and shortened in the middle if it is too long; its numbers."""
+    name = (
+        layer.name if len(layer.name) <= MAX_NAME else f"{layer.name[: MAX_NAME // 2]}…{layer.name[-MAX_NAME // 2 :]}"
+    )
+    first = wrapped(f"{name} ({shape(layer)})", TITLE, size, after=". ")
+    if layer.alpha is None:
+        return first + wrapped(f"no alpha: {layer.reasons.get('alpha', '')}", TITLE, size)
+    numbers = [f"alpha {layer.alpha:.2f} ± {layer.alpha_stderr:.2f}", f"D {layer.ks_distance:.3f}"]
+    if layer.rand_distance is not None:
+        numbers.append(f"rand_distance {layer.rand_distance:.2f}")
+    return first + wrapped(", ".join(numbers), TITLE, size)
+
+
+def _density(axes: Axes, values: Array, n: int, edges: Array, color: str, label: str, *, filled: bool) -> None:
+    """Of all n eigenvalues, zeros included, so that what is compared is comparable."""
+    counts = np.histogram(values, bins=edges)[0]
+    heights = counts / (n * np.diff(edges))
+    if filled:
+        axes.stairs(heights, edges, color=color, alpha=0.3, fill=True, label=label)
+    else:
+        axes.stairs(np.where(counts > 0, heights, np.nan), edges, color=color, linewidth=2, label=label)
+
+
+def _tail(axes: Axes, layer: LayerReport, largest: float, least: float) -> None:
+    """``(m/n) (alpha - 1)/xmin · (λ/xmin)^-alpha`` from xmin upwards, as far as it is above ``least``."""
+    if (fit := _fit(layer)) is None:
+        return
+    x = np.geomspace(fit.xmin, largest, 50)
+    share = fit.num_tail / layer.num_eigenvalues
+    label = f"power law, tail of {fit.num_tail} of {layer.num_eigenvalues}"
+    heights = share * (fit.alpha - 1) / fit.xmin * (x / fit.xmin) ** -fit.alpha
+    seen = heights > 0.1 * least  # of a steep line the rest would press the density together
+    axes.plot(x[seen], heights[seen], color=ORANGE, linewidth=2.5, label=label)
+    axes.axvline(fit.xmin, color=ORANGE, linestyle=":", label=f"xmin = {fit.xmin:.3g}")
+
+
+def _bulk_variances(layer: LayerReport) -> tuple[Array, str]:
+    """``σ²`` of the bulk that was fitted, or else of each slice, ``Σλ/(N M)``; what to call it."""
+    assert layer.spectrum is not None
+    if layer.bulk_max is not None:
+        return np.array([layer.bulk_max / bulk_edges(layer.N, layer.M, 1.0)[1]]), "Marchenko–Pastur, fitted"
+    return np.square(layer.spectrum.singular_values).sum(axis=1) / (layer.N * layer.M), "Marchenko–Pastur"
+
+
+def _bulk(axes: Axes, layer: LayerReport, variances: Array, high: float, label: str) -> None:
+    """What noise of these variances has on average over the slices, up to ``high``; a slice of zeros has none."""
+    some = variances[variances > 0]
+    low = bulk_edges(layer.N, layer.M, float(some.min()))[0]
+    x = np.geomspace(max(low, 1e-6 * high), high, 400)[1:-1]
+    total = np.sum([bulk_density(x, layer.N, layer.M, float(variance)) for variance in some], axis=0)
+    color = ink()
+    axes.plot(x, total / variances.size, color=color, linewidth=1, label=label)
+    axes.axvline(high, color=color, linestyle="--", linewidth=1, label=f"its edge, {high:.3g}")
+
+
+def _traps(axes: Axes, traps: Array) -> None:
+    """The shuffle's eigenvalues that noise does not have."""
+    if traps.size:
+        looks: dict[str, Any] = {"color": GREY, "markersize": 9, "transform": axes.get_xaxis_transform()}
+        axes.plot(traps, np.full(traps.size, 0.03), "^", label=f"correlation traps: {traps.size}", **looks)
+
+
+def _fit(layer: LayerReport) -> PowerLawFit | None:
+    if layer.alpha is None or layer.xmin is None or layer.ks_distance is None or layer.num_tail is None:
+        return None
+    return PowerLawFit(layer.alpha, layer.xmin, layer.ks_distance, layer.num_tail, layer.alpha_stderr or 0.0)

@@ -1,0 +1,86 @@
+"""A report as a table in Markdown, for TensorBoard's text dashboard and for terminals."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lightning_ww.drawing.labels import shape
+from lightning_ww.drawing.markdown import markdown, number
+from lightning_ww.weights.report import KEY_METRICS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from lightning_ww.triggers.diagnosis import Diagnosis
+    from lightning_ww.weights.report import LayerReport, WeightReport
+
+
+HEAVY_TAIL, WEAK_TAIL = 2.0, 6.0
+"""Trained layers of large networks have an alpha in between (Martin, Mahoney 2021)."""
+
+CLEAR_TAIL = 20
+"""Of fewer eigenvalues in the tail, alpha says little."""
+
+ONE_DOMINATES = 2.0
+"""Of a lower stable rank, ‖W‖²_F/‖W‖², the largest singular value alone makes up more than half of ‖W‖²_F."""
+
+LIKE_CHANCE = 2.0
+"""So many times the distance between two shuffles, or less, and a layer's own distance says nothing."""
+
+HARDLY_MOVED = 1e-3
+"""Of the initial weight's norm."""
+
+
+def report_table(
+    report: WeightReport, diagnosis: Diagnosis | None = None, events: Sequence[str] = (), *, at_start: bool = False
+) -> str:
+    """The layers, one a row, with their flags and what their numbers suggest; below, events, and what was skipped.
+
+    ``at_start``: whether no step has been made, so that no weight can have moved.
+    """
+    rows, hints = [], []
+    for layer in report.layers:
+        numbers = [number(layer.metric(metric)) for metric in KEY_METRICS]
+        rows.append([f"`{layer.name}`", shape(layer), *numbers])
+        flags = [flag.trigger for flag in diagnosis.flags if flag.layer == layer.name] if diagnosis else []
+        suggests = suggestion(layer, at_start=at_start)
+        if flags or suggests:
+            hints.append([f"`{layer.name}`", ", ".join(flags) or "–", suggests or "–"])
+    text = markdown(["layer", "shape", *KEY_METRICS], rows)
+    if hints:  # a table of its own: in one that is too wide, TensorBoard breaks names and numbers
+        text += "\n\n" + markdown(["layer", "flags", "suggests"], hints)
+    if events:
+        text += "\n\nEvents, the latest first:\n\n" + "\n".join(f"- {event}" for event in reversed(events))
+    if report.skipped:
+        skipped = [[f"`{skip.name}`", skip.reason, skip.sentence] for skip in report.skipped]
+        text += "\n\nNot analysed:\n\n" + markdown(["layer", "reason", "why"], skipped)
+    return text
+
+
+def suggestion(layer: LayerReport, *, at_start: bool = False) -> str:
+    """What a layer's numbers suggest, in a few words, if anything; hints, not findings."""
+    said = []
+    if layer.rank_loss:
+        said.append(f"{layer.rank_loss} of {layer.num_eigenvalues} directions lost")
+    if layer.stable_rank is not None and layer.stable_rank < ONE_DOMINATES:
+        said.append("one direction holds more than half of the weight")
+    if "alpha" in layer.reasons:
+        said.append(f"no alpha: {layer.reasons['alpha']}")
+    if layer.rand_distance is not None and layer.rand_distance < LIKE_CHANCE * (layer.rand_distance_floor or 0):
+        said.append("spectrum like that of noise: nothing learned that shows")
+    elif layer.rand_distance is not None and layer.rand_distance_floor is not None:
+        said += _tail(layer)  # of noise, too, one can be fitted
+    moved = layer.distance_from_init_relative
+    if moved is not None and moved < HARDLY_MOVED and not layer.is_frozen and not at_start:
+        said.append("has hardly moved from its initial weight")
+    return "; ".join(said)
+
+
+def _tail(layer: LayerReport) -> list[str]:
+    if layer.alpha is None or layer.alpha_stderr is None or (layer.num_tail or 0) < CLEAR_TAIL:
+        return []
+    if layer.alpha + 2 * layer.alpha_stderr < HEAVY_TAIL:
+        return ["very heavy tail: a few directions dominate"]
+    if layer.alpha - 2 * layer.alpha_stderr > WEAK_TAIL:
+        return ["weak tail: little is correlated yet"]
+    return ["tail as in trained layers"] if HEAVY_TAIL <= layer.alpha <= WEAK_TAIL else []

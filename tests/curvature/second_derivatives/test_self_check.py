@@ -1,0 +1,118 @@
+"""Second derivatives that are wrong without an error are found, and right ones pass."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from helpers.custom_functions import HiddenIntermediate, OnceDifferentiable
+from torch import Tensor, nn
+from torch.nn import functional
+
+from lightning_ww.curvature.operators import WrongDerivativeError
+from lightning_ww.curvature.second_derivatives.self_check import check_second_derivatives
+
+
+class OtherBackward(torch.autograd.Function):
+    """A straight-through trick whose backward is no derivative of anything."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return x.round()
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        return torch.as_tensor(upstream[0] * (1 + torch.cumsum(x, -1)))
+
+
+RIGHT: dict[str, Any] = {
+    "relu": torch.relu,
+    "leaky": functional.leaky_relu,
+    "tanh": torch.tanh,
+    "gelu": functional.gelu,
+}
+WRONG: dict[str, tuple[Any, str]] = {
+    "once differentiable": (OnceDifferentiable.apply, "cannot be differentiated again .*once_differentiable"),
+    "hidden intermediate": (HiddenIntermediate.apply, "but the loss bends by"),
+    "random": (lambda x: functional.dropout(x, 0.4), "the loss is not the same twice"),
+}
+
+
+def run(activation: Any, seed: int) -> list[Tensor]:
+    torch.manual_seed(seed)
+    first, second, last = nn.Linear(20, 30), nn.Linear(30, 30), nn.Linear(30, 5)
+    x, y = 3 * torch.randn(64, 20), torch.randint(5, (64,))
+    params: list[Tensor] = [p for layer in (first, second, last) for p in layer.parameters()]
+    before = [(p.detach().clone(), p._version) for p in params]
+
+    def loss() -> Tensor:
+        return functional.cross_entropy(last(activation(second(activation(first(x))))), y)
+
+    try:
+        check_second_derivatives(loss, params)
+    finally:
+        for p, (value, version) in zip(params, before, strict=True):
+            assert torch.equal(p, value)
+            assert p._version == version
+            assert p.grad is None
+    return params
+
+
+@pytest.mark.parametrize("kind", RIGHT)
+@pytest.mark.parametrize("seed", range(10))
+def test_right_derivatives_pass(kind: str, seed: int) -> None:
+    run(RIGHT[kind], seed)
+
+
+@pytest.mark.parametrize("kind", WRONG)
+@pytest.mark.parametrize("seed", [1, 3])
+def test_wrong_derivatives_are_found(kind: str, seed: int) -> None:
+    activation, message = WRONG[kind]
+    with pytest.raises(WrongDerivativeError, match=message):
+        run(activation, seed)
+
+
+def test_second_derivatives_that_are_not_symmetric_are_found() -> None:
+    w = (torch.arange(8.0) / 3).requires_grad_()
+    apply: Any = OtherBackward.apply
+    with pytest.raises(WrongDerivativeError, match="not symmetric"):
+        check_second_derivatives(lambda: apply(w).square().sum(), [w])
+
+
+class RolledBackward(torch.autograd.Function):
+    """The derivative of another element."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return x.tanh()
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> Tensor:
+        return torch.as_tensor(upstream[0] * (1 - ctx.saved_tensors[0].roll(1, -1).tanh() ** 2))
+
+
+def test_they_are_found_among_many_parameters_too() -> None:
+    torch.manual_seed(0)
+    first, last = nn.Linear(100, 300), nn.Linear(300, 10)
+    x, y = 2 * torch.randn(64, 100), torch.randint(10, (64,))
+    params: list[Tensor] = [*first.parameters(), *last.parameters()]
+    wrong: Any = RolledBackward.apply
+    for function, is_wrong in ((torch.tanh, False), (wrong, True)):
+
+        def loss(function: Any = function) -> Tensor:
+            return functional.cross_entropy(last(function(first(x))), y)
+
+        if is_wrong:
+            with pytest.raises(WrongDerivativeError):
+                check_second_derivatives(loss, params)
+        else:
+            check_second_derivatives(loss, params)
+
+
+def test_a_loss_that_is_linear_in_the_weights_passes() -> None:
+    w = torch.ones(3, requires_grad=True)
+    check_second_derivatives(lambda: w.sum(), [w])

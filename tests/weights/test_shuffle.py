@@ -1,0 +1,182 @@
+"""The shuffle's numbers against scipy, drawn matrices and planted elements."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from helpers.references import Array, gaussian, matrix_of
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.spatial.distance import jensenshannon
+from scipy.stats import kurtosis
+
+from lightning_ww.weights.marchenko_pastur import tracy_widom_threshold
+from lightning_ww.weights.shuffle import (
+    Shuffler,
+    element_statistics,
+    jensen_shannon_distance,
+    predicted_singular_values,
+    rank_deficit,
+    trap_scores,
+)
+from lightning_ww.weights.spectrum import singular_values
+
+
+def traps(slices: Array, seed: int = 0) -> int:
+    statistics = element_statistics(slices)
+    scores = trap_scores(singular_values(Shuffler(seed).shuffle(slices, "layer")), statistics)
+    assert scores is not None
+    return int((scores > tracy_widom_threshold(slices.shape[0])).sum())
+
+
+def test_jensen_shannon_distance_equals_scipys() -> None:
+    random = np.random.default_rng(0)
+    for _ in range(10):
+        p, q = random.pareto(1, 50), random.pareto(2, 50)
+        assert jensen_shannon_distance(p, q) == pytest.approx(jensenshannon(np.sort(p), np.sort(q)), rel=1e-10)
+
+
+def test_jensen_shannon_distance_at_its_ends() -> None:
+    assert jensen_shannon_distance(np.array([1.0, 2, 3]), np.array([3.0, 1, 2])) == 0
+    assert jensen_shannon_distance(np.array([0.0, 0, 1]), np.array([1e-300, 1.0, 1.0])) == pytest.approx(
+        jensenshannon([0, 0, 1.0], [1e-300, 1.0, 1.0])
+    )
+
+
+def test_element_statistics_equal_numpys_and_scipys() -> None:
+    slices = np.random.default_rng(0).standard_t(6, (3, 40, 30)) + 0.3
+    statistics = element_statistics(slices)
+    for k, matrix in enumerate(slices):
+        assert statistics.mean[k] == pytest.approx(matrix.mean())
+        assert statistics.std[k] == pytest.approx(matrix.std())
+        assert statistics.excess_kurtosis[k] == pytest.approx(kurtosis(matrix.ravel()))
+        assert statistics.largest[k] == pytest.approx(np.abs(matrix - matrix.mean()).max())
+
+
+def test_trimmed_variance_leaves_out_the_visible_elements() -> None:
+    weight = gaussian(100, 100)
+    weight[3, 4] = 40.0  # the visible size is 10 times a deviation of about 1.08
+    statistics = element_statistics(weight[None])
+    rest = np.delete(weight.ravel(), 304)
+    assert statistics.trimmed_variance[0] == pytest.approx(rest.var(), rel=1e-12)
+    assert statistics.trap_element == pytest.approx((40 - weight.mean()) / (weight.std() * 10))
+
+
+def test_mean_shift_is_in_units_of_its_visibility() -> None:
+    weight = gaussian(100, 100) + 0.2
+    shift = element_statistics(weight[None]).trap_mean_shift
+    assert shift == pytest.approx(weight.mean() * 10 / weight.std())
+
+
+@given(st.integers(1, 4), st.integers(1, 9), st.integers(1, 9), st.integers(0, 99))
+@settings(max_examples=40, deadline=None)
+def test_shuffle_keeps_each_slices_elements(count: int, rows: int, cols: int, seed: int) -> None:
+    slices = np.random.default_rng(seed).standard_normal((count, rows, cols))
+    shuffled = Shuffler(seed).shuffle(slices, "a.b")
+    assert shuffled.shape == slices.shape
+    for before, after in zip(slices, shuffled, strict=True):
+        np.testing.assert_array_equal(np.sort(before, axis=None), np.sort(after, axis=None))
+        assert np.linalg.norm(after) == pytest.approx(np.linalg.norm(before))
+
+
+def test_shuffle_depends_on_seed_layer_and_draw_alone() -> None:
+    slices = gaussian(20, 30)[None]
+    global_state = np.random.get_state()[1].copy()  # type: ignore[index]
+    shuffler = Shuffler(3)
+    first = shuffler.shuffle(slices, "layer")
+    np.testing.assert_array_equal(shuffler.shuffle(slices, "layer"), first)
+    np.testing.assert_array_equal(Shuffler(3, max_cached_bytes=0).shuffle(slices, "layer"), first)
+    for other in (
+        Shuffler(4).shuffle(slices, "layer"),
+        shuffler.shuffle(slices, "another"),
+        shuffler.shuffle(slices, "layer", draw=1),
+    ):
+        assert not np.array_equal(other, first)
+    np.testing.assert_array_equal(np.random.get_state()[1], global_state)  # type: ignore[index]
+
+
+def test_permutations_are_kept_up_to_the_limit() -> None:
+    shuffler = Shuffler(max_cached_bytes=4 * 600)
+    shuffler.shuffle(gaussian(20, 30)[None], "fits")
+    shuffler.shuffle(gaussian(20, 30)[None], "does not")
+    assert [key[0] for key in shuffler._cache] == ["fits"]
+
+
+@pytest.mark.parametrize(("N", "M"), [(128, 128), (256, 64)])
+def test_noise_has_at_most_half_a_per_cent_of_false_traps_in_200_draws(N: int, M: int) -> None:
+    found = [traps(gaussian(N, M, seed)[None], seed) for seed in range(200)]
+    assert sum(count > 0 for count in found) <= 1
+
+
+def planted(M: int, size: float, seed: int, N: int | None = None) -> Array:
+    """Noise with one element of ``size`` times the visibility threshold."""
+    N = N or M
+    weight = gaussian(N, M, seed)
+    weight[N // 3, M // 2] = size * (N * M) ** 0.25
+    return weight[None]
+
+
+@pytest.mark.parametrize(("N", "M"), [(128, 128), (256, 128), (256, 256)])
+def test_a_planted_element_of_1_6_thresholds_is_one_trap(N: int, M: int) -> None:
+    assert [traps(planted(M, 1.6, seed, N), seed) for seed in range(20)] == [1] * 20
+
+
+def test_a_planted_element_of_1_6_thresholds_is_one_trap_nineteen_times_of_twenty_at_64() -> None:
+    assert sum(traps(planted(64, 1.6, seed), seed) == 1 for seed in range(100)) >= 95
+
+
+@pytest.mark.parametrize("M", [64, 128, 256])
+def test_a_planted_element_of_0_7_thresholds_is_none(M: int) -> None:
+    assert [traps(planted(M, 0.7, seed), seed) for seed in range(20)] == [0] * 20
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.02, 0.1])
+@pytest.mark.parametrize(("N", "M"), [(256, 256), (512, 256), (400, 300)])
+def test_predicted_spectrum_differs_from_a_draw_by_less_than_two_draws_differ(N: int, M: int, shift: float) -> None:
+    slices = (0.05 * (gaussian(N, M) + shift))[None]
+    statistics = element_statistics(slices)
+    assert statistics.predictable
+    predicted = predicted_singular_values(slices, statistics)
+    drawn = [singular_values(Shuffler(seed).shuffle(slices, "layer")) for seed in range(6)]
+    trained = matrix_of(np.linspace(0.1, 3, M), N, M)
+    squares = np.square(np.linalg.svd(trained, compute_uv=False))
+    exact = [jensen_shannon_distance(squares, np.square(draw).ravel()) for draw in drawn]
+    analytic = jensen_shannon_distance(squares, np.square(predicted).ravel())
+    assert abs(analytic - np.mean(exact)) < 0.005
+    between = np.mean([jensen_shannon_distance(np.square(d).ravel(), np.square(drawn[0]).ravel()) for d in drawn[1:]])
+    to_draws = np.mean([jensen_shannon_distance(np.square(d).ravel(), np.square(predicted).ravel()) for d in drawn])
+    assert to_draws < between
+    assert predicted.max() == pytest.approx(np.mean([draw.max() for draw in drawn]), rel=0.02)
+    scores = trap_scores(predicted, statistics)
+    exact_scores = trap_scores(drawn[0], statistics)
+    assert scores is not None
+    assert exact_scores is not None
+    assert (scores > 3.27).sum() == (exact_scores > 3.27).sum()
+
+
+@pytest.mark.parametrize(
+    "weight",
+    [
+        gaussian(512, 255),  # too small
+        np.random.default_rng(0).standard_t(4, (300, 300)),  # heavy-tailed
+        planted(300, 0.6, 0)[0],  # an element more than half as large as would show
+        np.where(np.random.default_rng(0).uniform(size=(300, 300)) < 0.9, 0, gaussian(300, 300)),  # sparse
+        np.ones((300, 300)),
+    ],
+    ids=["small", "heavy-tailed", "large element", "sparse", "constant"],
+)
+def test_shuffles_that_cannot_be_predicted_are_drawn(weight: Array) -> None:
+    assert not element_statistics(weight[None]).predictable
+
+
+def test_rank_deficit_counts_what_fell_below_a_tenth() -> None:
+    shuffled = np.array([[1.0, 2, 3, 4], [1, 2, 3, 4]])
+    values = np.array([[0.1, 0.3, 0.2, 4], [0, 0, 0, 0]])  # 0.1 ≤ 0.1, 0.2 ≤ 0.3; a zero slice counts in full
+    assert rank_deficit(values, shuffled) == 6 / 8
+
+
+def test_alike_elements_have_no_edge() -> None:
+    statistics = element_statistics(np.full((1, 20, 20), 0.1))
+    assert trap_scores(np.ones((1, 20)), statistics) is None
+    assert statistics.trap_element is None
+    assert statistics.trap_mean_shift is None
