@@ -33,7 +33,7 @@ from lightning_ww.curvature.plots.stems import spectrum_figure
 from lightning_ww.drawing.canvas import picture
 from lightning_ww.history import History, Measurement, record
 from lightning_ww.triggers.diagnosis import Diagnosis
-from lightning_ww.weights.report import KEY_METRICS
+from lightning_ww.weights.metrics import KEY_METRICS
 
 MEASUREMENTS = 1000
 

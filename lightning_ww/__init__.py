@@ -4,8 +4,9 @@
 is imported on purpose: this package loads neither Lightning nor matplotlib.
 """
 
-from lightning_ww.weights.analyze import analyze
+from lightning_ww.weights.analysis import analyze
 from lightning_ww.weights.layers import SkippedLayer
+from lightning_ww.weights.metrics import KEY_METRICS, METRICS
 from lightning_ww.weights.power_law import (
     NoPowerLawError,
     PowerLawFit,
@@ -14,11 +15,12 @@ from lightning_ww.weights.power_law import (
     fit_power_law,
     hill_alpha,
 )
-from lightning_ww.weights.report import METRICS, LayerReport, WeightReport
+from lightning_ww.weights.report import LayerReport, WeightReport
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "KEY_METRICS",
     "METRICS",
     "LayerReport",
     "NoPowerLawError",

@@ -1,24 +1,57 @@
-"""Arguments that are out of their domain are errors in construction, before any training."""
+"""Checks of arguments, with one wording for the same fault everywhere.
+
+A message names the call and the argument as the user typed them, then what was expected. ``call`` is the class or
+function whose argument it is.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from fnmatch import fnmatchcase
 from typing import TypeVar
+
+from lightning_ww._errors import ArgumentError
 
 T = TypeVar("T")
 
 
+def unfit(call: str, name: str, value: object, expected: str) -> ArgumentError:
+    """The error for an argument that can be shown as it was typed."""
+    return ArgumentError(f"`{call}({name}={value!r})`: expected {expected}.")
+
+
+def unfit_object(call: str, name: str, expected: str, got: str) -> ArgumentError:
+    """The error for an argument that is too large to be shown, such as a function or a tensor."""
+    return ArgumentError(f"`{call}({name}=...)`: expected {expected}, but got {got}.")
+
+
 def choice(call: str, name: str, value: T, choices: Sequence[T]) -> T:
-    """The value, if it is one of the choices; ``call`` is the class whose argument it is."""
+    """The value, if it is one of the choices."""
     if value not in choices:
-        raise ValueError(f"`{call}({name}={value!r})`: expected one of {tuple(choices)}.")
+        raise unfit(call, name, value, f"one of {tuple(choices)}")
     return value
 
 
 def count(call: str, name: str, value: int, *, least: int) -> int:
     """The value, if it is an integer of at least ``least``."""
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise ValueError(f"`{call}({name}={value!r})`: expected an integer of at least {least}.")
+        raise unfit(call, name, value, f"an integer of at least {least}")
+    return value
+
+
+def optional_count(call: str, name: str, value: int | None, *, least: int) -> int | None:
+    """The value, if it is ``None`` or an integer of at least ``least``."""
+    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < least):
+        raise unfit(call, name, value, f"an integer of at least {least}, or `None`")
+    return value
+
+
+def number(call: str, name: str, value: float, *, least: float = 0.0, most: float | None = None) -> float:
+    """The value, if it is a number of at least ``least``, and of at most ``most`` if that is given."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not value >= least or (most is not None and not value <= most):
+        domain = f"of at least {least:g}" if most is None else f"from {least:g} to {most:g}"
+        raise unfit(call, name, value, f"a number {domain}")
     return value
 
 
@@ -29,30 +62,64 @@ def names(call: str, name: str, values: str | Sequence[str], known: Sequence[str
     chosen = patterns(call, name, values) or ()
     for value in chosen:
         if value not in known:
-            raise ValueError(f"`{call}({name}=...)` does not know {value!r}. Known are 'all' and: {', '.join(known)}.")
+            raise ArgumentError(
+                f"`{call}({name}=...)` does not know {value!r}. Known are 'all' and: {', '.join(known)}."
+            )
     return chosen
 
 
 def instance(call: str, name: str, value: T, kind: type) -> T:
     """The value, if it is of that class."""
     if not isinstance(value, kind):
-        raise ValueError(f"`{call}({name}={value!r})`: expected a `{kind.__name__}`.")
+        raise unfit(call, name, value, f"a `{kind.__name__}`")
     return value
 
 
 def having(call: str, name: str, value: T, method: str, expected: str) -> T:
     """The value, if it is ``None`` or has that method."""
     if value is not None and not hasattr(value, method):
-        raise ValueError(f"`{call}({name}={value!r})`: expected {expected} or `None`.")
+        raise unfit(call, name, value, f"{expected}, or `None`")
     return value
 
 
 def patterns(call: str, name: str, value: str | Sequence[str] | None, *, least: int = 0) -> tuple[str, ...] | None:
-    """The value as a tuple, if it is a string, at least so many strings, or ``None``."""
+    """The value as a tuple, if it is a string, a list of at least ``least`` strings, or ``None``."""
     if isinstance(value, str | Sequence) and len(value) < least:
-        raise ValueError(f"`{call}({name}={value!r})`: it is empty. Leave it out, or pass `None`, for all.")
+        raise ArgumentError(f"`{call}({name}={value!r})`: it is empty. Leave it out, or pass `None`, for all.")
     if isinstance(value, str):
         return (value,)
     if value is not None and (not isinstance(value, Sequence) or not all(isinstance(item, str) for item in value)):
-        raise ValueError(f"`{call}({name}={value!r})`: expected a string, a list of strings, or `None`.")
+        raise unfit(call, name, value, "a string, a list of strings, or `None`")
     return None if value is None else tuple(value)
+
+
+def matching(
+    call: str,
+    name: str,
+    value: str | Sequence[str],
+    known: Iterable[str],
+    what: str,
+    *,
+    plain: Callable[[str], str] = str,
+    strict: bool = True,
+) -> set[str]:
+    """The known names that match one of the patterns.
+
+    Args:
+        call: The class or function whose argument it is.
+        name: The argument.
+        value: Names or shell patterns.
+        known: The names there are.
+        what: What they name, for the error: "weight matrix".
+        plain: How a name is shown; patterns match it in either form.
+        strict: Whether a pattern that matches nothing is an error.
+    """
+    found: set[str] = set()
+    known = list(known)
+    for pattern in patterns(call, name, value, least=1) or ():
+        matched = {one for one in known for form in (one, plain(one)) if form == pattern or fnmatchcase(form, pattern)}
+        if not matched and strict:
+            there = ", ".join(f"`{plain(one)}`" for one in known)
+            raise ArgumentError(f"`{call}({name}={pattern!r})` matches no {what}. This model has: {there}.")
+        found |= matched
+    return found

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 import torch
 from typing_extensions import Self
 
+from lightning_ww._pandas import data_frame
 from lightning_ww.curvature.density import SpectralDensity
-from lightning_ww.weights.report import data_frame
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

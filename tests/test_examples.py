@@ -26,7 +26,7 @@ def test_the_demo_shows_a_healthy_run_and_one_that_collapses_and_is_stopped(tmp_
         events = EventAccumulator(str(next((tmp_path / run).glob("version_*")))).Reload()
         tags = set(events.Tags()["scalars"])
         for layer in ("encoder", "middle", "head"):
-            for metric in ("alpha", "rand_distance", "sv_min", "distance_from_init", "stable_rank"):
+            for metric in ("alpha", "alpha_hill", "rand_distance", "sv_min", "distance_from_init", "stable_rank"):
                 assert f"ww.{metric}/{layer}" in tags
             for trigger in ("nonfinite", "rank_collapse", "correlation_trap"):
                 assert f"flags.{trigger}/{layer}" in tags

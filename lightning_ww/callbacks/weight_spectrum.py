@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, get_args
 
 from typing_extensions import override
 
@@ -18,19 +17,25 @@ from lightning_ww.callbacks._weights.logged_layers import LoggedLayers
 from lightning_ww.callbacks._weights.pictures import WeightPanels
 from lightning_ww.history import Measurement, record
 from lightning_ww.triggers.diagnosis import TRIGGERS, Diagnosis, FlagThresholds, TriggerName, diagnose
-from lightning_ww.weights.analysis import Shuffle, measure
-from lightning_ww.weights.drift import METRICS as DRIFT_METRICS
+from lightning_ww.weights.analysis import measure
+from lightning_ww.weights.ingredients import Request, Shuffle
 from lightning_ww.weights.layers import find_layers, require_a_matrix
+from lightning_ww.weights.metrics import BANDS, KEY_METRICS, METRICS, Need, needing
 from lightning_ww.weights.plots.table import report_table
-from lightning_ww.weights.report import BULK_METRICS, KEY_METRICS, METRICS, QUANTILE_SUMMARIES, WeightReport
+from lightning_ww.weights.report import WeightReport
 from lightning_ww.weights.shuffle import Shuffler
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
 
 UNEXPECTED = ("failed", "meta", "sharded", "quantised", "uninitialised", "unsupported_shape", "unsupported_dtype")
 """Reasons for skipping a layer of which a user is told; the others (norms, biases, ties …) stand in the report."""
+
+LEVERS: Mapping[Need, str] = {
+    "mp_fit": "not asked for (name it in `metrics=`)",
+    "floor": "measured at a run's first measurement only, and not without shuffles",
+    "cka": "not asked for (name it in `metrics=`)",
+    "initial": "no initial weights are kept (name a `distance_from_init` in `metrics=`)",
+    "shuffle": "not asked for (`shuffle='off'`)",
+}
+"""Why a number was not made, and which argument of the monitor makes it."""
 
 
 class WeightSpectrumMonitor(MonitorBase[Measurement]):
@@ -155,7 +160,7 @@ class WeightSpectrumMonitor(MonitorBase[Measurement]):
         super()._reset()
         self.report: WeightReport | None = None
         self.diagnosis = Diagnosis()
-        keeps_initial = any(metric in self.metrics for metric in DRIFT_METRICS)
+        keeps_initial = not set(needing("initial")).isdisjoint(self.metrics)
         self._initial = InitialWeightsKeeper() if keeps_initial else None
         self._logged = LoggedLayers(self.max_logged_layers)
         self._panels = WeightPanels(self.figure_layers, self.figure_every, compare=self.compare_tails)
@@ -169,7 +174,7 @@ class WeightSpectrumMonitor(MonitorBase[Measurement]):
 
     @override
     def _bands(self) -> tuple[str, ...]:
-        return tuple(name for name in QUANTILE_SUMMARIES if self.shuffle != "off" or name != "rand_distance")
+        return tuple(name for name in BANDS if self.shuffle != "off" or name != "rand_distance")
 
     @override
     def _prepare(self, trainer: Trainer, pl_module: LightningModule, state: Mapping[str, Any] | None) -> None:
@@ -203,22 +208,18 @@ class WeightSpectrumMonitor(MonitorBase[Measurement]):
     ) -> tuple[tuple[WeightReport, Diagnosis], dict[str, float]]:
         takes_floors = self._floors is None and self.shuffle != "off" and not getattr(trainer, "fast_dev_run", False)
         found, skipped = find_layers(pl_module, self.layers, call=type(self).__name__, strict=False)
-        report = measure(
-            found,
-            skipped,
-            initial=None if self._initial is None else self._initial.slices(found),
-            shuffler=self._shuffler,
-            shuffle=self.shuffle,
-            include_frozen=self.include_frozen,
-            mp_fit=not set(BULK_METRICS).isdisjoint(self.metrics),
-            cka="distance_from_init_cka" in self.metrics,
-            floor=takes_floors,
+        request = Request(
+            self._shuffler,
+            self.shuffle,
+            None if self._initial is None else self._initial.slices(found),
+            mp_fit=not set(needing("mp_fit")).isdisjoint(self.metrics),
+            cka=not set(needing("cka")).isdisjoint(self.metrics),
+            floors=None if takes_floors else self._floors or {},
         )
+        report = measure(found, skipped, request, include_frozen=self.include_frozen, levers=LEVERS)
         if takes_floors:  # at the first measurement only: what noise of these shapes reads
             floors = {layer.name: layer.rand_distance_floor for layer in report.layers}
             self._floors = {name: floor for name, floor in floors.items() if floor is not None}
-        layers = tuple(layer.with_floor((self._floors or {}).get(layer.name)) for layer in report.layers)
-        report = dataclasses.replace(report, layers=layers)
         diagnosis = diagnose(report, self.history[-1].flags if len(self.history) else None, self.thresholds)
         summary = {f"ww/{name}": value for name, value in report.summary.items()}
         return (report, diagnosis), summary | {"ww/num_flagged": float(len(diagnosis.flagged_layers))}

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from fnmatch import fnmatchcase
 
 from torch import Tensor, nn
 
-WRAPPERS = ("_orig_mod", "_checkpoint_wrapped_module")
-"""Parts of a name that compiled and checkpointed modules add."""
+from lightning_ww import _checks
+from lightning_ww._errors import ArgumentError
+from lightning_ww._torch import plain_name
 
 
 def select_parameters(
@@ -27,7 +27,7 @@ def select_parameters(
         Each parameter by its full name.
 
     Raises:
-        ValueError: If a pattern matches nothing that can be trained.
+        ArgumentError: If a pattern matches nothing that can be trained. It is a `ValueError`.
 
     Example:
         >>> list(select_parameters(nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1)), "1.*"))
@@ -35,20 +35,8 @@ def select_parameters(
     """
     trainable = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
     if not trainable:
-        raise ValueError(f"`{call}`: no parameter of this {type(module).__name__} requires a gradient.")
+        raise ArgumentError(f"`{call}`: no parameter of this {type(module).__name__} requires a gradient.")
     if params is None:
         return dict(trainable)
-    chosen: set[str] = set()
-    for pattern in [params] if isinstance(params, str) else params:
-        matched = {name for name in trainable if fnmatchcase(name, pattern) or fnmatchcase(_plain(name), pattern)}
-        if not matched:
-            known = ", ".join(f"`{_plain(name)}`" for name in trainable)
-            raise ValueError(f"`{call}(params={pattern!r})` matches no trainable parameter. This model has: {known}.")
-        chosen |= matched
-    if not chosen:
-        raise ValueError(f"`{call}(params={params!r})`: expected at least one name or pattern, or `None` for all.")
+    chosen = _checks.matching(call, "params", params, trainable, "trainable parameter", plain=plain_name)
     return {name: parameter for name, parameter in trainable.items() if name in chosen}
-
-
-def _plain(name: str) -> str:
-    return ".".join(part for part in name.split(".") if part not in WRAPPERS)

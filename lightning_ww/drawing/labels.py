@@ -1,4 +1,4 @@
-"""What layers are called where there is little room: names short, and no two alike; shapes."""
+"""What layers are called where there is little room: names short, and no two alike."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from lightning_ww.weights.report import LayerReport
 
 MAX_LABEL = 26
 """Longer names are abbreviated."""
@@ -30,11 +28,6 @@ def labels(names: Sequence[str]) -> list[str]:
             short[i] = next(new for mark in marks if (new := label[: MAX_LABEL - len(mark)] + mark) not in taken)
             taken.add(short[i])
     return short
-
-
-def shape(layer: LayerReport) -> str:
-    """``N × M``, and of several slices how many."""
-    return f"{layer.N} × {layer.M}" + (f" × {layer.slices}" if layer.slices > 1 else "")
 
 
 def shortened(name: str) -> str:

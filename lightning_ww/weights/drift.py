@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,10 +21,6 @@ class Drift:
     distance_from_init_relative: float | None  # over ‖W₀‖_F; None if W₀ = 0
     distance_from_init_cosine: float | None  # 1 - ⟨W, W₀⟩/(‖W‖‖W₀‖); None if either is 0
     distance_from_init_cka: float | None  # 1 - uncentred linear CKA; None if not asked for, or either is 0
-
-
-METRICS = tuple(field.name for field in fields(Drift))
-"""Their names."""
 
 
 def distance_from_init(slices: Array, initial: Array, *, cka: bool = False) -> Drift:

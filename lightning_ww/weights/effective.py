@@ -9,19 +9,18 @@ anew, on a copy, in evaluation mode, with the random streams put back.
 from __future__ import annotations
 
 import copy
-import random
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, cast
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize, prune
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
+from lightning_ww._torch import random_streams_kept
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
 SUFFIXES = ("_orig", "_g", "_v")
 """Under which pruning, spectral norm and weight norm of the older kind keep a weight's sources."""
@@ -82,18 +81,6 @@ def _evaluate(parametrization: nn.Module, originals: Mapping[str, Tensor]) -> Te
         return cast("Tensor", torch.func.functional_call(twin, dict(originals), ()))
 
 
-@contextmanager
-def random_streams_kept(module: nn.Module) -> Iterator[None]:
-    """Put torch's, numpy's and Python's global random streams back at the end."""
-    streams = random.getstate(), np.random.get_state()
-    try:
-        with torch.random.fork_rng(devices=cuda_devices(module)):
-            yield
-    finally:
-        random.setstate(streams[0])
-        np.random.set_state(streams[1])
-
-
 def _parametrization(module: nn.Module, attribute: str) -> nn.Module:
     return cast("nn.ModuleDict", module.parametrizations)[attribute]
 
@@ -111,8 +98,3 @@ def _is_packed(module: nn.Module) -> bool:
 def is_packed_recurrent(module: nn.Module) -> bool:
     """Whether this is one of torch's quantised recurrent modules, which have no `weight` at all."""
     return hasattr(module, "_all_weight_values") or hasattr(module, "_packed_weight_ih")
-
-
-def cuda_devices(module: nn.Module) -> list[int]:
-    """The CUDA devices whose random streams an evaluation could advance."""
-    return sorted({p.device.index or 0 for p in module.parameters() if p.device.type == "cuda"})

@@ -8,14 +8,17 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
+from lightning_ww import _checks
+from lightning_ww._errors import ArgumentError
+from lightning_ww._torch import plain_name
 from lightning_ww.weights import effective
-from lightning_ww.weights import layers as matrices
+from lightning_ww.weights.layers import Layer, UnreadableWeightError, find_layers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-def snapshot(layers: Sequence[matrices.Layer]) -> dict[str, Tensor]:
+def snapshot(layers: Sequence[Layer]) -> dict[str, Tensor]:
     """A copy of every readable layer's slices, in its own dtype, on the CPU."""
     kept = {}
     for layer in layers:
@@ -24,36 +27,35 @@ def snapshot(layers: Sequence[matrices.Layer]) -> dict[str, Tensor]:
     return kept
 
 
-def initial_slices(layers: Sequence[matrices.Layer], initial: nn.Module | Mapping[str, Tensor]) -> dict[str, Tensor]:
+def initial_slices(layers: Sequence[Layer], initial: nn.Module | Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The initial slices of these layers, from a module of the same make or from its ``state_dict()``.
 
     Raises:
-        ValueError: If not one of the layers is found.
-        TypeError: If ``initial`` is neither.
+        ArgumentError: If not one of the layers is found, or ``initial`` is neither. It is a `ValueError`.
     """
     if isinstance(initial, nn.Module):
-        then = {layer.name: layer for layer in matrices.find_layers(initial, call="analyze(initial=...)")[0]}
+        then = {layer.name: layer for layer in find_layers(initial, call="analyze(initial=...)")[0]}
         found = snapshot([then[layer.name] for layer in layers if layer.name in then])
     elif isinstance(initial, Mapping):
         whole = all(key.startswith("module.") for key in initial)  # the state of a data-parallel wrapper
-        tensors = {matrices.clean_name(key.removeprefix("module.") if whole else key): v for key, v in initial.items()}
+        tensors = {plain_name(key.removeprefix("module.") if whole else key): v for key, v in initial.items()}
         found = {}
         for layer in layers:
             weight = _from_state_dict(layer, tensors)
             if weight is not None:
-                with suppress(matrices.UnreadableWeightError):  # reported when the layer itself is measured
+                with suppress(UnreadableWeightError):  # reported when the layer itself is measured
                     found[layer.name] = layer.slices_of(weight)
     else:
-        raise TypeError(
-            f"`analyze(initial=...)` expected a module or its state_dict(), but got {type(initial).__name__}."
+        raise _checks.unfit_object(
+            "analyze", "initial", "a module or its state_dict()", f"a `{type(initial).__name__}`"
         )
     if not found:
         names = ", ".join(f"`{layer.name}`" for layer in layers)
-        raise ValueError(f"`analyze(initial=...)` holds none of the layers of this model: {names}.")
+        raise ArgumentError(f"`analyze(initial=...)` holds none of the layers of this model: {names}.")
     return found
 
 
-def _from_state_dict(layer: matrices.Layer, tensors: Mapping[str, Tensor]) -> Tensor | None:
+def _from_state_dict(layer: Layer, tensors: Mapping[str, Tensor]) -> Tensor | None:
     """A layer's effective weight, from the tensors that its kind of weight is kept in."""
     prefix = f"{layer.owner}." if layer.owner else ""
     weight = prefix + layer.attribute

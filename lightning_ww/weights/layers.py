@@ -8,7 +8,6 @@ nothing.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -17,6 +16,9 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.parameter import UninitializedParameter
 from torch.nn.utils import parametrize
 
+from lightning_ww import _checks
+from lightning_ww._errors import ArgumentError, LightningWWError
+from lightning_ww._torch import plain_name
 from lightning_ww.weights import effective
 
 if TYPE_CHECKING:
@@ -31,9 +33,6 @@ SkipReason = Literal[
 MIN_EIGENVALUES = 8
 """The fewest eigenvalues (short side × slices) of a layer that is analysed; WeightWatcher's rule."""
 
-WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module")
-"""Attributes under which wrappers hold the module that the user named."""
-
 PARALLEL_WRAPPERS = ("DataParallel", "DistributedDataParallel", "FullyShardedDataParallel")
 """Classes whose attribute `module` is the module that the user named."""
 
@@ -41,8 +40,8 @@ GATES = {(nn.LSTM, nn.LSTMCell): "ifgo", (nn.GRU, nn.GRUCell): "rzn"}
 """The gate blocks of recurrent weights, in torch's order."""
 
 
-class UnreadableWeightError(Exception):
-    """A weight that cannot be analysed: a reason code and a sentence."""
+class UnreadableWeightError(LightningWWError):
+    """The values of a weight cannot be analyzed: a reason code and a sentence."""
 
     def __init__(self, reason: SkipReason, sentence: str) -> None:
         super().__init__(sentence)
@@ -137,7 +136,7 @@ def find_layers(
         and what is known not to be one without reading it: weights that are ``None``, or that another layer shares.
 
     Raises:
-        ValueError: If a pattern matches nothing.
+        ArgumentError: If a pattern matches nothing. It is a `ValueError`.
     """
     found: list[Layer] = []
     skipped: list[SkippedLayer] = []
@@ -176,15 +175,14 @@ def find_layers(
                 full = f"{name}.{attribute}" if name else attribute
                 found.append(Layer(full, _kind(module), name, module, attribute, is_weight=False))
     if layers is not None:
-        wanted = _matching(
-            [*(x.name for x in found), *(x.name for x in skipped)], layers, f"{call}({argument}=", strict
-        )
+        known = [*(x.name for x in found), *(x.name for x in skipped)]
+        wanted = _checks.matching(call, argument, layers, known, "weight matrix", strict=strict)
         found, skipped = [x for x in found if x.name in wanted], [x for x in skipped if x.name in wanted]
     return found, skipped
 
 
 def require_a_matrix(model: nn.Module, found: Sequence[Layer], skipped: Sequence[SkippedLayer], call: str) -> None:
-    """Raise `ValueError` if there is nothing to measure, and nothing that could become measurable."""
+    """Raise `ArgumentError` if there is nothing to measure, and nothing that could become measurable."""
     reasons = [f"`{skip.name}` ({skip.sentence})" for skip in skipped]
     for layer in found:
         try:
@@ -198,7 +196,7 @@ def require_a_matrix(model: nn.Module, found: Sequence[Layer], skipped: Sequence
         else:
             return
     left_out = f" Left out: {', '.join(reasons)}." if reasons else ""
-    raise ValueError(f"`{call}` found no weight matrix in this {type(model).__name__}: nothing to watch.{left_out}")
+    raise ArgumentError(f"`{call}` found no weight matrix in this {type(model).__name__}: nothing to watch.{left_out}")
 
 
 def check_size(slices: Tensor) -> None:
@@ -219,25 +217,6 @@ def check_finite(weight: Tensor) -> None:
         raise UnreadableWeightError("nonfinite", f"{lost} of {weight.numel()} elements are NaN or infinite")
 
 
-def clean_name(name: str) -> str:
-    """A dotted name without the parts that wrappers add."""
-    return ".".join(part for part in name.split(".") if part not in WRAPPERS)
-
-
-def _matching(names: Sequence[str], layers: str | Sequence[str], call: str, strict: bool) -> set[str]:
-    """The names that a pattern matches; ``call`` is how an error begins."""
-    if not layers:
-        raise ValueError(f"`{call}{layers!r})`: expected at least one name or pattern, or `None` for all.")
-    wanted: set[str] = set()
-    for pattern in [layers] if isinstance(layers, str) else layers:
-        matched = {name for name in names if name == pattern or fnmatchcase(name, pattern)}
-        if not matched and strict:
-            known = ", ".join(f"`{name}`" for name in names)
-            raise ValueError(f"`{call}{pattern!r})` matches no weight matrix. This model has: {known}.")
-        wanted |= matched
-    return wanted
-
-
 def _named_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """Modules by clean name; a parallel wrapper's attribute `module` is dropped too, a user's own is kept."""
     dropped = {
@@ -248,7 +227,7 @@ def _named_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     for name, module in model.named_modules():
         parts = name.split(".") if name else []
         kept = [part for i, part in enumerate(parts) if ".".join(parts[: i + 1]) not in dropped]
-        yield clean_name(".".join(kept)), module
+        yield plain_name(".".join(kept)), module
 
 
 def _layers_of(name: str, module: nn.Module) -> Iterable[Layer]:

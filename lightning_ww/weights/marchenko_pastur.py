@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lightning_ww._errors import NoValueError
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -154,12 +156,12 @@ def fit_marchenko_pastur(eigenvalues: Array, N: int, M: int) -> MarchenkoPasturF
         The fit; spikes are counted above ``edge + √(Q^(-½) edge^⅔ M^(-⅔))``, WeightWatcher's margin.
 
     Raises:
-        ValueError: If the spectrum is zero, or has no density to fit.
+        NoValueError: If the spectrum is zero, or has no density to fit. It is a `ValueError`.
     """
     from scipy.optimize import brute
 
     if not eigenvalues[-1] > 0:
-        raise ValueError("all eigenvalues are zero")
+        raise NoValueError("all eigenvalues are zero")
     Q = N / M
     scaled = eigenvalues * (eigenvalues.size / eigenvalues.sum())
     points = np.sqrt(scaled) if N == M else scaled
@@ -167,7 +169,7 @@ def fit_marchenko_pastur(eigenvalues: Array, N: int, M: int) -> MarchenkoPasturF
     density = _triangle_density(points, grid, bandwidth=0.1)
     dense = density > 0.01
     if not dense.any():
-        raise ValueError("the spectrum is too spread out to have a bulk")
+        raise NoValueError("the spectrum is too spread out to have a bulk")
     grid, density = grid[dense], density[dense]
     peak = grid[np.argmax(density)]
     low, high = 1 - Q**-0.5, 1 + Q**-0.5

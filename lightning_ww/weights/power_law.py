@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lightning_ww._errors import NoValueError
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -28,8 +30,8 @@ RELATIVE_FLOOR = 1e-12
 """Eigenvalues at or below this share of the largest one are float64 rounding, not spectrum."""
 
 
-class NoPowerLawError(ValueError):
-    """There is no power law to fit; the message says why."""
+class NoPowerLawError(NoValueError):
+    """There is no power law to fit; the message says why. It is a `ValueError`."""
 
 
 @dataclass(frozen=True)

@@ -71,7 +71,7 @@ def test_maps_are_drawn_at_each_measurement_and_spectra_on_occasion(tmp_path: Pa
     trainer = fit(WeightSpectrumMonitor(), logger=TensorBoardLogger(str(tmp_path)))
     drawn = images(trainer.log_dir)
     every = [0, 5, 11, 17, 23, 29, 35]
-    for metric in ("alpha", "rand_distance", "sv_min", "distance_from_init", "stable_rank"):
+    for metric in ("alpha", "alpha_hill", "rand_distance", "sv_min", "distance_from_init", "stable_rank"):
         assert drawn.pop(f"ww.maps/{metric}") == every
     assert drawn == {
         "ww.spectrum/hidden": [0, 35],  # at the start and at the end, evenly by depth

@@ -253,7 +253,7 @@ def test_tensorboard_holds_every_tag_of_every_layer(tmp_path: Path) -> None:
     layers = {"hidden", "head"}
     expected = SUMMARY | {"ww/overhead"}
     expected |= {f"ww/{m}_q{q}" for m in ("alpha", "rand_distance", "stable_rank") for q in (10, 50, 90)}
-    for metric in ("alpha", "rand_distance", "sv_min", "distance_from_init", "stable_rank"):
+    for metric in ("alpha", "alpha_hill", "rand_distance", "sv_min", "distance_from_init", "stable_rank"):
         expected |= {f"ww.{metric}/{layer}" for layer in layers}
     for trigger in ("nonfinite", "rank_collapse", "correlation_trap"):
         expected |= {f"flags/{trigger}", *(f"flags.{trigger}/{layer}" for layer in layers)}
@@ -491,7 +491,7 @@ def test_a_layer_that_cannot_be_measured_is_told_once_or_raised(monkeypatch: pyt
             raise ArithmeticError("no spectrum")
         return original(slices, **options)
 
-    monkeypatch.setattr("lightning_ww.weights.analysis.spectrum.singular_values", broken)
+    monkeypatch.setattr("lightning_ww.weights.spectrum.singular_values", broken)
     ours = WeightSpectrumMonitor()
     message = "`WeightSpectrumMonitor` skips layer `head`: ArithmeticError: no spectrum."
     with pytest.warns(UserWarning, match=f"^{re.escape(message)}$") as caught:

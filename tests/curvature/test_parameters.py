@@ -53,7 +53,7 @@ def test_a_block_is_that_of_the_dense_hessian() -> None:
             "`f(params='nothing')` matches no trainable parameter. This model has: `0.weight`, `0.bias`, `2.weight`, "
             "`2.bias`.",
         ),
-        (net(), [], "`f(params=[])`: expected at least one name or pattern, or `None` for all."),
+        (net(), [], "`f(params=[])`: it is empty. Leave it out, or pass `None`, for all."),
         (nn.ReLU(), None, "`f`: no parameter of this ReLU requires a gradient."),
     ],
 )

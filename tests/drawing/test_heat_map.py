@@ -20,7 +20,8 @@ from lightning_ww.drawing.heat_map import (
     heat_map,
 )
 from lightning_ww.drawing.labels import MAX_LABEL, labels, shortened
-from lightning_ww.drawing.scale import SCALES, Scale
+from lightning_ww.drawing.scale import Scale
+from lightning_ww.weights.metrics import TABLE
 
 
 def colour(place: float) -> tuple[int, ...]:
@@ -50,7 +51,7 @@ def test_each_cell_has_the_colour_of_its_value(rows: int) -> None:
     values = np.linspace(1, 9, rows * 4).reshape(rows, 4)
     values[1, 2] = np.nan
     names = [f"blocks.{i}.attention" for i in range(rows)]
-    image = heat_map("alpha", names, ["0", "10", "20", "30"], values, SCALES["alpha"])
+    image = heat_map("alpha", names, ["0", "10", "20", "30"], values, TABLE["alpha"].scale)
     assert image.dtype == np.uint8
     assert image.shape[1] == WIDTH
     assert (image.shape[0] - 84 - 40) // rows >= 15  # letters of fourteen pixels do not run into each other
@@ -90,10 +91,6 @@ def test_values_beyond_the_scale_have_the_colour_of_its_ends_and_the_legend_says
     linear = Scale(1, 9)
     np.testing.assert_allclose(linear.place(np.array([-5.0, 1.0, 5.0, 9.0, 99.0])), [0, 0, 0.5, 1, 1])
     assert [label for _, label in linear.ticks()] == ["≤ 1", "3", "5", "7", "≥ 9"]
-
-
-def test_every_metric_has_a_scale() -> None:
-    assert set(SCALES) == set(METRICS)
 
 
 def test_long_names_keep_their_numbers_and_their_end() -> None:
@@ -157,7 +154,7 @@ def test_short_names_stay_as_they_are() -> None:
 
 @pytest.mark.parametrize("metric", METRICS)
 def test_a_colour_bars_labels_stand_where_their_values_are_the_first_and_the_last_at_its_ends(metric: str) -> None:
-    scale = SCALES[metric]
+    scale = TABLE[metric].scale
     places, texts = zip(*scale.ticks(), strict=True)
     assert (places[0], places[-1]) == (0, 1)
     assert (texts[0], texts[-1]) == (f"≤ {scale.low:.3g}", f"≥ {scale.high:.3g}")
@@ -179,7 +176,13 @@ def test_no_text_is_cut_off() -> None:
         )
         framed = np.ones((1, 2), dtype=bool)
         image = heat_map(
-            title, ["a"], ["0", "1"], np.ones((1, 2)), SCALES[metric], framed=framed, note=note + "Framed: flagged."
+            title,
+            ["a"],
+            ["0", "1"],
+            np.ones((1, 2)),
+            TABLE[metric].scale,
+            framed=framed,
+            note=note + "Framed: flagged.",
         )
         assert ink_at(image, slice(0, 36), slice(WIDTH - 6, WIDTH)) == 0
         assert ink_at(image, slice(image.shape[0] - 28, None), slice(WIDTH - 6, WIDTH)) == 0

@@ -360,7 +360,7 @@ def test_every_metric_without_a_value_has_its_reason() -> None:
     plain = analyze(model, shuffle="off")["plain"].reasons
     assert plain["rand_distance"] == "not asked for (`shuffle='off'`)"
     assert plain["mp_scale"] == "not asked for (`mp_fit=True`)"
-    assert plain["distance_from_init_cosine"] == "no initial weights were given"
+    assert plain["distance_from_init_cosine"] == "no initial weights were given (`initial=`)"
 
 
 def test_a_slice_of_tiny_scale_has_full_rank_and_a_condition_number() -> None:
@@ -393,7 +393,7 @@ def test_distance_of_a_pruned_layer_from_a_state_dict() -> None:
 
 
 def test_arguments_out_of_their_domain() -> None:
-    message = "`analyze(shuffle=...)` expected one of ('auto', 'exact', 'analytic', 'off'), but got 'sometimes'."
+    message = "`analyze(shuffle='sometimes')`: expected one of ('auto', 'exact', 'analytic', 'off')."
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         analyze(nn.Linear(20, 16), shuffle="sometimes")  # type: ignore[arg-type]
     message = "`analyze(floor=True, shuffle='off')`: the floor is a distance between two shuffles."
@@ -451,8 +451,8 @@ def test_a_beginning_of_something_else_is_an_error() -> None:
     message = "`analyze(initial=...)` holds none of the layers of this model: `a`."
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         analyze(model, initial={"encoder.weight": torch.zeros(16, 20)})
-    message = "`analyze(initial=...)` expected a module or its state_dict(), but got int."
-    with pytest.raises(TypeError, match=f"^{re.escape(message)}$"):
+    message = "`analyze(initial=...)`: expected a module or its state_dict(), but got a `int`."
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         analyze(model, initial=3)  # type: ignore[arg-type]
 
 

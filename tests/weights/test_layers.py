@@ -204,6 +204,6 @@ def test_a_pattern_that_matches_nothing_says_what_there_is() -> None:
 
 
 def test_no_pattern_at_all_is_an_error() -> None:
-    message = "`analyze(layers=[])`: expected at least one name or pattern, or `None` for all."
+    message = "`analyze(layers=[])`: it is empty. Leave it out, or pass `None`, for all."
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         find_layers(nn.Linear(4, 4), [])

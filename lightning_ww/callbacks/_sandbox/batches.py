@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree
 
+from lightning_ww._torch import full_precision
 from lightning_ww.callbacks._sandbox.mute import quiet, seed_streams
 
 if TYPE_CHECKING:
@@ -88,11 +89,6 @@ class KeptBatches:
             raise TooFewBatchesError(
                 f"`CurvatureMonitor(data=..., num_batches={self._wanted})`: the data have {len(self.batches)} batches."
             )
-
-
-def full_precision(tensor: Tensor) -> Tensor:
-    """In float32, if it is in half precision."""
-    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
 
 def _size(batch: Any, depth: int = 0) -> int | None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import Tensor
 
-from lightning_ww.callbacks._sandbox.batches import full_precision
+from lightning_ww._torch import full_precision
 from lightning_ww.callbacks._sandbox.mute import functional, seed_streams
 from lightning_ww.callbacks._sandbox.rollback import DrawnError, put_back
 from lightning_ww.curvature.second_derivatives.loss_hessians import LossCalls

@@ -17,9 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lightning_ww._torch import cuda_devices, random_streams_kept
 from lightning_ww.callbacks._monitor.lightning import DummyLogger
 from lightning_ww.callbacks._sandbox.rollback import put_back
-from lightning_ww.weights.effective import cuda_devices, random_streams_kept
 
 if TYPE_CHECKING:
     from lightning_ww.callbacks._monitor.lightning import LightningModule, Trainer

@@ -12,7 +12,7 @@ from lightning_ww.callbacks._monitor.schedule import is_redrawn
 from lightning_ww.drawing.canvas import picture
 from lightning_ww.drawing.heat_map import MAX_ROWS, chosen, heat_map, most_columns
 from lightning_ww.drawing.labels import labels
-from lightning_ww.drawing.scale import SCALES
+from lightning_ww.weights.metrics import TABLE
 from lightning_ww.weights.plots.layer import layer_figure
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ class WeightPanels:
         def draw(metric: str) -> Pixels:
             values = np.column_stack([_column(one, metric, at) for one, at in zip(past, chosen_rows, strict=True)])
             title, columns = f"{metric}, by layer and optimiser steps made", [str(one.step) for one in past]
-            return heat_map(title, shown, columns, values, SCALES[metric], framed=framed, note=note)
+            return heat_map(title, shown, columns, values, TABLE[metric].scale, framed=framed, note=note)
 
         return {f"ww.maps/{metric}": partial(draw, metric) for metric in metrics}
 

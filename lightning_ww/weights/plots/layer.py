@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lightning_ww.drawing.canvas import BLUE, GREY, LARGE, ORANGE, X_LARGE, ink, magnified, new_figure, wrapped
-from lightning_ww.drawing.labels import shape
 from lightning_ww.weights.marchenko_pastur import bulk_density, bulk_edges
 from lightning_ww.weights.power_law import PowerLawFit, compare_tails, positive_part
 
@@ -119,7 +118,7 @@ def _headings(layer: LayerReport, size: float) -> list[str]:
     name = (
         layer.name if len(layer.name) <= MAX_NAME else f"{layer.name[: MAX_NAME // 2]}…{layer.name[-MAX_NAME // 2 :]}"
     )
-    first = wrapped(f"{name} ({shape(layer)})", TITLE, size, after=". ")
+    first = wrapped(f"{name} ({layer.shape})", TITLE, size, after=". ")
     if layer.alpha is None:
         return first + wrapped(f"no alpha: {layer.reasons.get('alpha', '')}", TITLE, size)
     numbers = [f"alpha {layer.alpha:.2f} ± {layer.alpha_stderr:.2f}", f"D {layer.ks_distance:.3f}"]

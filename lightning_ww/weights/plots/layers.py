@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lightning_ww import _checks
+from lightning_ww._errors import ArgumentError
 from lightning_ww.drawing.canvas import BLUE, GREY, new_figure
 from lightning_ww.drawing.labels import labels
-from lightning_ww.drawing.scale import SCALES
-from lightning_ww.weights.report import KEY_METRICS, METRICS
+from lightning_ww.weights.metrics import KEY_METRICS, METRICS, TABLE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,11 +34,9 @@ def report_figure(report: WeightReport, metrics: str | Sequence[str] = KEY_METRI
     Raises:
         ValueError: If a metric is unknown, or there is no layer.
     """
-    metrics = METRICS if metrics == "all" else [metrics] if isinstance(metrics, str) else metrics
-    if unknown := [name for name in metrics if name not in METRICS]:
-        raise ValueError(f"`plot(metrics=...)` does not know {unknown[0]!r}. Known are: {', '.join(METRICS)}.")
+    metrics = _checks.names("plot", "metrics", metrics, METRICS)
     if not report.layers:
-        raise ValueError("`plot()`: this report has no layer.")
+        raise ArgumentError("`plot()`: this report has no layer.")
     drawn = [name for name in metrics if any(layer.metric(name) is not None for layer in report.layers)]
     count = len(report.layers)
     figure = new_figure(2.2 + 2.2 * max(1, len(drawn)), 1.2 + 0.24 * count)
@@ -47,7 +46,7 @@ def report_figure(report: WeightReport, metrics: str | Sequence[str] = KEY_METRI
         values = [layer.metric(name) for layer in report.layers]
         x = np.array([np.nan if value is None else value for value in values])
         positive = x[np.isfinite(x) & (x > 0)]
-        if SCALES[name].is_log and positive.size:
+        if TABLE[name].scale.is_log and positive.size:
             axes.set_xscale("log")
             least = positive.min() / 10
             zero = x <= 0

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lightning_ww.drawing.labels import shape
 from lightning_ww.drawing.markdown import markdown, number
-from lightning_ww.weights.report import KEY_METRICS
+from lightning_ww.weights.metrics import KEY_METRICS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,7 +40,7 @@ def report_table(
     rows, hints = [], []
     for layer in report.layers:
         numbers = [number(layer.metric(metric)) for metric in KEY_METRICS]
-        rows.append([f"`{layer.name}`", shape(layer), *numbers])
+        rows.append([f"`{layer.name}`", layer.shape, *numbers])
         flags = [flag.trigger for flag in diagnosis.flags if flag.layer == layer.name] if diagnosis else []
         suggests = suggestion(layer, at_start=at_start)
         if flags or suggests:

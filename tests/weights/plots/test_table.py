@@ -19,8 +19,8 @@ def test_table_names_layers_numbers_flags_and_what_was_skipped() -> None:
         0.0,
     )
     lines = report_table(report, diagnose(report)).splitlines()
-    assert lines[0].startswith("| layer | shape | alpha | rand_distance | sv_min |")
-    assert lines[2].startswith("| `encoder.0` | 40 × 30 | 2.35 | – |")
+    assert lines[0].startswith("| layer | shape | alpha | alpha_hill | rand_distance | sv_min |")
+    assert lines[2].startswith("| `encoder.0` | 40 × 30 | 2.35 | – | – |")
     assert "| `encoder.0` | rank_collapse | – |" in lines
     assert lines[3].startswith("| `a\\|b` | 40 × 30 × 9 | – |")
     assert lines[-1] == "| `norm` | one_axis | a weight with 1 axis is not a matrix |"

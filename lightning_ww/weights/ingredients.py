@@ -1,0 +1,196 @@
+"""What the numbers of one layer are computed from: each ingredient is made once, when a number first asks for it.
+
+An ingredient that a layer does not have raises `NoValueError`, whose message becomes the reason of every number that
+needs it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import torch
+
+from lightning_ww._errors import NoValueError
+from lightning_ww.weights import drift, layers, shuffle
+from lightning_ww.weights import spectrum as spectra
+from lightning_ww.weights.marchenko_pastur import MarchenkoPasturFit, fit_marchenko_pastur, tracy_widom_threshold
+from lightning_ww.weights.power_law import PowerLawFit, fit_power_law
+from lightning_ww.weights.shuffle import Shuffler
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    Array = NDArray[np.float64]
+
+Shuffle = Literal["auto", "exact", "analytic", "off"]
+"""Which way the shuffled spectra are made."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked of every layer besides its own spectrum."""
+
+    shuffler: Shuffler
+    shuffle: Shuffle = "auto"
+    initial: Mapping[str, Tensor] | None = None  # slices by layer name
+    mp_fit: bool = False
+    cka: bool = False
+    floors: Mapping[str, float] | None = field(default_factory=dict)  # known ones by layer; None: measure them
+
+    def asks_for(self, need: str, layer: str) -> bool:
+        """Whether a need of a metric is met for this layer."""
+        if need == "shuffle":
+            return self.shuffle != "off"
+        if need == "initial":
+            return self.initial is not None
+        if need == "floor":
+            return self.floors is None or layer in self.floors
+        return self.mp_fit if need == "mp_fit" else self.cka
+
+
+class Ingredients:
+    """One layer's matrices, and what follows from them.
+
+    Args:
+        layer: The layer's name.
+        stored: Its slices, shape ``(slices, rows, cols)``, as they are stored.
+        request: What is asked for.
+
+    Raises:
+        UnreadableWeightError: If an element is not finite.
+    """
+
+    def __init__(self, layer: str, stored: Tensor, request: Request) -> None:
+        self._layer, self._request, self._dtype = layer, request, stored.dtype
+        _, rows, cols = stored.shape
+        self.N, self.M = max(rows, cols), min(rows, cols)
+        self.slices: Array = stored.to(device="cpu", dtype=torch.float64).contiguous().numpy()
+        self._elements = shuffle.element_statistics(self.slices)
+        if not np.isfinite(self._elements.mean).all():
+            layers.check_finite(stored)
+            raise layers.UnreadableWeightError(
+                "failed", "the elements are finite, but too large to be summed in float64"
+            )
+
+    @property
+    def is_approximate(self) -> bool:
+        """Whether the matrix is too large to be decomposed."""
+        return self.M > spectra.MAX_EXACT
+
+    @cached_property
+    def spectrum(self) -> spectra.Spectrum:
+        """All singular values, by one decomposition a slice."""
+        if self.is_approximate:
+            most = spectra.MAX_EXACT
+            raise NoValueError(f"a spectrum of {self.M} eigenvalues per matrix is not computed (at most {most})")
+        singular = spectra.singular_values(self.slices, precise=self._dtype == torch.float64)
+        return spectra.Spectrum(singular, self.N, spectra.storage_eps(self._dtype))
+
+    @property
+    def live(self) -> spectra.Spectrum:
+        """The spectrum of a weight that is not zero."""
+        if not self.spectrum.eigenvalues[-1] > 0:
+            raise NoValueError("the weight is zero")
+        return self.spectrum
+
+    @cached_property
+    def sv_max(self) -> float:
+        """The largest singular value of any slice; of a matrix too large to be decomposed by Lanczos."""
+        if self.is_approximate:
+            return max(spectra.largest_singular_value(matrix) for matrix in self.slices)
+        return self.spectrum.sv_max
+
+    @property
+    def sum_and_largest(self) -> tuple[float, float]:
+        """``Σλ`` and ``λ_max`` of a weight that is not zero."""
+        if not self.is_approximate:
+            eigenvalues = self.live.eigenvalues
+            return float(eigenvalues.sum()), float(eigenvalues[-1])
+        if not self.sv_max > 0:
+            raise NoValueError("the weight is zero")
+        return float(np.square(self.slices).sum()), self.sv_max**2
+
+    @cached_property
+    def fit(self) -> PowerLawFit:
+        """The power law of the spectrum's tail."""
+        return fit_power_law(self.live.eigenvalues)
+
+    @cached_property
+    def bulk(self) -> MarchenkoPasturFit:
+        """The Marchenko–Pastur bulk fitted to the spectrum."""
+        return fit_marchenko_pastur(self.spectrum.eigenvalues, self.N, self.M)
+
+    @property
+    def elements(self) -> shuffle.ElementStatistics:
+        """The moments of elements that are not all alike."""
+        if not self._elements.varies.any():
+            raise NoValueError("the weight is zero" if not self._elements.mean.any() else "all elements are alike")
+        return self._elements
+
+    @property
+    def is_predicted(self) -> bool:
+        """Whether the shuffle's spectrum is predicted, rather than drawn and decomposed."""
+        way = self._request.shuffle
+        return (way == "analytic" and bool(self._elements.varies.all())) or (
+            way == "auto" and self._elements.predictable
+        )
+
+    @cached_property
+    def shuffled(self) -> Array:
+        """The shuffle's singular values, shape ``(slices, M)``, ascending within a slice."""
+        if self.is_predicted:
+            return shuffle.predicted_singular_values(self.slices, self._elements)
+        return spectra.singular_values(self._request.shuffler.shuffle(self.slices, self._layer))
+
+    @cached_property
+    def shuffled_eigenvalues(self) -> Array:
+        """Their squares, of a weight that is not zero."""
+        _ = self.live
+        return np.square(self.shuffled)
+
+    @cached_property
+    def trap_scores(self) -> Array:
+        """How far each eigenvalue of the shuffle lies beyond the edge of noise, shape ``(slices, M)``."""
+        _ = self.live
+        scores = shuffle.trap_scores(self.shuffled, self._elements)
+        if scores is None:
+            raise NoValueError("all elements of a slice are alike: no noise, no edge")
+        return scores
+
+    @cached_property
+    def detx_num(self) -> int:
+        """The fewest of the largest eigenvalues, scaled to mean 1, whose product is below 1."""
+        return self.live.determinant_constraint()
+
+    @cached_property
+    def traps(self) -> Array:
+        """The shuffle's eigenvalues that noise exceeds once in a thousand."""
+        return self.shuffled_eigenvalues[self.trap_scores > tracy_widom_threshold(len(self.slices))]
+
+    @property
+    def floor(self) -> float:
+        """The `rand_distance` between two shuffles."""
+        if self._request.floors is not None:
+            return self._request.floors[self._layer]
+        _ = self.live
+        first, second = (
+            np.square(spectra.singular_values(self._request.shuffler.shuffle(self.slices, self._layer, draw=draw)))
+            for draw in (1, 2)
+        )
+        return shuffle.jensen_shannon_distance(first.ravel(), second.ravel())
+
+    @cached_property
+    def drift(self) -> drift.Drift:
+        """The distances from the initial weight."""
+        initial = (self._request.initial or {}).get(self._layer)
+        if initial is None:
+            raise NoValueError("the initial weights hold no such layer")
+        if initial.shape != self.slices.shape:
+            raise NoValueError(f"the initial weight has slices of shape {tuple(initial.shape)}")
+        before = initial.to(device="cpu", dtype=torch.float64).numpy()
+        return drift.distance_from_init(self.slices, before, cka=self._request.cka)

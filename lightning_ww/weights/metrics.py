@@ -1,0 +1,258 @@
+"""Every number of a layer, one row each: what it means, its colors, how it is summed up, what it needs, how it is made.
+
+A new metric is a function of matrices in a file of this folder, and a row here. The row's place is that of the number in
+tables; a row stands below those that it follows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Literal
+
+import numpy as np
+
+from lightning_ww.drawing.scale import Scale
+from lightning_ww.weights.ingredients import Ingredients
+from lightning_ww.weights.power_law import hill_alpha
+from lightning_ww.weights.shuffle import jensen_shannon_distance, rank_deficit
+
+Need = Literal["shuffle", "mp_fit", "floor", "initial", "cka"]
+"""What is made only when it is asked for."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A row of the table."""
+
+    name: str
+    meaning: str  # as short as a comment
+    scale: Scale  # which value has which color, the same in every run
+    of: Callable[[Ingredients], float | None]  # the number of one layer; `None` where it has none
+    summary: Literal["mean", "least", "largest"] | None = None  # how the layers' numbers become one of the model
+    quantiles: bool = False  # whether their spread over the layers is logged
+    needs: tuple[Need, ...] = ()
+    follows: str | None = None  # the metric without which it has no value, for the same reason
+    absent: str = ""  # why `of` gives `None`
+
+
+def _row(meaning: str, scale: Scale, of: Callable[[Ingredients], float | None], **more: Any) -> Any:
+    """A field of `LayerMetrics`; its name is the metric's."""
+    return field(default=None, metadata={"metric": Metric("", meaning, scale, of, **more)})
+
+
+SHARE, COUNT = Scale(0, 1), Scale(1, 1e4, is_log=True)
+SIGNED_LOG = Scale(-4, 6)
+EIGENVALUE = Scale(1e-6, 1e4, is_log=True)
+EXPONENT = Scale(1, 9)  # 2 … 6 in trained networks (Martin, Mahoney 2021)
+DISTANCE = Scale(0, 0.8)  # at most √ln 2 = 0.83
+WEIGHTED = Scale(-8, 16)
+
+EITHER_IS_ZERO = "the weight, or the initial one, is zero"
+
+
+def _entropy(x: Ingredients) -> float | None:
+    rank = x.live.matrix_rank
+    return x.live.shannon_entropy / float(np.log(rank)) if rank > 1 else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerMetrics:
+    """The numbers of one layer; ``None`` where one has no value.
+
+    λ are the squares of all slices' singular values s, pooled, n of them; N is the long and M the short side of a slice.
+    """
+
+    # ── The power law of the spectrum's tail
+    alpha: float | None = _row(
+        "exponent of the tail, p(λ) ∝ λ^-alpha", EXPONENT, lambda x: x.fit.alpha, summary="mean", quantiles=True
+    )
+    xmin: float | None = _row("where the tail begins", EIGENVALUE, lambda x: x.fit.xmin, follows="alpha")
+    ks_distance: float | None = _row(
+        "distance between the fitted and the empirical tail",
+        Scale(0, 0.4),
+        lambda x: x.fit.ks_distance,
+        follows="alpha",
+    )
+    num_tail: int | None = _row("eigenvalues in the tail", COUNT, lambda x: x.fit.num_tail, follows="alpha")
+    alpha_stderr: float | None = _row(
+        "standard error, (alpha - 1)/√num_tail", Scale(0, 2), lambda x: x.fit.alpha_stderr, follows="alpha"
+    )
+    alpha_hill: float | None = _row(
+        "Hill's exponent over the upper half", EXPONENT, lambda x: hill_alpha(x.live.eigenvalues)
+    )
+    alpha_weighted: float | None = _row(
+        "alpha · log10 λ_max",
+        WEIGHTED,
+        lambda x: x.fit.alpha * float(np.log10(x.sum_and_largest[1])),
+        summary="mean",
+        follows="alpha",
+    )
+    log_alpha_norm: float | None = _row(
+        "log10 Σ λ^alpha", WEIGHTED, lambda x: x.live.log_sum_power(x.fit.alpha), follows="alpha"
+    )
+
+    # ── Norms and ranks
+    log_norm: float | None = _row(
+        "log10 Σλ", SIGNED_LOG, lambda x: float(np.log10(x.sum_and_largest[0])), summary="mean"
+    )
+    log_spectral_norm: float | None = _row("log10 λ_max", SIGNED_LOG, lambda x: float(np.log10(x.sum_and_largest[1])))
+    sv_max: float | None = _row("largest singular value", Scale(1e-2, 1e3, is_log=True), lambda x: x.sv_max)
+    sv_min: float | None = _row(
+        "smallest singular value", Scale(1e-6, 1e2, is_log=True), lambda x: x.spectrum.sv_min, summary="least"
+    )
+    condition_number: float | None = _row(
+        "sv_max/sv_min",
+        Scale(1, 1e6, is_log=True),
+        lambda x: x.spectrum.condition_number,
+        absent="the smallest singular value is at or below the weight's own rounding",
+    )
+    stable_rank: float | None = _row(
+        "Σλ / λ_max",
+        Scale(1, 1e3, is_log=True),
+        lambda x: x.sum_and_largest[0] / x.sum_and_largest[1],
+        summary="mean",
+        quantiles=True,
+    )
+    matrix_rank: int | None = _row(
+        "singular values above the weight's own rounding, summed over slices", COUNT, lambda x: x.spectrum.matrix_rank
+    )
+    rank_loss: int | None = _row(
+        "n - matrix_rank", Scale(0, 64), lambda x: x.spectrum.eigenvalues.size - x.spectrum.matrix_rank
+    )
+    entropy: float | None = _row(
+        "-Σ p ln p / ln matrix_rank, p = λ/Σλ",
+        SHARE,
+        _entropy,
+        absent="a matrix of rank one has no entropy to normalize",
+    )
+    effective_rank: float | None = _row("exp(-Σ p ln p)", COUNT, lambda x: float(np.exp(x.live.shannon_entropy)))
+    detx_num: int | None = _row(
+        "fewest top eigenvalues, scaled to mean 1, whose product is below 1",
+        COUNT,
+        lambda x: x.detx_num,
+    )
+    erg_gap: int | None = _row(
+        "detx_num - num_tail",
+        Scale(-100, 100),
+        lambda x: x.detx_num - x.fit.num_tail,
+        follows="alpha",
+    )
+
+    # ── Against the same elements, shuffled
+    rand_distance: float | None = _row(
+        "Jensen–Shannon distance between the spectrum and the shuffle's, 0 … 0.83",
+        DISTANCE,
+        lambda x: jensen_shannon_distance(x.live.eigenvalues, x.shuffled_eigenvalues.ravel()),
+        summary="mean",
+        quantiles=True,
+        needs=("shuffle",),
+    )
+    rand_distance_floor: float | None = _row(
+        "the same between two shuffles: what noise of this shape reads", DISTANCE, lambda x: x.floor, needs=("floor",)
+    )
+    max_rand_eigenvalue: float | None = _row(
+        "λ_max of the shuffle", EIGENVALUE, lambda x: float(x.shuffled_eigenvalues.max()), needs=("shuffle",)
+    )
+    ww_softrank: float | None = _row(
+        "λ_max of the shuffle over λ_max",
+        SHARE,
+        lambda x: float(x.shuffled_eigenvalues.max() / x.live.eigenvalues[-1]),
+        needs=("shuffle",),
+    )
+    trap_z: float | None = _row(
+        "how far the shuffle's λ_max lies beyond the edge of noise, in Tracy–Widom units",
+        Scale(-4, 12),
+        lambda x: float(np.nanmax(x.trap_scores)),
+        needs=("shuffle",),
+    )
+    correlation_traps: int | None = _row(
+        "eigenvalues of the shuffle that noise exceeds once in a thousand",
+        Scale(0, 8),
+        lambda x: x.traps.size,
+        needs=("shuffle",),
+        follows="trap_z",
+    )
+    trap_element: float | None = _row(
+        "largest element over the size at which it shows in the shuffle", Scale(0, 2), lambda x: x.elements.trap_element
+    )
+    trap_mean_shift: float | None = _row(
+        "|mean| over the size at which it shows in the shuffle", Scale(0, 2), lambda x: x.elements.trap_mean_shift
+    )
+    rank_deficit: float | None = _row(
+        "share of singular values at or below a tenth of the shuffle's",
+        SHARE,
+        lambda x: rank_deficit(x.spectrum.above_rounding, x.shuffled),
+        summary="largest",
+        needs=("shuffle",),
+    )
+
+    # ── The Marchenko–Pastur bulk fitted to the spectrum
+    mp_scale: float | None = _row(
+        "σ of the bulk, for eigenvalues scaled to mean 1", Scale(0, 2), lambda x: x.bulk.mp_scale, needs=("mp_fit",)
+    )
+    bulk_min: float | None = _row(
+        "lower edge of the bulk", EIGENVALUE, lambda x: x.bulk.bulk_min, needs=("mp_fit",), follows="mp_scale"
+    )
+    bulk_max: float | None = _row(
+        "upper edge of the bulk", EIGENVALUE, lambda x: x.bulk.bulk_max, needs=("mp_fit",), follows="mp_scale"
+    )
+    num_spikes: int | None = _row(
+        "eigenvalues above the bulk", Scale(0, 8), lambda x: x.bulk.num_spikes, needs=("mp_fit",), follows="mp_scale"
+    )
+    mp_softrank: float | None = _row(
+        "bulk_max/λ_max", SHARE, lambda x: x.bulk.mp_softrank, needs=("mp_fit",), follows="mp_scale"
+    )
+
+    # ── Drift
+    distance_from_init: float | None = _row(
+        "‖W - W₀‖_F",
+        Scale(1e-3, 1e3, is_log=True),
+        lambda x: x.drift.distance_from_init,
+        needs=("initial",),
+    )
+    distance_from_init_relative: float | None = _row(
+        "‖W - W₀‖_F / ‖W₀‖_F",
+        Scale(1e-3, 1e1, is_log=True),
+        lambda x: x.drift.distance_from_init_relative,
+        summary="mean",
+        needs=("initial",),
+        follows="distance_from_init",
+        absent=EITHER_IS_ZERO,
+    )
+    distance_from_init_cosine: float | None = _row(
+        "1 - ⟨W, W₀⟩/(‖W‖‖W₀‖)",
+        SHARE,
+        lambda x: x.drift.distance_from_init_cosine,
+        needs=("initial",),
+        follows="distance_from_init",
+        absent=EITHER_IS_ZERO,
+    )
+    distance_from_init_cka: float | None = _row(
+        "1 - linear CKA of W and W₀, uncentered",
+        SHARE,
+        lambda x: x.drift.distance_from_init_cka,
+        needs=("cka", "initial"),
+        follows="distance_from_init",
+        absent=EITHER_IS_ZERO,
+    )
+
+
+TABLE: dict[str, Metric] = {
+    one.name: replace(one.metadata["metric"], name=one.name) for one in fields(LayerMetrics) if "metric" in one.metadata
+}
+"""The rows by name."""
+
+METRICS: tuple[str, ...] = tuple(TABLE)
+"""The names of all metrics of a layer, in the order of the table."""
+
+KEY_METRICS = ("alpha", "alpha_hill", "rand_distance", "sv_min", "distance_from_init", "stable_rank")
+"""What is logged and shown of each layer by default: the four that tell most, Hill's alpha and stable_rank."""
+
+BANDS = tuple(name for name, metric in TABLE.items() if metric.quantiles)
+"""Metrics whose quantiles over the layers are logged."""
+
+
+def needing(need: Need) -> tuple[str, ...]:
+    """The metrics that are made only when this is asked for."""
+    return tuple(name for name, metric in TABLE.items() if need in metric.needs)
