@@ -33,7 +33,8 @@ from tables import Row
 from torch import nn
 from torch.nn import functional
 
-from lightning_ww.curvature import GGNOperator, HessianOperator, lanczos, spectral_density
+from lightning_ww.curvature import GGNOperator, HessianOperator, spectral_density
+from lightning_ww.curvature.krylov import lanczos
 
 NUM_STEPS = 20
 engines: dict[str, str] = {}  # by which Gauss–Newton products are made, by network

@@ -26,13 +26,12 @@ from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 
 from lightning_ww import analyze
-from lightning_ww.callbacks._weights.pictures import WeightPanels
+from lightning_ww.callbacks._weights.pictures import WeightPictures
 from lightning_ww.curvature import spectral_density
 from lightning_ww.curvature.plots.evolution import evolution
 from lightning_ww.curvature.plots.stems import spectrum_figure
 from lightning_ww.drawing.canvas import picture
-from lightning_ww.history import History, Measurement, record
-from lightning_ww.triggers.diagnosis import Diagnosis
+from lightning_ww.history import History, Measurement, Moment
 from lightning_ww.weights.metrics import KEY_METRICS
 
 MEASUREMENTS = 1000
@@ -44,14 +43,14 @@ def weights(count: int, writer: SummaryWriter) -> Callable[[], None]:
     report = analyze(nn.ModuleDict({f"block_{i}": nn.Linear(96, 64) for i in range(count)}))
     history: History[Measurement] = History(MEASUREMENTS, Measurement)
     for i in range(MEASUREMENTS):
-        when = partial(record, step=i, epoch=i, is_baseline=i == 0, number=i)
-        history.append(when(report, Diagnosis(), metrics=KEY_METRICS, summary={}))
+        history.append(Measurement.of(Moment(i, i, i, i, i == 0), report, KEY_METRICS))
 
     def draw() -> None:
-        panels = WeightPanels(None, 10, compare=False)
-        due = panels.maps(history, at_once=True) | panels.spectra(report, [], 0, 0, is_baseline=True)
-        for tag, drawing in due.items():
-            writer.add_image(tag, drawing(), dataformats="HWC")
+        three = [layer.name for layer in report.layers[:3]]  # with a new flag, so that everything is drawn
+        pictures = WeightPictures(None, 10, compare=False, drawn={})
+        for one in pictures.due(history, report, KEY_METRICS, three, three):
+            if one.when == "now":
+                writer.add_image(one.key, one.draw(), dataformats="HWC")
 
     return draw
 

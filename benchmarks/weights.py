@@ -27,7 +27,8 @@ import torch
 from tables import Row
 from torch import nn
 
-from lightning_ww import analyze, fit_power_law
+from lightning_ww import analyze
+from lightning_ww.weights import fit_power_law
 from lightning_ww.weights.layers import find_layers
 
 

@@ -96,11 +96,11 @@ def describe(monitor: WeightSpectrumMonitor) -> str:
                 numbers.append(f"{metric} {before:.3g} → {after:.3g}")
         flags = [trigger for trigger, layers in last.flags.items() if layer in layers]
         lines.append(f"  {layer:8} {', '.join(numbers)}" + (f"   FLAGGED: {', '.join(flags)}" if flags else ""))
-    learned = last.summary["ww/rand_distance"] / first.summary["ww/rand_distance"]
+    learned = last.summary["rand_distance"] / first.summary["rand_distance"]
     lines.append(f"  The spectra left those of shuffled weights behind: rand_distance grew {learned:.0f}-fold.")
     if not last.flags:
         lines.append("  No layer shows a collapsed rank or a trap.")
-    lines.append(f"  Measuring took {100 * last.summary['ww/overhead']:.0f} % of the training time.")
+    lines.append(f"  Measuring took {100 * last.summary['overhead']:.0f} % of the training time.")
     return "\n".join(lines)
 
 
@@ -109,15 +109,15 @@ def describe_curvature(monitor: CurvatureMonitor) -> str:
     first, last = monitor.history[0].summary, monitor.history[-1].summary
 
     def between(name: str, scale: float = 1) -> str:
-        return f"{scale * first[f'curvature/{name}']:.3g} → {scale * last[f'curvature/{name}']:.3g}"
+        return f"{scale * first[name]:.3g} → {scale * last[name]:.3g}"
 
-    ratio = last["curvature/optimizer_sharpness"]
+    ratio = last["optimizer_sharpness"]
     where = "below its edge of stability, which is at 1" if ratio < 1 else "beyond its edge of stability, which is at 1"
     return (
         f"  The loss's Hessian: sharpness {between('sharpness')}, trace {between('trace')}, "
         f"{between('negative_mass', 100)} % of its eigenvalues are negative.\n"
-        f"  The optimiser stands at {ratio:.2g}, {where}. "
-        f"Measuring took {100 * last['curvature/overhead']:.0f} % of the training time."
+        f"  The optimizer stands at {ratio:.2g}, {where}. "
+        f"Measuring took {100 * last['overhead']:.0f} % of the training time."
     )
 
 

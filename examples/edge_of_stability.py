@@ -1,4 +1,4 @@
-"""Full-batch training raises the curvature until the optimiser is at its edge of stability, and stays there.
+"""Full-batch training raises the curvature until the optimizer is at its edge of stability, and stays there.
 
 Gradient descent settles where lr · λ_max = 2 (Cohen et al., 2021, arXiv:2103.00065), Adam where its preconditioned
 sharpness is (2 + 2β₁)/(1 − β₁) over lr, 38/lr by default (Cohen et al., 2022, arXiv:2207.14484). `CurvatureMonitor`
@@ -48,7 +48,7 @@ class Digits(LightningModule):
 
 
 def approach(optimizer: str, lr: float, steps: int = STEPS) -> list[float]:
-    """How far from its edge the optimiser is, every fiftieth of the way; 1 is the edge."""
+    """How far from its edge the optimizer is, every fiftieth of the way; 1 is the edge."""
     seed_everything(0, verbose=False)
     x, y = load_digits(return_X_y=True)
     data = TensorDataset(torch.tensor(x[:500] / 16, dtype=torch.float32), torch.tensor(y[:500]))
@@ -65,12 +65,12 @@ def approach(optimizer: str, lr: float, steps: int = STEPS) -> list[float]:
         accelerator="cpu",
     )
     trainer.fit(Digits(optimizer, lr), DataLoader(data, batch_size=len(data)))
-    seen = [past.summary.get("curvature/optimizer_sharpness") for past in monitor.history]
+    seen = [past.summary.get("optimizer_sharpness") for past in monitor.history]
     return [ratio for ratio in seen if ratio is not None]  # Adam has none before its first step
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Train at three learning rates with each optimiser."""
+    """Train at three learning rates with each optimizer."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=STEPS)
     options = parser.parse_args(arguments)

@@ -1,20 +1,16 @@
 """The spectra of a network's weights and of its loss, while it trains.
 
-`analyze` measures a model's weights; the callbacks that do so during training live in `lightning_ww.callbacks`, which
-is imported on purpose: this package loads neither Lightning nor matplotlib.
+`analyze` measures a model's weights, `diagnose` flags its layers; the callbacks that do so during training live in
+`lightning_ww.callbacks`, which is imported on purpose: this package loads neither Lightning nor matplotlib.
 """
 
+from lightning_ww._errors import ArgumentError, LightningWWError
+from lightning_ww.history import History, Measurement, Moment
+from lightning_ww.measurements import CurvatureMeasurement
+from lightning_ww.triggers import CorrelationTrap, Diagnosis, Flag, Nonfinite, RankCollapse, Trigger, diagnose
 from lightning_ww.weights.analysis import analyze
 from lightning_ww.weights.layers import SkippedLayer
 from lightning_ww.weights.metrics import KEY_METRICS, METRICS
-from lightning_ww.weights.power_law import (
-    NoPowerLawError,
-    PowerLawFit,
-    TailComparison,
-    compare_tails,
-    fit_power_law,
-    hill_alpha,
-)
 from lightning_ww.weights.report import LayerReport, WeightReport
 
 __version__ = "0.1.0"
@@ -22,14 +18,21 @@ __version__ = "0.1.0"
 __all__ = [
     "KEY_METRICS",
     "METRICS",
+    "ArgumentError",
+    "CorrelationTrap",
+    "CurvatureMeasurement",
+    "Diagnosis",
+    "Flag",
+    "History",
     "LayerReport",
-    "NoPowerLawError",
-    "PowerLawFit",
+    "LightningWWError",
+    "Measurement",
+    "Moment",
+    "Nonfinite",
+    "RankCollapse",
     "SkippedLayer",
-    "TailComparison",
+    "Trigger",
     "WeightReport",
     "analyze",
-    "compare_tails",
-    "fit_power_law",
-    "hill_alpha",
+    "diagnose",
 ]

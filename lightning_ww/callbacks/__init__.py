@@ -3,12 +3,5 @@
 from lightning_ww.callbacks.curvature import CurvatureMonitor
 from lightning_ww.callbacks.early_stopping import SpectralEarlyStopping, SpectralStoppingReason
 from lightning_ww.callbacks.weight_spectrum import WeightSpectrumMonitor
-from lightning_ww.triggers.diagnosis import FlagThresholds
 
-__all__ = [
-    "CurvatureMonitor",
-    "FlagThresholds",
-    "SpectralEarlyStopping",
-    "SpectralStoppingReason",
-    "WeightSpectrumMonitor",
-]
+__all__ = ["CurvatureMonitor", "SpectralEarlyStopping", "SpectralStoppingReason", "WeightSpectrumMonitor"]

@@ -2,39 +2,42 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable, Sequence
-from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Literal, cast, get_args
 
 from torch import Tensor
 from typing_extensions import override
 
 from lightning_ww import _checks
-from lightning_ww.callbacks._curvature import reading as _curvature_run
-from lightning_ww.callbacks._curvature import spectrum_file as _curvature_summary
-from lightning_ww.callbacks._curvature.pictures import CurvaturePanels
-from lightning_ww.callbacks._curvature.reading import CurvatureFound, CurvatureRun, Matrix, RefusedError
-from lightning_ww.callbacks._monitor import loggers as _publish
-from lightning_ww.callbacks._monitor.base import MonitorBase
-from lightning_ww.callbacks._monitor.lightning import LightningModule, Trainer, inform, warn
-from lightning_ww.callbacks._monitor.schedule import logged_step
-from lightning_ww.callbacks._sandbox.batches import KeptBatches, TooFewBatchesError
-from lightning_ww.callbacks._sandbox.loss import UnsuitableLossError, require_a_loss
+from lightning_ww._errors import ArgumentError
+from lightning_ww.callbacks._curvature.findings import SUMMARIES, CurvatureFindings, Reading
+from lightning_ww.callbacks._curvature.pictures import curvature_pictures
+from lightning_ww.callbacks._curvature.reading import CurvatureReader, Matrix, Settings
+from lightning_ww.callbacks._curvature.spectrum_file import SpectrumFile
+from lightning_ww.callbacks._monitor.base import Monitor
+from lightning_ww.callbacks._monitor.guard import RefusedError
+from lightning_ww.callbacks._monitor.lightning import LightningModule, Trainer
+from lightning_ww.callbacks._monitor.run import Between
+from lightning_ww.callbacks._monitor.view import Chart, View
+from lightning_ww.callbacks._sandbox.batches import KeptBatches
+from lightning_ww.callbacks._sandbox.loss import require_a_loss
 from lightning_ww.callbacks._sandbox.mute import BatchNormMode
+from lightning_ww.curvature.density import SpectralDensity
 from lightning_ww.curvature.krylov import Storage
 from lightning_ww.curvature.parameters import select_parameters
-from lightning_ww.history import CurvatureMeasurement
+from lightning_ww.curvature.plots.stems import spectrum_table
+from lightning_ww.history import Moment
+from lightning_ww.measurements import CurvatureMeasurement
+from lightning_ww.triggers.trigger import Trigger
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+SHARDED = ("FSDPStrategy", "ModelParallelStrategy", "DeepSpeedStrategy", "XLAFSDPStrategy")
+"""Strategies under which no process holds the parameters."""
 
-    from lightning_ww.curvature.density import SpectralDensity
+SHOWN = ("num_steps", "num_probes", "storage", "bn_mode")
+"""Arguments that stand in the table of a measurement."""
 
-T = TypeVar("T")
 
-
-class CurvatureMonitor(MonitorBase[CurvatureMeasurement]):
+class CurvatureMonitor(Monitor[Reading, CurvatureFindings]):
     """Measure the spectrum of the loss's curvature while the network trains, by stochastic Lanczos quadrature.
 
     It measures before the first step, on a batch that it keeps, and then after every ``every_n_epochs``-th epoch, on the
@@ -101,6 +104,7 @@ class CurvatureMonitor(MonitorBase[CurvatureMeasurement]):
             is given.
         self_check: Whether to hold second derivatives against the loss itself, once, for about eight gradients.
             Default: ``True``.
+        triggers: What the measurements are flagged for: triggers of your own. Default: ``()``, nothing.
         panels: Whether images are drawn and TensorBoard's Custom Scalars laid out, as in `WeightSpectrumMonitor`. Default:
             ``True``.
         log_key_prefix: Put before every key, to tell two monitors apart. Default: ``""``.
@@ -128,12 +132,15 @@ class CurvatureMonitor(MonitorBase[CurvatureMeasurement]):
     """
 
     GROUP = "curvature"
-    RECORD = CurvatureMeasurement
+    KEPT = CurvatureMeasurement
+    IDENTITY = ("matrix", "params", "log_key_prefix")
+    FASTER = 'lower `num_steps` ({num_steps}), pass a smaller batch as `data=`, or take `matrix="ggn"`'
 
     def __init__(
         self,
         every_n_epochs: int | None = 5,
         every_n_train_steps: int | None = None,
+        *,
         matrix: Matrix = "hessian",
         num_steps: int = 30,
         num_probes: int = 1,
@@ -147,19 +154,19 @@ class CurvatureMonitor(MonitorBase[CurvatureMeasurement]):
         sharpness_every_n_steps: int | None = None,
         storage: Storage = "full",
         self_check: bool = True,
+        triggers: Sequence[Trigger] = (),
         panels: bool = True,
         log_key_prefix: str = "",
         seed: int = 0,
         max_history: int = 1000,
         on_error: Literal["warn", "raise"] = "warn",
     ) -> None:
-        super().__init__(every_n_epochs, every_n_train_steps, seed, log_key_prefix, max_history, on_error)
         call = type(self).__name__
         self.matrix = _checks.choice(call, "matrix", matrix, get_args(Matrix))
         self.num_steps = _checks.count(call, "num_steps", num_steps, least=1)
         self.num_probes = _checks.count(call, "num_probes", num_probes, least=1)
         self.num_batches = _checks.count(call, "num_batches", num_batches, least=1)
-        self.data = _checks.having(call, "data", data, "__iter__", "batches, such as a `DataLoader`,")
+        self.data = _checks.having(call, "data", data, "__iter__", "batches, such as a `DataLoader`")
         self.loss_fn = _checks.having(call, "loss_fn", loss_fn, "__call__", "a function `(pl_module, batch) -> loss`")
         self.ggn_fn = _checks.having(
             call, "ggn_fn", ggn_fn, "__call__", "a function `(pl_module, batch) -> (outputs, loss_of_outputs)`"
@@ -167,156 +174,105 @@ class CurvatureMonitor(MonitorBase[CurvatureMeasurement]):
         self.params = _checks.patterns(call, "params", params, least=1)
         self.bn_mode = _checks.choice(call, "bn_mode", bn_mode, get_args(BatchNormMode))
         self.optimizer_sharpness = _checks.instance(call, "optimizer_sharpness", optimizer_sharpness, bool)
-        self.sharpness_every_n_steps = sharpness_every_n_steps
-        if sharpness_every_n_steps is not None:
-            _checks.count(call, "sharpness_every_n_steps", sharpness_every_n_steps, least=1)
+        self.sharpness_every_n_steps = _checks.optional_count(
+            call, "sharpness_every_n_steps", sharpness_every_n_steps, least=1
+        )
         self.storage = _checks.choice(call, "storage", storage, get_args(Storage))
         self.self_check = _checks.instance(call, "self_check", self_check, bool)
-        self.panels = _checks.instance(call, "panels", panels, bool)
-        self._reset()
+        super().__init__(
+            every_n_epochs,
+            every_n_train_steps,
+            triggers=triggers,
+            defaults=(),
+            measures=SUMMARIES,
+            panels=panels,
+            log_key_prefix=log_key_prefix,
+            seed=seed,
+            max_history=max_history,
+            on_error=on_error,
+        )
 
-    @override
-    def _reset(self) -> None:
-        super()._reset()
-        self.density: SpectralDensity | None = None
-        self._is_off, self._is_first, self._last_followed = False, True, 0
-        self._panels = CurvaturePanels(self.matrix)
-        self._file = _curvature_summary.JsonLines(None, "")
-        self._epoch_began = self._spent_before = 0.0
-        self._batches = KeptBatches(self.num_batches, self.data, self.seed)
-        how = self.matrix, self.params, self.loss_fn, self.ggn_fn, self.bn_mode, self.seed, self.storage
-        self._run = CurvatureRun(*how, self_check=self.self_check, preconditioned=self.optimizer_sharpness)
+    @property
+    def density(self) -> SpectralDensity | None:
+        """The latest spectrum."""
+        return None if self._run.findings is None else self._run.findings.density
 
     @override
     def _prepare(self, trainer: Trainer, pl_module: LightningModule, state: Mapping[str, Any] | None) -> None:
-        call = type(self).__name__
-        self._is_first = True
-        self._fatal = (UnsuitableLossError, TooFewBatchesError)  # before the first step nothing is lost by an error
-        require_a_loss(pl_module, self.loss_fn, self.ggn_fn, self.matrix, call)
-        # the directory is asked for on every rank: it is broadcast
-        self._file = _curvature_summary.JsonLines(trainer.log_dir, self.log_key_prefix)
-        self._is_off = type(trainer.strategy).__name__ in _curvature_run.SHARDED
-        if self._is_off:
-            warn(
-                trainer,
-                f"`{call}` measures nothing: {_curvature_run.NO_PARAMETERS.format(type(trainer.strategy).__name__)}",
+        call, run = type(self).__name__, self._run
+        if self.ggn_fn is not None and self.matrix != "ggn":
+            raise ArgumentError(
+                f'`{call}(ggn_fn=...)` is of use with `matrix="ggn"` only, but `matrix` is {self.matrix!r}.'
             )
-            return
+        own_outputs = callable(getattr(pl_module, "curvature_outputs", None)) and self.matrix == "ggn"
+        require_a_loss(pl_module, self.loss_fn, has_outputs=self.ggn_fn is not None or own_outputs, call=call)
+        self._file = SpectrumFile(trainer.log_dir, self.log_key_prefix)  # asked for on every rank: it is broadcast
+        strategy = type(trainer.strategy).__name__
+        if strategy in SHARDED:
+            raise RefusedError(
+                f"Under `{strategy}` no process holds the parameters. Train on one device or by DDP to see the curvature"
+            )
         select_parameters(pl_module, self.params, call=call)
-
-    @override
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._epoch_began, self._spent_before = time.perf_counter(), self._spent
-
-    @override
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        is_first, self._is_first = self._is_first, False
-        if self._batches.is_complete or self._is_off or getattr(trainer, "barebones", False):
-            self._fatal = ()
-            return
-        take = partial(self._batches.take, trainer, pl_module, batch, batch_idx)
-        self._guard.run(trainer, take, "take a batch", self._fatal)
-        if self.data is not None:  # what could not be drawn on one process is measured on none
-            self._is_off = not trainer.strategy.reduce_boolean_decision(self._batches.is_complete, all=True)
-        if is_first and self.data is None and len(self.history):
-            inform(
-                trainer, f"`CurvatureMonitor` resumes on new batches: curves may jump at step {trainer.global_step}."
-            )
-        if self._batches.is_complete:
-            self._measure(trainer, pl_module, is_baseline=is_first)
-        elif is_first and self._batches.batches:  # what cannot be measured is to be known before the first step
-            try_out = partial(self._run.try_out, trainer, pl_module, self._batches.batches)
-            self._guard.run(trainer, lambda: self._unless_refused(trainer, try_out), fatal=self._fatal)
-        self._fatal = ()
-
-    @override
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        if trainer.is_last_batch and (few := self._batches.close()):
-            self._guard.warn_once(trainer, "num_batches", few)
-        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
-        n, step = self.sharpness_every_n_steps, trainer.global_step
-        if n is None or self._is_off or not self._batches.is_complete or step == self._last_step:
-            return
-        if step // n != self._last_followed // n:
-            self._follow(trainer, pl_module)
-
-    @override
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if few := self._batches.close():  # an epoch cut short
-            self._guard.warn_once(trainer, "num_batches", few)
-        super().on_train_epoch_end(trainer, pl_module)
-        training = time.perf_counter() - self._epoch_began - (self._spent - self._spent_before)
-        if slow := _curvature_summary.slow(self.measurement, trainer.current_epoch, training, vars(self)):
-            self._guard.warn_once(trainer, "slow", slow)
-
-    @override
-    def _measure(
-        self, trainer: Trainer, pl_module: LightningModule, *, is_baseline: bool = False, after_epoch: bool = False
-    ) -> None:
-        if self._batches.is_complete and not self._is_off:
-            super()._measure(trainer, pl_module, is_baseline=is_baseline, after_epoch=after_epoch)
-
-    @override
-    def _analyse(
-        self, trainer: Trainer, pl_module: LightningModule, *, is_baseline: bool
-    ) -> tuple[CurvatureFound, dict[str, float]] | None:
-        most = _curvature_run.FAST_DEV_RUN_STEPS if getattr(trainer, "fast_dev_run", False) else self.num_steps
-        num_steps = min(self.num_steps, most)
-        how = trainer, pl_module, self._batches.batches, num_steps, self.num_probes
-        found = self._unless_refused(trainer, partial(self._run.measure, *how))
-        if found is None:
-            return None
-        samples = _curvature_summary.num_training_samples(trainer.train_dataloader)
-        return found, _curvature_summary.summary(found, samples)
-
-    def _unless_refused(self, trainer: Trainer, action: Callable[[], T]) -> T | None:
-        """What an action returns; a refusal is said once, and is for good."""
-        try:
-            return action()
-        except RefusedError as error:
-            self._is_off = True
-            if self.on_error == "raise":
-                raise
-            self._guard.warn_once(trainer, "refused", f"cannot measure in this run, and stops trying. {error}.")
-            return None
-
-    @override
-    def _keep(
-        self, trainer: Trainer, found: CurvatureFound, summary: Mapping[str, float], *, is_baseline: bool, step: int
-    ) -> None:
-        self.density = found.density
-        when = self.history.next_number, trainer.global_step, trainer.current_epoch, is_baseline
-        self.measurement = CurvatureMeasurement(*when, dict(summary), found.density, found.engine)
-        self.history.append(self.measurement)
-        if trainer.is_global_zero and trainer.loggers:
-            file = self._file if self.history[-1] is self.measurement else None
-            _curvature_summary.publish(trainer, self, self._guard, found, self.measurement, step, file)
-            due = partial(self._panels.due, self.measurement, self.history, is_baseline=is_baseline)
-            self._show(trainer, due, step)
-
-    @override
-    def _last_pictures(self) -> Mapping[str, Callable[[], Any]]:
-        return self._panels.last(self.history)
-
-    def _follow(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Publish the sharpness between two spectra."""
-        self._last_followed = trainer.global_step
-        with self._timed():
-            follow = partial(self._run.follow, trainer, pl_module, self._batches.batches)
-            found = self._guard.run(trainer, lambda: self._unless_refused(trainer, follow), "follow the sharpness")
-            if trainer.strategy.reduce_boolean_decision(found is not None, all=True) and found is not None:
-                self._held |= (found := trainer.strategy.broadcast(found))
-                _publish.to_callback_metrics(trainer, self._prefixed(found))
-                if trainer.is_global_zero:
-                    _publish.to_loggers(trainer, self._guard, logged_step(trainer), self._prefixed(found))
+        if not isinstance(run.memory, CurvatureReader):
+            run.memory = CurvatureReader(self._settings)
+        if run.batches is None:
+            run.batches = KeptBatches(call, self.num_batches, self.data, self.seed)
+        if self.sharpness_every_n_steps is not None:
+            run.between = Between("follow the sharpness", self.sharpness_every_n_steps, self._sharpness)
 
     @property
-    @override
-    def state_key(self) -> str:
-        return self._generate_state_key(matrix=self.matrix, params=self.params, log_key_prefix=self.log_key_prefix)
+    def _reader(self) -> CurvatureReader:
+        return cast(CurvatureReader, self._run.memory)
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Without the batches, which are the run's."""
-        return {**super().__getstate__(), "_batches": KeptBatches(self.num_batches, self.data, self.seed)}
+    @property
+    def _batches(self) -> KeptBatches:
+        return cast(KeptBatches, self._run.batches)
+
+    @property
+    def _settings(self) -> Settings:
+        return Settings(
+            self.matrix,
+            self.params,
+            self.loss_fn,
+            self.ggn_fn,
+            self.bn_mode,
+            self.num_probes,
+            self.seed,
+            self.storage,
+            self.self_check,
+            self.optimizer_sharpness,
+        )
+
+    @override
+    def _snapshot(self, trainer: Trainer, pl_module: LightningModule) -> Reading:
+        """Read the curvature here: products need the module, which holds copies of its weights meanwhile."""
+        is_tried_out = not self._batches.is_complete  # before all batches are there
+        num_steps = 1 if is_tried_out else self.num_steps
+        return self._reader.read(trainer, pl_module, self._batches.batches, num_steps)
+
+    @override
+    def _measure(self, snapshot: Reading, moment: Moment) -> CurvatureFindings:
+        return CurvatureFindings(snapshot)
+
+    @override
+    def _view(self, measurement: CurvatureFindings) -> View:
+        latest, reading, file = cast(CurvatureMeasurement, self.measurement), measurement.reading, self._file
+        density = reading.density
+        facts = {
+            "matrix": reading.engine,
+            **{name: str(getattr(self, name)) for name in SHOWN},
+            "parameters": f"{density.dim:,}",
+            "samples": f"{reading.num_samples:,}",
+            "trace": f"{density.trace:.4g} ± {density.trace_stderr:.2g}",
+        }
+        return View(
+            scalars=measurement.top_eigenvalues,
+            texts={"report": spectrum_table(density, facts)},
+            pictures=curvature_pictures(self.matrix, latest, self.history),
+            category="the loss's curvature",
+            charts=[Chart("sharpness, and its edge 2/lr", ("sharpness", "stability_edge"))],
+            files={str(file): lambda: file.append(latest)} if file.is_wanted else {},
+        )
+
+    def _sharpness(self, trainer: Trainer, pl_module: LightningModule) -> Mapping[str, float]:
+        return self._reader.follow(trainer, pl_module, self._batches.batches)

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any
 from typing_extensions import override
 
 from lightning_ww import _checks
-from lightning_ww.callbacks._monitor.lightning import CallbackBase, LightningModule, Trainer, callbacks, inform
+from lightning_ww._errors import ArgumentError
+from lightning_ww.callbacks._monitor.lightning import LightningModule, Trainer, callbacks, inform
+from lightning_ww.callbacks._monitor.resumable import Resumable
+from lightning_ww.triggers.trigger import Trigger
 
 if TYPE_CHECKING:
     from lightning_ww.history import Measurement
 
-MONITOR = ("triggers", "history", "diagnosis", "state_key")
+MONITOR = ("triggers", "add_trigger", "history", "diagnosis", "state_key")
 """What a callback has that raises triggers."""
-
-IMMEDIATE = ("nonfinite",)
-"""Triggers that need no patience: nothing that comes after them can be of use."""
 
 
 class SpectralStoppingReason(str, Enum):
@@ -29,7 +29,7 @@ class SpectralStoppingReason(str, Enum):
     NONFINITE = "nonfinite"  # a weight is NaN or infinite
 
 
-class SpectralEarlyStopping(CallbackBase):
+class SpectralEarlyStopping(Resumable):
     """Stop when a trigger of a spectral monitor fires at several measurements in a row.
 
     It needs a monitor, such as `WeightSpectrumMonitor`, among the Trainer's callbacks; their order does not matter. It logs
@@ -40,12 +40,13 @@ class SpectralEarlyStopping(CallbackBase):
     scikit-learn's digits; validation loss remains the better judge of overfitting.
 
     Args:
-        stop_on: Triggers among `nonfinite`, `rank_collapse`, `correlation_trap`. Default: ``()``, which only reports: it says
-            once where it would have stopped.
-        patience: Stop at the so-manieth consecutive measurement at which a trigger fires. The measurement at the start of
-            a fit does not count, and one that does not fire starts the count anew. `nonfinite` stops at once.
-            Default: ``3``: a spectrum moves slowly, and one odd measurement is none.
-        min_epochs: Do not stop before so many epochs are done (`nonfinite` does). Default: ``5``: in the first epochs
+        stop_on: Triggers, by name (``"rank_collapse"``) or as objects (``RankCollapse(enter=0.6)``, or your own); an object
+            that no monitor has is given to the first that measures what it needs. Default: ``()``, which only reports: it
+            says once where it would have stopped.
+        patience: The number of consecutive measurements at which a trigger has to fire; the last of them stops. The
+            measurement at the start of a fit does not count, and one that does not fire starts the count anew. `nonfinite`
+            stops at once. Default: ``3``: a spectrum moves slowly, and one odd measurement is none.
+        min_epochs: The number of epochs before which nothing but `nonfinite` stops. Default: ``5``: in the first epochs
             spectra move fast.
         verbose: Say why training stops. Default: ``True``.
 
@@ -55,8 +56,8 @@ class SpectralEarlyStopping(CallbackBase):
         stopping_reason_message: The same as a sentence, or ``None``.
 
     Raises:
-        ValueError: In construction, if an argument is out of its domain; in `setup`, if no monitor among the Trainer's
-            callbacks raises a trigger of ``stop_on``.
+        ArgumentError: In construction, if an argument is out of its domain; in `setup`, if no monitor among the Trainer's
+            callbacks raises a trigger of ``stop_on``. It is a `ValueError`.
 
     Example:
         >>> from lightning_ww.callbacks import WeightSpectrumMonitor
@@ -64,13 +65,23 @@ class SpectralEarlyStopping(CallbackBase):
     """
 
     def __init__(
-        self, stop_on: str | Sequence[str] = (), patience: int = 3, min_epochs: int = 5, verbose: bool = True
+        self,
+        stop_on: str | Trigger | Sequence[str | Trigger] = (),
+        patience: int = 3,
+        *,
+        min_epochs: int = 5,
+        verbose: bool = True,
     ) -> None:
         super().__init__()
-        self.stop_on = _checks.patterns(type(self).__name__, "stop_on", stop_on) or ()
-        self.patience = _checks.count(type(self).__name__, "patience", patience, least=1)
-        self.min_epochs = _checks.count(type(self).__name__, "min_epochs", min_epochs, least=0)
-        self.verbose = verbose
+        call = type(self).__name__
+        several = [stop_on] if isinstance(stop_on, str | Trigger) else stop_on
+        if not isinstance(several, Sequence) or not all(isinstance(one, str | Trigger) for one in several):
+            raise _checks.unfit(call, "stop_on", stop_on, "a trigger, its name, or a list of those")
+        self.stop_on = tuple(one if isinstance(one, str) else one.name for one in several)
+        self._own = tuple(one for one in several if isinstance(one, Trigger))
+        self.patience = _checks.count(call, "patience", patience, least=1)
+        self.min_epochs = _checks.count(call, "min_epochs", min_epochs, least=0)
+        self.verbose = _checks.instance(call, "verbose", verbose, bool)
         self._reset()
 
     def _reset(self) -> None:
@@ -88,19 +99,37 @@ class SpectralEarlyStopping(CallbackBase):
         super().setup(trainer, pl_module, stage)
         if stage != "fit":
             return
+        for trigger in self._own:
+            self._hand_over(trainer, trigger)
         monitors = _monitors(trainer)
         if not monitors:
-            raise ValueError(
+            raise ArgumentError(
                 "`SpectralEarlyStopping` acts on the flags of a monitor, and this Trainer has none: add "
                 "`WeightSpectrumMonitor()` to `Trainer(callbacks=[...])`."
             )
-        known = [trigger for monitor in monitors for trigger in monitor.triggers]
-        for trigger in self.stop_on:
-            if trigger not in known:
-                raise ValueError(
-                    f"`SpectralEarlyStopping(stop_on=[{trigger!r}])` is not raised by any monitor of this Trainer. "
-                    f"Raised are: {', '.join(dict.fromkeys(known))}."
+        known = list(dict.fromkeys(trigger.name for monitor in monitors for trigger in monitor.triggers))
+        for name in self.stop_on:
+            if name not in known:
+                raise ArgumentError(
+                    f"`SpectralEarlyStopping(stop_on=[{name!r}])` is not raised by any monitor of this Trainer. "
+                    f"Raised are: {', '.join(known)}."
                 )
+
+    def _hand_over(self, trainer: Trainer, trigger: Trigger) -> None:
+        """Have a monitor raise a trigger, unless one does."""
+        monitors = [one for one in callbacks(trainer) if _is_monitor(one)]
+        if any(trigger in one.triggers for one in monitors):
+            return
+        errors = []
+        for one in monitors:
+            try:
+                one.add_trigger(trigger)
+            except ArgumentError as error:
+                errors.append(error)
+            else:
+                return
+        if errors:
+            raise errors[0]
 
     @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -160,27 +189,32 @@ class SpectralEarlyStopping(CallbackBase):
     def _count(self, monitor: Any, measurement: Measurement) -> None:
         self._counted[monitor.state_key] = measurement.number
         for trigger in monitor.triggers:
-            key = f"{monitor.state_key} {trigger}"
-            self._counts[key] = self._counts.get(key, 0) + 1 if trigger in measurement.fired else 0
+            key = f"{monitor.state_key} {trigger.name}"
+            self._counts[key] = self._counts.get(key, 0) + 1 if trigger.name in measurement.fired else 0
 
     def _due(self, trainer: Trainer, epochs_done: int) -> tuple[SpectralStoppingReason, str] | None:
         """Why to stop now, if there is a reason to."""
         # `should_stop` set before Trainer's own minimum would be remembered, and stop later whatever happens until then
         may_stop = getattr(trainer.fit_loop, "_can_stop_early", True)
         for monitor in _monitors(trainer):
-            for trigger in self.stop_on or monitor.triggers:
-                count = self._counts.get(f"{monitor.state_key} {trigger}", 0)
-                if count and trigger in IMMEDIATE:
-                    return SpectralStoppingReason.NONFINITE, self._sentence(monitor, trigger, count)
+            for trigger in monitor.triggers:
+                if self.stop_on and trigger.name not in self.stop_on:
+                    continue
+                count = self._counts.get(f"{monitor.state_key} {trigger.name}", 0)
+                if count and trigger.acts_at_once:
+                    is_lost = trigger.name == "nonfinite"
+                    reason = SpectralStoppingReason.NONFINITE if is_lost else SpectralStoppingReason.TRIGGER
+                    return reason, self._sentence(monitor, trigger.name, count)
                 if count >= self.patience and epochs_done >= self.min_epochs and may_stop:
-                    return SpectralStoppingReason.TRIGGER, self._sentence(monitor, trigger, count)
+                    return SpectralStoppingReason.TRIGGER, self._sentence(monitor, trigger.name, count)
         return None
 
     def _sentence(self, monitor: Any, trigger: str, count: int) -> str:
         measured = monitor.history[-1]
-        layers = ", ".join(f"`{name}`" for name in measured.flags.get(trigger, ()))
+        layers = ", ".join(f"`{name}`" for name in measured.flags.get(trigger, ()) if name)
         times = "1 measurement" if count == 1 else f"{count} measurements in a row"
-        return f"`SpectralEarlyStopping`: `{trigger}` fired at {times}, the last at step {measured.step}, in {layers}."
+        where = f", in {layers}" if layers else ""
+        return f"`SpectralEarlyStopping`: `{trigger}` fired at {times}, the last at step {measured.step}{where}."
 
     @property
     @override
@@ -195,6 +229,11 @@ class SpectralEarlyStopping(CallbackBase):
         }
 
 
+def _is_monitor(callback: Any) -> bool:
+    """Whether a callback can raise triggers, told by what it has rather than by its class."""
+    return all(hasattr(callback, name) for name in MONITOR)
+
+
 def _monitors(trainer: Trainer) -> list[Any]:
-    """The callbacks that say what fired, told by what they have rather than by their class."""
-    return [callback for callback in callbacks(trainer) if all(hasattr(callback, name) for name in MONITOR)]
+    """The callbacks that raise triggers."""
+    return [callback for callback in callbacks(trainer) if _is_monitor(callback) and callback.triggers]

@@ -2,31 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, get_args
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, cast, get_args
 
+from torch import Tensor
 from typing_extensions import override
 
 from lightning_ww import _checks
-from lightning_ww.callbacks._monitor import loggers as _publish
-from lightning_ww.callbacks._monitor.base import MonitorBase
-from lightning_ww.callbacks._monitor.events import Events
-from lightning_ww.callbacks._monitor.lightning import LightningModule, Trainer, warn
+from lightning_ww._errors import ArgumentError
+from lightning_ww.callbacks._monitor.base import Monitor
+from lightning_ww.callbacks._monitor.lightning import LightningModule, Trainer
+from lightning_ww.callbacks._monitor.view import Chart, Histogram, View
 from lightning_ww.callbacks._weights.initial_weights import InitialWeightsKeeper
 from lightning_ww.callbacks._weights.logged_layers import LoggedLayers
-from lightning_ww.callbacks._weights.pictures import WeightPanels
-from lightning_ww.history import Measurement, record
-from lightning_ww.triggers.diagnosis import TRIGGERS, Diagnosis, FlagThresholds, TriggerName, diagnose
+from lightning_ww.callbacks._weights.memory import WeightMemory
+from lightning_ww.callbacks._weights.pictures import WeightPictures
+from lightning_ww.history import Moment
+from lightning_ww.triggers.diagnosis import DEFAULTS
+from lightning_ww.triggers.trigger import Trigger
 from lightning_ww.weights.analysis import measure
 from lightning_ww.weights.ingredients import Request, Shuffle
-from lightning_ww.weights.layers import find_layers, require_a_matrix
+from lightning_ww.weights.layers import Layer, SkippedLayer, find_layers, require_a_matrix
 from lightning_ww.weights.metrics import BANDS, KEY_METRICS, METRICS, Need, needing
 from lightning_ww.weights.plots.table import report_table
 from lightning_ww.weights.report import WeightReport
 from lightning_ww.weights.shuffle import Shuffler
-
-UNEXPECTED = ("failed", "meta", "sharded", "quantised", "uninitialised", "unsupported_shape", "unsupported_dtype")
-"""Reasons for skipping a layer of which a user is told; the others (norms, biases, ties …) stand in the report."""
 
 LEVERS: Mapping[Need, str] = {
     "mp_fit": "not asked for (name it in `metrics=`)",
@@ -38,7 +39,17 @@ LEVERS: Mapping[Need, str] = {
 """Why a number was not made, and which argument of the monitor makes it."""
 
 
-class WeightSpectrumMonitor(MonitorBase[Measurement]):
+@dataclass(frozen=True)
+class Snapshot:
+    """What a measurement of the weights needs of the moment."""
+
+    layers: Sequence[Layer]
+    skipped: Sequence[SkippedLayer]
+    initial: Mapping[str, Tensor] | None  # slices by layer
+    floors: Mapping[str, float] | None  # known ones by layer; None: measure them
+
+
+class WeightSpectrumMonitor(Monitor[Snapshot, WeightReport]):
     """Measure each layer's weight spectrum while the network trains, log it, and flag what looks wrong.
 
     It measures when training starts, after each epoch's last batch and, if asked, every so many optimiser steps. The run is
@@ -86,7 +97,8 @@ class WeightSpectrumMonitor(MonitorBase[Measurement]):
             ``ww/rank_deficit`` and the flags `rank_collapse` and `correlation_trap`. Default: ``"auto"``.
         seed: Of the shuffles. Default: ``0``.
         include_frozen: Whether layers without anything to train are measured too. Default: ``True``.
-        thresholds: When a flag rises and falls. Default: ``None``, `FlagThresholds()`.
+        triggers: What layers are flagged for: objects such as ``RankCollapse(enter=0.6)``, or your own. Default: ``None``,
+            `Nonfinite`, `RankCollapse` and `CorrelationTrap` with their defaults; with ``shuffle="off"``, `Nonfinite` alone.
         log_key_prefix: Put before every key, to tell two monitors apart. Default: ``""``.
         max_logged_layers: Of more layers than this, so many, evenly by depth, are logged one by one (all are measured, and
             a layer that is flagged joins for good). Default: ``60``: with five metrics and three flags a layer, about the
@@ -119,18 +131,19 @@ class WeightSpectrumMonitor(MonitorBase[Measurement]):
     """
 
     GROUP = "ww"
-    RECORD = Measurement
+    IDENTITY = ("layers", "log_key_prefix")
 
     def __init__(
         self,
         every_n_epochs: int | None = 1,
         every_n_train_steps: int | None = None,
+        *,
         layers: str | Sequence[str] | None = None,
         metrics: str | Sequence[str] = KEY_METRICS,
         shuffle: Shuffle = "auto",
         seed: int = 0,
         include_frozen: bool = True,
-        thresholds: FlagThresholds | None = None,
+        triggers: Sequence[Trigger] | None = None,
         log_key_prefix: str = "",
         max_logged_layers: int = 60,
         panels: bool = True,
@@ -140,166 +153,122 @@ class WeightSpectrumMonitor(MonitorBase[Measurement]):
         max_history: int = 1000,
         on_error: Literal["warn", "raise"] = "warn",
     ) -> None:
-        super().__init__(every_n_epochs, every_n_train_steps, seed, log_key_prefix, max_history, on_error)
         call = type(self).__name__
         self.layers = _checks.patterns(call, "layers", layers)
         self.metrics = _checks.names(call, "metrics", metrics, METRICS)
         self.shuffle = _checks.choice(call, "shuffle", shuffle, get_args(Shuffle))
         self.include_frozen = _checks.instance(call, "include_frozen", include_frozen, bool)
-        self.thresholds = _checks.instance(call, "thresholds", thresholds or FlagThresholds(), FlagThresholds)
         self.max_logged_layers = _checks.count(call, "max_logged_layers", max_logged_layers, least=1)
-        self.panels = _checks.instance(call, "panels", panels, bool)
         self.figure_layers = _checks.patterns(call, "figure_layers", figure_layers, least=1)
         self.figure_every = _checks.count(call, "figure_every", figure_every, least=1)
         self.compare_tails = _checks.instance(call, "compare_tails", compare_tails, bool)
+        without = needing("shuffle") if shuffle == "off" else ()
+        measures = [name for name in METRICS if name not in without]
+        super().__init__(
+            every_n_epochs,
+            every_n_train_steps,
+            triggers=triggers,
+            defaults=DEFAULTS,
+            measures=measures,
+            panels=panels,
+            log_key_prefix=log_key_prefix,
+            seed=seed,
+            max_history=max_history,
+            on_error=on_error,
+        )
         self._shuffler = Shuffler(seed)
-        self._reset()
-
-    @override
-    def _reset(self) -> None:
-        super()._reset()
-        self.report: WeightReport | None = None
-        self.diagnosis = Diagnosis()
-        keeps_initial = not set(needing("initial")).isdisjoint(self.metrics)
-        self._initial = InitialWeightsKeeper() if keeps_initial else None
-        self._logged = LoggedLayers(self.max_logged_layers)
-        self._panels = WeightPanels(self.figure_layers, self.figure_every, compare=self.compare_tails)
-        self._events = Events()
-        self._floors: dict[str, float] | None = None  # not measured yet
 
     @property
-    def triggers(self) -> tuple[TriggerName, ...]:
-        """The triggers that this monitor can flag; two of them need the shuffled spectra."""
-        return TRIGGERS if self.shuffle != "off" else ("nonfinite",)
+    def _memory(self) -> WeightMemory:
+        return cast(WeightMemory, self._run.memory)
 
-    @override
-    def _bands(self) -> tuple[str, ...]:
-        return tuple(name for name in BANDS if self.shuffle != "off" or name != "rand_distance")
+    @property
+    def report(self) -> WeightReport | None:
+        """The latest report."""
+        return self._run.findings
 
     @override
     def _prepare(self, trainer: Trainer, pl_module: LightningModule, state: Mapping[str, Any] | None) -> None:
-        call = type(self).__name__
+        call, run = type(self).__name__, self._run
         found, skipped = find_layers(pl_module, self.layers, call=call)
         require_a_matrix(pl_module, found, skipped, call)
         if self.figure_layers is not None:
             drawn, _ = find_layers(pl_module, self.figure_layers, call=call, argument="figure_layers")
             if {one.name for one in drawn}.isdisjoint(one.name for one in found):
-                raise ValueError(f"`{call}(figure_layers={self.figure_layers!r})`: none of them is among `layers`.")
+                raise ArgumentError(f"`{call}(figure_layers={self.figure_layers!r})`: none of them is among `layers`.")
+        memory = run.memory if isinstance(run.memory, WeightMemory) else self._new_memory()
+        run.memory = memory
+        if state is not None:
+            memory.load_state_dict(state)
         directory = trainer.log_dir or trainer.default_root_dir  # asked for on every rank: it is broadcast
-        if self._initial is not None and trainer.ckpt_path and (state is None or not state["history"]):
-            warn(
-                trainer, f"`{call}` finds nothing of its own in the checkpoint: `distance_from_init` counts from here."
-            )
-        if self._initial is not None and (trouble := self._initial.begin(state, trainer.ckpt_path, directory)):
-            warn(trainer, f"`{call}` {trouble}")
+        if memory.initial is not None:
+            if trainer.ckpt_path and state is None:
+                said = "finds nothing of its own in the checkpoint: `distance_from_init` counts from here."
+                run.guard.warn_once(trainer, "checkpoint", said)
+            if trouble := memory.initial.begin(state, trainer.ckpt_path, directory):
+                run.guard.warn_once(trainer, "initial weights", trouble)
         # what this run cannot measure would be held for ever at the resumed run's last value
-        lost = [] if self._initial is not None and not self._initial.are_lost else ["distance_from_init_relative"]
-        lost += ["rand_distance", "rank_deficit"] if self.shuffle == "off" else []
-        self._held = {key: value for key, value in self._held.items() if key.removeprefix("ww/") not in lost}
+        lost = {*memory.lost(needing("initial")), *(needing("shuffle") if self.shuffle == "off" else ())}
+        run.held = {name: value for name, value in run.held.items() if name not in lost}
+
+    def _new_memory(self) -> WeightMemory:
+        pictures = WeightPictures(
+            self.figure_layers, self.figure_every, compare=self.compare_tails, drawn=self._run.pictures.drawn
+        )
+        initial = InitialWeightsKeeper() if self._needs("initial") else None
+        return WeightMemory(initial, LoggedLayers(self.max_logged_layers), pictures)
+
+    def _needs(self, need: Need) -> bool:
+        """Whether a metric that is logged, or that a trigger needs, needs this."""
+        needed = {name for trigger in self.triggers for name in trigger.needs}
+        return not {*self.metrics, *needed}.isdisjoint(needing(need))
 
     @override
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        super().on_train_start(trainer, pl_module)
-        self._measure(trainer, pl_module, is_baseline=True)
-
-    @override
-    def _analyse(
-        self, trainer: Trainer, pl_module: LightningModule, *, is_baseline: bool
-    ) -> tuple[tuple[WeightReport, Diagnosis], dict[str, float]]:
-        takes_floors = self._floors is None and self.shuffle != "off" and not getattr(trainer, "fast_dev_run", False)
+    def _snapshot(self, trainer: Trainer, pl_module: LightningModule) -> Snapshot:
         found, skipped = find_layers(pl_module, self.layers, call=type(self).__name__, strict=False)
+        memory = self._memory
+        initial = None if memory.initial is None else memory.initial.slices(found)
+        takes_floors = memory.floors is None and self.shuffle != "off" and not getattr(trainer, "fast_dev_run", False)
+        return Snapshot(found, skipped, initial, None if takes_floors else memory.floors or {})
+
+    @override
+    def _measure(self, snapshot: Snapshot, moment: Moment) -> WeightReport:
         request = Request(
             self._shuffler,
             self.shuffle,
-            None if self._initial is None else self._initial.slices(found),
-            mp_fit=not set(needing("mp_fit")).isdisjoint(self.metrics),
-            cka=not set(needing("cka")).isdisjoint(self.metrics),
-            floors=None if takes_floors else self._floors or {},
+            snapshot.initial,
+            mp_fit=self._needs("mp_fit"),
+            cka=self._needs("cka"),
+            floors=snapshot.floors,
         )
-        report = measure(found, skipped, request, include_frozen=self.include_frozen, levers=LEVERS)
-        if takes_floors:  # at the first measurement only: what noise of these shapes reads
+        return measure(snapshot.layers, snapshot.skipped, request, include_frozen=self.include_frozen, levers=LEVERS)
+
+    @override
+    def _view(self, measurement: WeightReport) -> View:
+        run, memory, report = self._run, self._memory, measurement
+        if memory.floors is None:  # at the first measurement only: what noise of these shapes reads
             floors = {layer.name: layer.rand_distance_floor for layer in report.layers}
-            self._floors = {name: floor for name, floor in floors.items() if floor is not None}
-        diagnosis = diagnose(report, self.history[-1].flags if len(self.history) else None, self.thresholds)
-        summary = {f"ww/{name}": value for name, value in report.summary.items()}
-        return (report, diagnosis), summary | {"ww/num_flagged": float(len(diagnosis.flagged_layers))}
-
-    @override
-    def _keep(
-        self,
-        trainer: Trainer,
-        found: tuple[WeightReport, Diagnosis],
-        summary: Mapping[str, float],
-        *,
-        is_baseline: bool,
-        step: int,
-    ) -> None:
-        report, diagnosis = found
-        self.report, self.diagnosis = report, diagnosis
-        when = f"After {trainer.global_step} steps (epoch {trainer.current_epoch})"
-        risen = self._events.note(when, report, diagnosis, self.history[-1].flags if len(self.history) else {})
-        self.measurement = record(
-            report,
-            diagnosis,
-            metrics=self.metrics,
-            summary=self._held,
-            step=trainer.global_step,
-            epoch=trainer.current_epoch,
-            is_baseline=is_baseline,
-            number=self.history.next_number,
+            memory.floors = {name: floor for name, floor in floors.items() if floor is not None}
+        flagged = run.diagnosis.flagged_layers
+        memory.logged.choose(report, flagged)
+        histograms = {
+            f"esd/{layer.name}": Histogram(bins.logs(layer.spectrum.eigenvalues), bins.edges)
+            for layer in report.layers
+            if layer.spectrum is not None and (bins := memory.logged.bins(layer.name)) is not None
+        }
+        is_start = run.measurement is not None and run.measurement.step == 0
+        table = report_table(report, run.diagnosis.by_trigger, run.events.lines, at_start=is_start)
+        bands = [Chart(name, (f"{name}_q50", f"{name}_q10", f"{name}_q90"), is_band=True) for name in self._bands()]
+        return View(
+            scalars={**report.quantiles, **memory.logged.scalars(report, self.metrics)},
+            histograms=histograms,
+            texts={"report": table},
+            pictures=memory.pictures.due(run.history, report, self.metrics, flagged, run.risen),
+            category="the weights, with bands of median and 10–90 % of the layers",
+            charts=[*bands, Chart("alpha_weighted and log_norm", ("alpha_weighted", "log_norm"))],
+            layers=memory.logged.names,
         )
-        self.history.append(self.measurement)
-        self._logged.choose(report, diagnosis)
-        for skip in report.skipped:
-            if skip.reason in UNEXPECTED:
-                self._guard.warn_once(
-                    trainer, f"{skip.name} {skip.reason}", f"skips layer `{skip.name}`: {skip.sentence}."
-                )
-        for flag in diagnosis.flags:
-            self._guard.warn_once(trainer, f"{flag.trigger} {flag.layer}", f"at step {trainer.global_step}: {flag}")
-        if not trainer.is_global_zero:
-            return
-        scalars = self._held | {f"ww/{name}": value for name, value in report.quantiles.items()}
-        scalars |= self._logged.scalars(report, diagnosis, self.metrics, self.triggers)
-        spectra = self._prefixed(self._logged.spectra(report))
-        is_start = trainer.global_step == 0
-        table = {
-            self.log_key_prefix + "ww/report": report_table(report, diagnosis, self._events.lines, at_start=is_start)
-        }
-        _publish.to_loggers(trainer, self._guard, step, self._prefixed(scalars), spectra=spectra, texts=table)
-        number, now = self.measurement.number, trainer.global_step
-        at_once = is_baseline or bool(risen)
-        self._show(trainer, lambda: self._panels.maps(self.history, at_once=at_once), step)
-        self._show(trainer, lambda: self._panels.spectra(report, risen, number, now, is_baseline=is_baseline), step)
 
-    @override
-    def _last_pictures(self) -> Mapping[str, Callable[[], Any]]:
-        return {} if self.report is None else self._panels.last(self.history, self.report, self.diagnosis)
-
-    @property
-    @override
-    def state_key(self) -> str:
-        return self._generate_state_key(layers=self.layers, log_key_prefix=self.log_key_prefix)
-
-    @override
-    def _state(self) -> dict[str, Any]:
-        return super()._state() | {
-            "logged": self._logged.state_dict(),
-            "floors": self._floors,
-            "events": list(self._events.lines),
-            "undrawn": list(self._panels.waiting),
-            "initial": None if self._initial is None else self._initial.state_dict(),
-        }
-
-    @override
-    def _take_up(self, state: Mapping[str, Any]) -> None:
-        super()._take_up(state)
-        self._logged.load_state_dict(state["logged"])
-        self._floors = state["floors"]
-        self._events = Events(state.get("events", ()))
-        self._panels.waiting = list(state.get("undrawn", ()))
-
-    @override
-    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        if self._initial is not None and trainer.is_global_zero and (trouble := self._initial.save()):
-            self._guard.warn_once(trainer, "initial weights", trouble)
+    def _bands(self) -> list[str]:
+        """The metrics whose bands are shown, in the order of the table."""
+        return [name for name in BANDS if self.shuffle != "off" or name not in needing("shuffle")]

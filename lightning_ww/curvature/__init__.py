@@ -1,21 +1,30 @@
 """What the curvature of a loss says, by its products with vectors. It needs a loss and a batch, and no Lightning."""
 
 from lightning_ww.curvature.density import SpectralDensity, spectral_density
-from lightning_ww.curvature.edge_of_stability import Stability, stability
+from lightning_ww.curvature.edge_of_stability import EdgeOfStability
 from lightning_ww.curvature.ggn import GGNOperator
-from lightning_ww.curvature.krylov import Krylov, lanczos
-from lightning_ww.curvature.operators import HessianOperator, ScaledOperator
+from lightning_ww.curvature.operators import (
+    CurvatureOperator,
+    HessianOperator,
+    NotFiniteError,
+    ReducedOperator,
+    ScaledOperator,
+    WrongDerivativeError,
+)
 from lightning_ww.curvature.parameters import select_parameters
+from lightning_ww.curvature.second_derivatives.self_check import check_second_derivatives
 
 __all__ = [
+    "CurvatureOperator",
+    "EdgeOfStability",
     "GGNOperator",
     "HessianOperator",
-    "Krylov",
+    "NotFiniteError",
+    "ReducedOperator",
     "ScaledOperator",
     "SpectralDensity",
-    "Stability",
-    "lanczos",
+    "WrongDerivativeError",
+    "check_second_derivatives",
     "select_parameters",
     "spectral_density",
-    "stability",
 ]

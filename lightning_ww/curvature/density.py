@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 
+from lightning_ww import _checks
+from lightning_ww._errors import ArgumentError
 from lightning_ww.curvature.krylov import Storage, gpytorch_lanczos
 from lightning_ww.curvature.krylov import lanczos as own_lanczos
 
@@ -217,18 +219,15 @@ def spectral_density(
         Bhattacharjee et al. (2024), Improved spectral density estimation via explicit and implicit deflation,
         arXiv:2410.21690.
     """
-    if num_probes < 1:
-        raise ValueError(f"`spectral_density(num_probes={num_probes!r})`: expected a positive integer.")
-    for name, value, choices in (
-        ("probe", probe, ("gaussian", "rademacher")),
-        ("quadrature", quadrature, ("reduced", "plain")),
-        ("lanczos", lanczos, ("own", "gpytorch")),
-        ("storage", storage, get_args(Storage)),
-    ):
-        if value not in choices:
-            raise ValueError(f"`spectral_density({name}={value!r})`: expected one of {choices}.")
+    call = "spectral_density"
+    _checks.count(call, "num_steps", num_steps, least=1)
+    _checks.count(call, "num_probes", num_probes, least=1)
+    _checks.choice(call, "probe", probe, ("gaussian", "rademacher"))
+    _checks.choice(call, "quadrature", quadrature, ("reduced", "plain"))
+    _checks.choice(call, "lanczos", lanczos, ("own", "gpytorch"))
+    _checks.choice(call, "storage", storage, get_args(Storage))
     if lanczos == "gpytorch" and storage != "full":
-        raise ValueError('`spectral_density(lanczos="gpytorch")` keeps its whole basis: leave out `storage`.')
+        raise ArgumentError('`spectral_density(lanczos="gpytorch")` keeps its whole basis: leave out `storage`.')
     dim = int(operator.shape[-1])
     parts = []
     for i in range(num_probes):

@@ -1,4 +1,4 @@
-"""How far from the edge of stability an optimiser's step is, at the present curvature."""
+"""How far an optimizer's step is from the edge of stability, at the present curvature."""
 
 from __future__ import annotations
 
@@ -17,75 +17,79 @@ GRADIENT_DESCENT = 2.0
 
 
 @dataclass(frozen=True)
-class Stability:
+class EdgeOfStability:
     """Sharpness in units of what the learning rates allow; 1 is the edge of stability."""
 
     lr_sharpness: float  # as for plain gradient descent with these learning rates
     stability_edge: float | None  # 2/lr, the sharpness at that edge; None with several learning rates, or lr = 0
-    optimizer_sharpness: float | None  # as for the optimiser in use, momentum and preconditioner counted, if known
+    optimizer_sharpness: float | None  # as for the optimizer in use, momentum and preconditioner counted, if known
 
+    @classmethod
+    def of(
+        cls,
+        operator: CurvatureOperator,
+        sharpness: float,
+        params: Sequence[Tensor],
+        optimizers: Sequence[torch.optim.Optimizer],
+        *,
+        num_steps: int = 15,
+        seed: int = 0,
+        preconditioned: bool = True,
+    ) -> EdgeOfStability | None:
+        """Compare the curvature with the learning rates.
 
-def stability(
-    operator: CurvatureOperator,
-    sharpness: float,
-    params: Sequence[Tensor],
-    optimizers: Sequence[torch.optim.Optimizer],
-    *,
-    num_steps: int = 15,
-    seed: int = 0,
-    preconditioned: bool = True,
-) -> Stability | None:
-    """Compare the curvature with the learning rates.
+        The edge is that of a quadratic: for plain gradient descent lr·λ_max = 2; with momentum β it is 2 + 2β, with
+        Nesterov's (2 + 2β)/(1 + 2β); for Adam and AdamW lr·λ_max(P^-½ H P^-½) = (2 + 2β₁)/(1 - β₁), where
+        P = (1 - β₁ᵗ)(√v̂ + ε); RMSprop is Adam without β₁. Parameters of different learning rates are scaled each by its
+        own: λ_max of D^½HD^½, D the diagonal matrix of lr over its edge. Weight decay is not counted.
 
-    The edge is that of a quadratic: for plain gradient descent lr·λ_max = 2; with momentum β it is 2 + 2β, with
-    Nesterov's (2 + 2β)/(1 + 2β); for Adam and AdamW lr·λ_max(P^-½ H P^-½) = (2 + 2β₁)/(1 - β₁), where
-    P = (1 - β₁ᵗ)(√v̂ + ε); RMSprop is Adam without β₁. Parameters of different learning rates are scaled each by its
-    own: λ_max of D^½HD^½, D the diagonal matrix of lr over its edge. Weight decay is not counted.
+        Args:
+            operator: H or G, over ``params``.
+            sharpness: Its largest eigenvalue; where the scaling is the same for all parameters, nothing else is needed.
+            params: The parameters that the optimisers hold, in the operator's order.
+            optimizers: Whose learning rates count; a parameter that is in none does not move.
+            num_steps: Lanczos steps for a scaled operator. Default: ``15``.
+            seed: Of its start vector.
+            preconditioned: Whether to run Lanczos also for a preconditioner. Default: ``True``.
 
-    Args:
-        operator: H or G, over ``params``.
-        sharpness: Its largest eigenvalue; where the scaling is the same for all parameters, nothing else is needed.
-        params: The parameters that the optimisers hold, in the operator's order.
-        optimizers: Whose learning rates count; a parameter that is in none does not move.
-        num_steps: Lanczos steps for a scaled operator. Default: ``15``.
-        seed: Of its start vector.
-        preconditioned: Whether to run Lanczos also for a preconditioner. Default: ``True``.
+        Returns:
+            The ratios, or ``None`` if no parameter is in any of the optimisers.
 
-    Returns:
-        The ratios, or ``None`` if no parameter is in any of the optimisers.
+        References:
+            Cohen et al. (2021), Gradient descent on neural networks typically occurs at the edge of stability,
+            arXiv:2103.00065. Cohen et al. (2022), Adaptive gradient methods at the edge of stability, arXiv:2207.14484.
+        """
+        found = _owners(params, optimizers)
+        if not any(found) or not all(_has_rate(owner) for owner in found):
+            return None
+        rates = [0.0 if owner is None else float(owner[1]["lr"]) for owner in found]
 
-    References:
-        Cohen et al. (2021), Gradient descent on neural networks typically occurs at the edge of stability,
-        arXiv:2103.00065. Cohen et al. (2022), Adaptive gradient methods at the edge of stability, arXiv:2207.14484.
-    """
-    found = _owners(params, optimizers)
-    if not any(found) or not all(_has_rate(owner) for owner in found):
-        return None
-    rates = [0.0 if owner is None else float(owner[1]["lr"]) for owner in found]
+        def largest(scales: Sequence[float | Tensor]) -> float:
+            """λ_max of D^½ A D^½."""
+            if all(isinstance(scale, float) and scale == scales[0] for scale in scales):
+                return float(scales[0]) * sharpness
+            parts = [torch.as_tensor(s).to(p).expand_as(p).reshape(-1) for s, p in zip(scales, params, strict=True)]
+            diagonal = torch.cat(parts).to(dtype=operator.dtype, device=operator.device)
+            return spectral_density(ScaledOperator(operator, diagonal), num_steps=num_steps, seed=seed).sharpness
 
-    def largest(scales: Sequence[float | Tensor]) -> float:
-        """λ_max of D^½ A D^½."""
-        if all(isinstance(scale, float) and scale == scales[0] for scale in scales):
-            return float(scales[0]) * sharpness
-        parts = [torch.as_tensor(s).to(p).expand_as(p).reshape(-1) for s, p in zip(scales, params, strict=True)]
-        diagonal = torch.cat(parts).to(dtype=operator.dtype, device=operator.device)
-        return spectral_density(ScaledOperator(operator, diagonal), num_steps=num_steps, seed=seed).sharpness
-
-    lr_sharpness = largest([rate / GRADIENT_DESCENT for rate in rates])
-    own = [
-        0.0 if owner is None else _over_edge(*owner, parameter) for owner, parameter in zip(found, params, strict=True)
-    ]
-    known = [scale for scale in own if scale is not None]
-    optimizer_sharpness = None
-    if len(known) == len(own):
-        plain = [scale for scale in known if isinstance(scale, float)]
-        ratios = {round(GRADIENT_DESCENT * scale / rate, 12) for scale, rate in zip(plain, rates, strict=False) if rate}
-        if len(plain) == len(known) and len(ratios) <= 1:  # the same multiple of what is known already
-            optimizer_sharpness = lr_sharpness * ratios.pop() if ratios else 0.0
-        elif len(plain) == len(known) or preconditioned:
-            optimizer_sharpness = largest(known)
-    rate = single_rate(params, optimizers)
-    return Stability(lr_sharpness, GRADIENT_DESCENT / rate if rate else None, optimizer_sharpness)
+        lr_sharpness = largest([rate / GRADIENT_DESCENT for rate in rates])
+        own = [
+            0.0 if owner is None else _over_edge(*owner, parameter)
+            for owner, parameter in zip(found, params, strict=True)
+        ]
+        known = [scale for scale in own if scale is not None]
+        optimizer_sharpness = None
+        if len(known) == len(own):
+            plain = [scale for scale in known if isinstance(scale, float)]
+            ratios = {
+                round(GRADIENT_DESCENT * scale / rate, 12) for scale, rate in zip(plain, rates, strict=False) if rate
+            }
+            if len(plain) == len(known) and len(ratios) <= 1:  # the same multiple of what is known already
+                optimizer_sharpness = lr_sharpness * ratios.pop() if ratios else 0.0
+            elif len(plain) == len(known) or preconditioned:
+                optimizer_sharpness = largest(known)
+        rate = single_rate(params, optimizers)
+        return cls(lr_sharpness, GRADIENT_DESCENT / rate if rate else None, optimizer_sharpness)
 
 
 def single_rate(params: Sequence[Tensor], optimizers: Sequence[torch.optim.Optimizer]) -> float | None:

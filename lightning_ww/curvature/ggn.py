@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from lightning_ww import _checks
+from lightning_ww._errors import ArgumentError
 from lightning_ww.curvature.operators import (
     CurvatureOperator,
     WrongDerivativeError,
@@ -54,7 +56,7 @@ class GGNOperator(CurvatureOperator):
         check: Whether to hold J against Jᵀ at the first product; needless where that was done. Default: ``True``.
 
     Raises:
-        ValueError: If there is no parameter to differentiate by, or a loss is not a scalar.
+        ArgumentError: If there is no parameter to differentiate by, or a loss is not a scalar. It is a `ValueError`.
         WrongDerivativeError: In the first product, if neither way gives the derivative.
 
     References:
@@ -77,18 +79,18 @@ class GGNOperator(CurvatureOperator):
         check: bool = True,
     ) -> None:
         if engine not in get_args(Engine):
-            raise ValueError(f"`GGNOperator(engine={engine!r})`: expected one of {get_args(Engine)}.")
+            raise _checks.unfit("GGNOperator", "engine", engine, f"one of {get_args(Engine)}")
         params = checked("GGNOperator", params)
         losses = [loss] if callable(loss) else list(loss)
         if len(losses) != (1 if callable(outputs) else len(outputs)):
-            raise ValueError(f"`GGNOperator(loss=...)` expected as many losses as outputs, but got {len(losses)}.")
+            raise _checks.unfit_object("GGNOperator", "loss", "as many losses as outputs", f"{len(losses)}")
         pushes = _Pushes(engine, check=check)
         parts = []
         with differentiable_twice() as rewritten:
-            for (share, one), judge in zip(shares(outputs), losses, strict=True):
+            for (share, one), judge in zip(shares("GGNOperator", outputs), losses, strict=True):
                 jacobian = _Jacobian(one, params, rewritten if engine != "dual" else None)
                 if not jacobian.outputs.requires_grad:
-                    raise ValueError("`GGNOperator(outputs=...)` does not depend on any of `params`.")
+                    raise ArgumentError("`GGNOperator(outputs=...)` does not depend on any of `params`.")
                 parts.append((share, jacobian, curve(judge, jacobian.outputs)))
 
         def product(vector: Tensor) -> Tensor:

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from linear_operator.utils.lanczos import lanczos_tridiag
 
+from lightning_ww import _checks
+from lightning_ww.curvature.operators import NotFiniteError
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -80,16 +83,17 @@ def lanczos(matvec: Callable[[Tensor], Tensor], start: Tensor, num_steps: int, s
         Basis and tridiagonal matrix.
 
     Raises:
-        ValueError: If the start vector is zero or not finite, a product is not finite, or ``num_steps`` is below 1.
+        ArgumentError: If the start vector is zero or not finite, or ``num_steps`` is below 1. It is a `ValueError`.
+        NotFiniteError: If a product is not finite. It is a `ValueError`.
 
     References:
         Parlett (1998), The symmetric eigenvalue problem, SIAM, chapter 13.
     """
     if num_steps < 1:
-        raise ValueError(f"`lanczos(num_steps={num_steps!r})`: expected a positive integer.")
+        raise _checks.unfit("lanczos", "num_steps", num_steps, "an integer of at least 1")
     norm = _norm(start)
     if not (torch.isfinite(norm) and norm > 0):
-        raise ValueError(f"`lanczos(start=...)`: expected a finite vector that is not zero, but its norm is {norm:g}.")
+        raise _checks.unfit_object("lanczos", "start", "a finite vector that is not zero", f"one of norm {norm:g}")
     steps = min(num_steps, start.numel())
     basis = _Basis(steps, start, storage)
     diagonal, off_diagonal = [], []
@@ -112,7 +116,7 @@ def lanczos(matvec: Callable[[Tensor], Tensor], start: Tensor, num_steps: int, s
             break
     between, along = torch.stack(off_diagonal).cpu(), torch.stack(diagonal).cpu()
     if not bool(along.isfinite().all() and between.isfinite().all()):
-        raise ValueError("`lanczos(matvec=...)` gave a product that is not finite.")
+        raise NotFiniteError("`lanczos(matvec=...)` gave a product that is not finite.")
     ended = torch.nonzero(between == 0)
     size = int(ended[0]) + 1 if ended.numel() else len(diagonal)
     # a basis in 16 bits gives float32's precision at best, however precise the products are
@@ -141,7 +145,7 @@ def gpytorch_lanczos(operator: Any, start: Tensor, num_steps: int) -> Krylov:
     has_next = tridiagonal.shape[-1] > size
     square = tridiagonal.double().cpu()
     if not bool(square.isfinite().all()):
-        raise ValueError('`spectral_density(lanczos="gpytorch")` has failed on this operator: use `lanczos="own"`.')
+        raise NotFiniteError('`spectral_density(lanczos="gpytorch")` has failed on this operator: use `lanczos="own"`.')
     return Krylov(
         square.diagonal()[:size],
         square.diagonal(1)[: size - 1],

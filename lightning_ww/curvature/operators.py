@@ -15,14 +15,20 @@ import torch
 from linear_operator import LinearOperator
 from torch import Tensor
 
+from lightning_ww import _checks
+from lightning_ww._errors import ArgumentError, LightningWWError
 from lightning_ww.curvature.second_derivatives.context import differentiable_twice
 
 Batches = Callable[[], Tensor] | Sequence[tuple[float, Callable[[], Tensor]]]
 """One loss, or several with their weights: the sizes of the batches that they are means over."""
 
 
-class WrongDerivativeError(ValueError):
-    """Autograd gives derivatives that are wrong, or none."""
+class WrongDerivativeError(LightningWWError, ValueError):
+    """Autograd gives derivatives that are wrong, or none. It is a `ValueError`."""
+
+
+class NotFiniteError(LightningWWError, ValueError):
+    """A loss, or a product, is NaN or infinite. It is a `ValueError`."""
 
 
 class CurvatureOperator(LinearOperator):  # type: ignore[misc]
@@ -100,7 +106,8 @@ class HessianOperator(CurvatureOperator):
         params: What to differentiate by. A parameter that the loss does not depend on has zero rows.
 
     Raises:
-        ValueError: If there is no parameter to differentiate by, or a loss is not a scalar.
+        ArgumentError: If there is no parameter to differentiate by, or a loss is not a scalar. It is a `ValueError`.
+        NotFiniteError: If a loss is NaN or infinite. It is a `ValueError`.
 
     Example:
         >>> w = torch.tensor([1.0, 2.0], requires_grad=True)
@@ -113,7 +120,7 @@ class HessianOperator(CurvatureOperator):
         params = checked("HessianOperator", params)
         with differentiable_twice():
             slopes, is_reached = [], False
-            for share, one in shares(loss):
+            for share, one in shares("HessianOperator", loss):
                 value = _scalar("HessianOperator", one())
                 if not value.requires_grad:  # a constant
                     continue
@@ -122,7 +129,7 @@ class HessianOperator(CurvatureOperator):
                 filled = [torch.zeros_like(p) if part is None else part for p, part in zip(params, parts, strict=True)]
                 slopes.append((share, torch.cat([part.reshape(-1) for part in filled])))
         if not is_reached:
-            raise ValueError("`HessianOperator(loss=...)` does not depend on any of `params`.")
+            raise ArgumentError("`HessianOperator(loss=...)` does not depend on any of `params`.")
 
         def product(vector: Tensor) -> Tensor:
             with differentiable_twice():
@@ -205,31 +212,32 @@ def parts_of(vector: Tensor, params: Sequence[Tensor]) -> list[Tensor]:
     return [part.view_as(parameter).to(parameter.dtype) for part, parameter in zip(parts, params, strict=True)]
 
 
-def shares(loss: Batches) -> list[tuple[float, Callable[[], Tensor]]]:
+def shares(call: str, loss: Batches) -> list[tuple[float, Callable[[], Tensor]]]:
     """Each batch's part of the weighted mean, and its function."""
     if callable(loss):
         return [(1.0, loss)]
     if not loss or any(not size > 0 for size, _ in loss):
-        raise ValueError(f"expected one batch or more, each of a positive size, but got {[size for size, _ in loss]}.")
+        sizes = f"{[size for size, _ in loss]}"
+        raise _checks.unfit_object(call, "loss", "one batch or more, each of a positive size", sizes)
     total = sum(size for size, _ in loss)
     return [(size / total, one) for size, one in loss]
 
 
 def _scalar(call: str, value: Tensor) -> Tensor:
     if not isinstance(value, Tensor):
-        raise ValueError(f"`{call}(loss=...)` expected a 0-d tensor, but got {value!r}.")
+        raise _checks.unfit_object(call, "loss", "a 0-d tensor", repr(value))
     if value.ndim:
-        raise ValueError(f"`{call}(loss=...)` expected a 0-d tensor, but got one of shape {tuple(value.shape)}.")
+        raise _checks.unfit_object(call, "loss", "a 0-d tensor", f"one of shape {tuple(value.shape)}")
     if not bool(torch.isfinite(value)):
-        raise ValueError(f"`{call}(loss=...)` gives a loss of {float(value.detach())}.")
+        raise NotFiniteError(f"`{call}(loss=...)` gives a loss of {float(value.detach())}.")
     return value
 
 
 def checked(call: str, params: Sequence[Tensor]) -> list[Tensor]:
     """The parameters that require gradients, each once."""
     if isinstance(params, Tensor):
-        raise ValueError(f"`{call}(params=...)` expected several tensors, but got one: pass `[tensor]`.")
+        raise _checks.unfit_object(call, "params", "several tensors", "one: pass `[tensor]`")
     unique = {id(parameter): parameter for parameter in params if parameter.requires_grad}
     if not unique:
-        raise ValueError(f"`{call}(params=...)` has no tensor that requires a gradient.")
+        raise ArgumentError(f"`{call}(params=...)` has no tensor that requires a gradient.")
     return list(unique.values())

@@ -1,1 +1,9 @@
-"""Conditions on measurements become flags on layers. They know no Trainer, and stop nothing."""
+"""Conditions on a history of measurements become flags on layers. They know no Trainer, and stop nothing."""
+
+from lightning_ww.triggers.correlation_trap import CorrelationTrap
+from lightning_ww.triggers.diagnosis import Diagnosis, Flag, diagnose
+from lightning_ww.triggers.nonfinite import Nonfinite
+from lightning_ww.triggers.rank_collapse import RankCollapse
+from lightning_ww.triggers.trigger import Trigger
+
+__all__ = ["CorrelationTrap", "Diagnosis", "Flag", "Nonfinite", "RankCollapse", "Trigger", "diagnose"]

@@ -224,7 +224,7 @@ def test_a_trigger_that_nothing_raises_is_an_error(monitor: dict[str, Any], trig
         ({"min_epochs": -1}, "`SpectralEarlyStopping(min_epochs=-1)`: expected an integer of at least 0."),
         (
             {"stop_on": ["rank_collapse", 3]},
-            "`SpectralEarlyStopping(stop_on=['rank_collapse', 3])`: expected a string, a list of strings, or `None`.",
+            "`SpectralEarlyStopping(stop_on=['rank_collapse', 3])`: expected a trigger, its name, or a list of those.",
         ),
         ({"patience": 1.5}, "`SpectralEarlyStopping(patience=1.5)`: expected an integer of at least 1."),
     ],

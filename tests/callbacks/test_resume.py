@@ -47,7 +47,6 @@ def test_a_resumed_run_has_the_history_and_distances_of_an_uninterrupted_one(tmp
     assert [past.epoch for past in resumed.history] == [past.epoch for past in whole.history] == [0, 0, 1, 2, 3]
     for a, b in zip(resumed.history, whole.history, strict=True):
         torch.testing.assert_close(a.values, b.values, rtol=0, atol=0, equal_nan=True)
-    assert resumed._floors == whole._floors
 
 
 def test_initial_weights_are_written_once_with_the_first_checkpoint(tmp_path: Path) -> None:
@@ -88,11 +87,12 @@ def test_without_its_initial_weights_a_resumed_run_omits_the_distance_with_one_w
         file.write_bytes(b"not a tensor")
     message = "`WeightSpectrumMonitor` resumes without the initial weights, and omits `distance_from_init`. Expected "
     with pytest.warns(UserWarning, match=message) as caught:
-        _, resumed = fit(tmp_path / "second", 4, last(tmp_path / "first"))
+        trainer, resumed = fit(tmp_path / "second", 4, last(tmp_path / "first"))
     assert len([w for w in caught if "initial weights" in str(w.message)]) == 1
     assert any(str(file) in str(w.message) for w in caught)
     assert resumed.history[-1].value("hidden", "distance_from_init") is None
-    assert "ww/distance_from_init_relative" not in resumed.history[-1].summary  # nor the last value of before
+    assert "distance_from_init_relative" not in resumed.history[-1].summary
+    assert "ww/distance_from_init_relative" not in trainer.callback_metrics  # nor the last value of before
     assert resumed.history[-1].value("hidden", "alpha") is not None
 
 
@@ -100,12 +100,11 @@ def test_a_checkpoint_is_read_with_weights_only(tmp_path: Path) -> None:
     fit(tmp_path, 2)
     state = torch.load(last(tmp_path), weights_only=True)["callbacks"]
     key = next(key for key in state if key.startswith("WeightSpectrumMonitor"))
-    assert [past["step"] for past in state[key]["history"]] == [0, 6, 12]
+    assert [past["moment"]["step"] for past in state[key]["history"]["measurements"]] == [0, 6, 12]
 
 
 def test_without_the_metric_no_initial_weights_are_kept(tmp_path: Path) -> None:
-    trainer, monitor = fit(tmp_path, 2, metrics=["alpha"])
-    assert monitor._initial is None
+    trainer, _ = fit(tmp_path, 2, metrics=["alpha"])
     assert not list(tmp_path.rglob("initial_weights*"))
     assert "ww/distance_from_init_relative" not in trainer.callback_metrics
 
@@ -157,12 +156,16 @@ def test_testing_a_checkpoint_does_not_touch_what_the_run_left(tmp_path: Path) -
         enable_checkpointing=True,
         default_root_dir=str(tmp_path),
     )
-    trainer.fit(Tested(), data(), data(32, shuffle=False))
-    report, counted = monitor.report, dict(stopping._counted)
+    model = Tested()
+    trainer.fit(model, data(), data(32, shuffle=False))
+    report = monitor.report
     trainer.test(Tested(), data(32, shuffle=False), ckpt_path=str(tmp_path / "epoch=0.ckpt"), verbose=False)
     assert monitor.report is report
     assert len(monitor.history) == 4
-    assert stopping._counted == counted
+    trainer.fit_loop.max_epochs = 4
+    trainer.fit(model, data(), data(32, shuffle=False))
+    assert [past.step for past in monitor.history] == [0, 6, 12, 18, 24]
+    assert list(stopping.state_dict()["counted"].values()) == [4]
 
 
 @pytest.mark.parametrize("finder_first", [True, False])
@@ -190,7 +193,7 @@ def test_a_learning_rate_finder_in_the_middle_of_a_fit_freezes_nothing(tmp_path:
     trainer = quiet_trainer(callbacks=callbacks, default_root_dir=str(tmp_path), max_epochs=4)
     trainer.fit(Classifier(), data(), data(32, shuffle=False))
     steps = [past.step for past in monitor.history]
-    assert [past["step"] for past in monitor.state_dict()["history"]] == steps
+    assert [past["moment"]["step"] for past in monitor.state_dict()["history"]["measurements"]] == steps
     assert len(steps) == 5
     assert list(stopping.state_dict()["counted"].values()) == [4]
 
@@ -295,7 +298,29 @@ def test_a_folder_that_cannot_be_written_to_warns_once(tmp_path: Path, monkeypat
     def full(*_: Any, **__: Any) -> None:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr("lightning_ww.callbacks._weights.initial_weights.Path.replace", full)
+    monkeypatch.setattr(Path, "replace", full)
     with pytest.warns(UserWarning, match="could not write the initial weights to") as caught:
         fit(tmp_path, 3)
     assert len([w for w in caught if "could not write" in str(w.message)]) == 1
+
+
+def test_a_checkpoint_of_another_version_warns_once_and_begins_anew(tmp_path: Path) -> None:
+    fit(tmp_path / "first", 2)
+    file = last(tmp_path / "first")
+    state = torch.load(file, weights_only=True)
+    key = next(key for key in state["callbacks"] if key.startswith("WeightSpectrumMonitor"))
+    history = [{"number": 0, "step": 0, "epoch": 0, "is_baseline": True, "summary": {"ww/alpha": 2.0}, "layers": []}]
+    state["callbacks"][key] = {
+        "history": history,
+        "held": {"ww/alpha": 2.0},
+        "warned": [],
+        "initial": None,
+        "logged": {},
+    }
+    torch.save(state, file)
+    message = "`WeightSpectrumMonitor` finds in the checkpoint what another version of it has written, and begins anew"
+    with pytest.warns(UserWarning, match=message) as caught:
+        _, resumed = fit(tmp_path / "second", 4, file)
+    assert len([w for w in caught if "WeightSpectrumMonitor" in str(w.message)]) == 1
+    assert [past.step for past in resumed.history] == [12, 18, 24]
+    assert resumed.history[0].value("hidden", "distance_from_init") == 0

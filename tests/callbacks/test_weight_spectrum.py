@@ -19,13 +19,17 @@ from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
-from lightning_ww import METRICS, analyze
+from lightning_ww import METRICS, Nonfinite, RankCollapse, analyze
 from lightning_ww.callbacks import WeightSpectrumMonitor
+from lightning_ww.weights.metrics import needing
 
 SUMMARY = {
     *("ww/alpha", "ww/alpha_weighted", "ww/log_norm", "ww/rand_distance", "ww/stable_rank", "ww/sv_min"),
     *("ww/distance_from_init_relative", "ww/rank_deficit", "ww/num_flagged", "ww/seconds"),
 }
+
+
+WITHOUT_SHUFFLE = [name for name in METRICS if name not in needing("shuffle")]
 
 
 def monitor(**arguments: Any) -> WeightSpectrumMonitor:
@@ -103,8 +107,7 @@ def test_measures_once_per_step_under_accumulation() -> None:
 def test_every_consumer_sees_the_value_of_its_own_epoch(arguments: dict[str, Any], first: bool) -> None:
     ours, recorder = monitor(), Recorder()
     fit(*([ours, recorder] if first else [recorder, ours]), max_epochs=3, **arguments)
-    key = recorder.key
-    values = [past.summary[key] for past in ours.history]
+    values = [past.summary["distance_from_init_relative"] for past in ours.history]
     assert len(set(values)) == 4
     assert recorder.seen["epoch_end"] == pytest.approx(values[1:])
     if first:
@@ -147,7 +150,7 @@ def test_early_stopping_and_checkpoints_on_alpha_see_the_epochs_own_value(
     stopping = Spy("ww/alpha", patience=99, strict=True, check_on_train_epoch_end=on_train_epoch_end)
     checkpoint = ModelCheckpoint(tmp_path, monitor="ww/alpha", filename="{step}", save_top_k=-1)
     trainer = fit(stopping, checkpoint, ours, model=holder[0], max_epochs=4, enable_checkpointing=True, **arguments)
-    known = {past.step: past.summary["ww/alpha"] for past in ours.history}
+    known = {past.step: past.summary["alpha"] for past in ours.history}
     ends_only = arguments.get("val_check_interval") is None  # within an epoch, its last measured value is seen
     assert Spy.seen
     for step, value in Spy.seen:
@@ -181,9 +184,9 @@ def test_an_iterable_without_length() -> None:
 
 def test_nothing_is_measured_during_the_sanity_check() -> None:
     class Spy(WeightSpectrumMonitor):
-        def _measure(self, trainer: Trainer, *arguments: Any, **options: Any) -> None:
+        def _snapshot(self, trainer: Trainer, pl_module: LightningModule) -> Any:
             assert not trainer.sanity_checking
-            super()._measure(trainer, *arguments, **options)
+            return super()._snapshot(trainer, pl_module)
 
     ours = Spy(on_error="raise")
     fit(ours, num_sanity_val_steps=2)
@@ -220,8 +223,8 @@ def test_summaries_are_in_callback_metrics_as_finite_scalars() -> None:
         assert isinstance(value, torch.Tensor)
         assert value.ndim == 0
         assert torch.isfinite(value)
-    assert set(ours.history[0].summary) == SUMMARY
-    assert 0 < ours.history[-1].summary["ww/overhead"] < 1
+    assert {f"ww/{name}" for name in ours.history[0].summary} == SUMMARY
+    assert 0 < ours.history[-1].summary["overhead"] < 1
     assert all(key.startswith(("ww/", "train", "val")) for key in trainer.callback_metrics)
 
 
@@ -234,7 +237,7 @@ def test_numbers_are_those_of_analyze() -> None:
         for metric in METRICS:
             if metric != "rand_distance_floor":
                 assert ours.history[-1].value(name, metric) == report[name].metric(metric), metric
-    assert ours.history[-1].summary["ww/alpha"] == report.summary["alpha"]
+    assert ours.history[-1].summary["alpha"] == report.summary["alpha"]
 
 
 def test_the_floor_is_measured_once() -> None:
@@ -361,14 +364,15 @@ def test_a_run_that_becomes_nan_is_flagged_and_never_puts_nan_into_callback_metr
     assert all(torch.isfinite(value) for value in found.values())
 
 
-def test_an_error_in_a_measurement_warns_once_and_the_run_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(*_: Any, **__: Any) -> Any:
+class BrokenMeasure(WeightSpectrumMonitor):
+    def _measure(self, snapshot: Any, moment: Any) -> Any:
         raise RuntimeError("no spectra today")
 
-    monkeypatch.setattr("lightning_ww.callbacks.weight_spectrum.measure", broken)
-    ours = WeightSpectrumMonitor()
+
+def test_an_error_in_a_measurement_warns_once_and_the_run_goes_on() -> None:
+    ours = BrokenMeasure()
     message = (
-        "`WeightSpectrumMonitor` could not measure at step 0 (RuntimeError: no spectra today). Training goes on; errors "
+        "`BrokenMeasure` could not measure at step 0 (RuntimeError: no spectra today). Training goes on; errors "
         "of this kind will not be reported again. Set `on_error='raise'` to see where it comes from."
     )
     with pytest.warns(UserWarning, match=f"^{re.escape(message)}$") as caught:
@@ -377,7 +381,7 @@ def test_an_error_in_a_measurement_warns_once_and_the_run_goes_on(monkeypatch: p
     assert trainer.global_step == 12
     assert ours.report is None
     with pytest.raises(RuntimeError, match="no spectra today"):
-        fit(monitor())
+        fit(BrokenMeasure(on_error="raise"))
 
 
 def test_an_error_in_a_logger_does_not_stop_the_run_nor_the_other_loggers(tmp_path: Path) -> None:
@@ -395,14 +399,16 @@ def test_an_error_in_a_logger_does_not_stop_the_run_nor_the_other_loggers(tmp_pa
     assert "ww.alpha/hidden" in (tmp_path / "good" / "metrics.csv").read_text()
 
 
-def test_an_error_after_the_measurement_does_not_stop_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(*_: Any, **__: Any) -> Any:
-        raise OverflowError("no record today")
+def test_an_error_after_the_measurement_does_not_stop_the_run() -> None:
+    class Broken(WeightSpectrumMonitor):
+        def _view(self, measurement: Any) -> Any:
+            raise OverflowError("no view today")
 
-    monkeypatch.setattr("lightning_ww.callbacks.weight_spectrum.record", broken)
-    with pytest.warns(UserWarning, match="OverflowError: no record today"):
-        trainer = fit(WeightSpectrumMonitor())
+    ours = Broken()
+    with pytest.warns(UserWarning, match="OverflowError: no view today"):
+        trainer = fit(ours)
     assert trainer.global_step == 12
+    assert len(ours.history) == 3
 
 
 @pytest.mark.parametrize("error", [RuntimeError("training failed"), KeyboardInterrupt()])
@@ -422,10 +428,13 @@ def test_a_failed_or_interrupted_run_leaves_the_history(error: BaseException) ->
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"every_n_epochs": 0}, "`WeightSpectrumMonitor(every_n_epochs=0)`: expected a positive integer or `None`."),
+        (
+            {"every_n_epochs": 0},
+            "`WeightSpectrumMonitor(every_n_epochs=0)`: expected an integer of at least 1, or `None`.",
+        ),
         (
             {"every_n_train_steps": "2"},
-            "`WeightSpectrumMonitor(every_n_train_steps='2')`: expected a positive integer or `None`.",
+            "`WeightSpectrumMonitor(every_n_train_steps='2')`: expected an integer of at least 1, or `None`.",
         ),
         (
             {"every_n_epochs": None},
@@ -445,7 +454,25 @@ def test_a_failed_or_interrupted_run_leaves_the_history(error: BaseException) ->
         ({"metrics": 3}, "`WeightSpectrumMonitor(metrics=3)`: expected a string, a list of strings, or `None`."),
         ({"layers": 3}, "`WeightSpectrumMonitor(layers=3)`: expected a string, a list of strings, or `None`."),
         ({"include_frozen": "no"}, "`WeightSpectrumMonitor(include_frozen='no')`: expected a `bool`."),
-        ({"thresholds": {"x": 1}}, "`WeightSpectrumMonitor(thresholds={'x': 1})`: expected a `FlagThresholds`."),
+        (
+            {"triggers": "rank_collapse"},
+            "`WeightSpectrumMonitor(triggers='rank_collapse')`: expected a list of triggers, or `None` for the default ones.",
+        ),
+        (
+            {"triggers": [3]},
+            "`WeightSpectrumMonitor(triggers=[3])`: expected objects such as `RankCollapse()`, each a `Trigger`.",
+        ),
+        (
+            {"triggers": [RankCollapse(), RankCollapse(enter=0.6)]},
+            "`WeightSpectrumMonitor(triggers=[RankCollapse(enter=0.5, leave=0.4, share=0.25, alone=0.9, min_short_side=16), "
+            "RankCollapse(enter=0.6, leave=0.4, share=0.25, alone=0.9, min_short_side=16)])`: expected one trigger of each "
+            "name, but 'rank_collapse' is there twice.",
+        ),
+        (
+            {"triggers": [Nonfinite(), RankCollapse()], "shuffle": "off"},
+            "`WeightSpectrumMonitor(triggers=[RankCollapse(enter=0.5, leave=0.4, share=0.25, alone=0.9, min_short_side=16)])` "
+            f"needs 'rank_deficit', which is not measured. Measured are: {', '.join(WITHOUT_SHUFFLE)}.",
+        ),
         ({"log_key_prefix": None}, "`WeightSpectrumMonitor(log_key_prefix=None)`: expected a `str`."),
         ({"on_error": "ignore"}, "`WeightSpectrumMonitor(on_error='ignore')`: expected one of ('warn', 'raise')."),
     ],

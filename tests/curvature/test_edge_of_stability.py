@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lightning_ww.curvature import HessianOperator, stability
+from lightning_ww.curvature import EdgeOfStability, HessianOperator
 
 CURVATURES = torch.linspace(0.1, 3.0, 12, dtype=torch.float64)
 
@@ -21,7 +21,7 @@ def quadratic(start: float = 1e-3) -> tuple[list[Tensor], Any]:
 
 def measured(params: list[Tensor], loss: Any, optimizer: torch.optim.Optimizer) -> Any:
     H = HessianOperator(loss, params)
-    return stability(H, 3.0, params, [optimizer])
+    return EdgeOfStability.of(H, 3.0, params, [optimizer])
 
 
 def test_one_learning_rate_is_lr_times_sharpness_over_two() -> None:
@@ -46,7 +46,7 @@ def test_parameters_that_no_optimizer_holds_do_not_move() -> None:
     found = measured(params, loss, torch.optim.SGD(params[:1], lr=1.0))
     assert found.lr_sharpness == pytest.approx(float(CURVATURES[5]) / 2)
     other = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
-    assert stability(HessianOperator(loss, params), 3.0, params, [other]) is None
+    assert EdgeOfStability.of(HessianOperator(loss, params), 3.0, params, [other]) is None
 
 
 def frozen_second_moment(params: list[Tensor], optimizer: torch.optim.Optimizer, key: str) -> None:

@@ -11,7 +11,8 @@ import torch
 from helpers.trained import wasserstein
 from torch import Tensor
 
-from lightning_ww.curvature import lanczos, spectral_density
+from lightning_ww.curvature import spectral_density
+from lightning_ww.curvature.krylov import lanczos
 
 
 def symmetric(values: Tensor, seed: int = 0) -> Tensor:
@@ -272,8 +273,8 @@ def test_numbers_of_a_known_spectrum() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"num_steps": 0}, "`lanczos(num_steps=0)`: expected a positive integer."),
-        ({"num_probes": 0}, "`spectral_density(num_probes=0)`: expected a positive integer."),
+        ({"num_steps": 0}, "`spectral_density(num_steps=0)`: expected an integer of at least 1."),
+        ({"num_probes": 0}, "`spectral_density(num_probes=0)`: expected an integer of at least 1."),
         ({"probe": "x"}, "`spectral_density(probe='x')`: expected one of ('gaussian', 'rademacher')."),
         ({"lanczos": "x"}, "`spectral_density(lanczos='x')`: expected one of ('own', 'gpytorch')."),
         ({"storage": "x"}, "`spectral_density(storage='x')`: expected one of ('full', 'half', 'none')."),
@@ -286,7 +287,7 @@ def test_bad_arguments(arguments: dict[str, Any], message: str) -> None:
 
 
 def test_a_start_vector_that_is_zero_is_an_error() -> None:
-    message = "`lanczos(start=...)`: expected a finite vector that is not zero, but its norm is 0."
+    message = "`lanczos(start=...)`: expected a finite vector that is not zero, but got one of norm 0."
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         lanczos(lambda v: v, torch.zeros(4), 2)
 

@@ -11,8 +11,9 @@ import torch
 from linear_operator import LinearOperator
 from torch import Tensor, nn
 
-from lightning_ww.curvature import GGNOperator, HessianOperator, lanczos
+from lightning_ww.curvature import GGNOperator, HessianOperator
 from lightning_ww.curvature import operators as operators_module
+from lightning_ww.curvature.krylov import lanczos
 
 LOSSES: dict[str, Any] = {
     "cross-entropy": (nn.functional.cross_entropy, lambda n: torch.arange(n) % 3),
@@ -165,7 +166,7 @@ def test_gpytorchs_tools_work_on_them() -> None:
         ),
         (
             lambda: HessianOperator(lambda: torch.zeros(2), [torch.zeros(3, requires_grad=True)]),
-            "`HessianOperator(loss=...)` expected a 0-d tensor, but got one of shape (2,).",
+            "`HessianOperator(loss=...)`: expected a 0-d tensor, but got one of shape (2,).",
         ),
         (
             lambda: HessianOperator(
@@ -175,7 +176,7 @@ def test_gpytorchs_tools_work_on_them() -> None:
         ),
         (
             lambda: HessianOperator(lambda: torch.zeros(()), torch.zeros(3, requires_grad=True)),  # type: ignore[arg-type]
-            "`HessianOperator(params=...)` expected several tensors, but got one: pass `[tensor]`.",
+            "`HessianOperator(params=...)`: expected several tensors, but got one: pass `[tensor]`.",
         ),
         (
             lambda: HessianOperator(lambda: torch.tensor(float("nan")), [torch.zeros(3, requires_grad=True)]),
@@ -183,15 +184,15 @@ def test_gpytorchs_tools_work_on_them() -> None:
         ),
         (
             lambda: HessianOperator(lambda: 3.0, [torch.zeros(3, requires_grad=True)]),  # type: ignore[arg-type,return-value]
-            "`HessianOperator(loss=...)` expected a 0-d tensor, but got 3.0.",
+            "`HessianOperator(loss=...)`: expected a 0-d tensor, but got 3.0.",
         ),
         (
             lambda: HessianOperator([], [torch.zeros(3, requires_grad=True)]),
-            "expected one batch or more, each of a positive size, but got [].",
+            "`HessianOperator(loss=...)`: expected one batch or more, each of a positive size, but got [].",
         ),
         (
             lambda: GGNOperator(lambda: torch.zeros(2), [], [torch.zeros(3, requires_grad=True)]),
-            "`GGNOperator(loss=...)` expected as many losses as outputs, but got 0.",
+            "`GGNOperator(loss=...)`: expected as many losses as outputs, but got 0.",
         ),
         (
             lambda: GGNOperator(lambda: torch.zeros(2), lambda z: z.sum(), [torch.zeros(3, requires_grad=True)]),

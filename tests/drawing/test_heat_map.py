@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import re
-
 import matplotlib
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from lightning_ww import METRICS
@@ -19,7 +15,6 @@ from lightning_ww.drawing.heat_map import (
     chosen,
     heat_map,
 )
-from lightning_ww.drawing.labels import MAX_LABEL, labels, shortened
 from lightning_ww.drawing.scale import Scale
 from lightning_ww.weights.metrics import TABLE
 
@@ -80,87 +75,6 @@ def test_flagged_cells_are_framed_and_others_are_not() -> None:
     spread = xs.max() - xs.min()
     cells = np.flatnonzero((plain[84 + 15] != 255).any(axis=1))
     assert spread == pytest.approx((cells[-1] - cells[0]) / 3, rel=0.35)  # two of six cells, and some letters
-
-
-def test_values_beyond_the_scale_have_the_colour_of_its_ends_and_the_legend_says_so() -> None:
-    scale = Scale(1e-3, 1e3, is_log=True)
-    np.testing.assert_allclose(scale.place(np.array([0.0, 1e-9, 1e-3, 1.0, 1e3, 1e9])), [0, 0, 0, 0.5, 1, 1])
-    assert np.isnan(scale.place(np.array([np.nan]))).all()
-    labels = [label for _, label in scale.ticks()]
-    assert (labels[0], labels[-1]) == ("≤ 0.001", "≥ 1e+03")
-    linear = Scale(1, 9)
-    np.testing.assert_allclose(linear.place(np.array([-5.0, 1.0, 5.0, 9.0, 99.0])), [0, 0, 0.5, 1, 1])
-    assert [label for _, label in linear.ticks()] == ["≤ 1", "3", "5", "7", "≥ 9"]
-
-
-def test_long_names_keep_their_numbers_and_their_end() -> None:
-    assert shortened("encoder.0") == "encoder.0"
-    long = shortened("transformer.blocks.12.attention.q_projection")
-    assert len(long) <= MAX_LABEL
-    assert ".12." in long
-    assert long.endswith(".q_projection")
-    assert len(shortened("x" * 80)) <= MAX_LABEL
-
-
-ADAPTER = [
-    f"base_model.model.model.layers.{i}.self_attn.q_proj.lora_{side}.default" for i in (1, 10, 11) for side in "AB"
-]
-TRANSLATOR = [
-    f"base_model.model.model.{part}.layers.{i}.{attention}.q_proj.lora_A.default"
-    for part in ("encoder", "decoder")
-    for i in (1, 10)
-    for attention in ("self_attn", "encoder_attn")
-]
-DIFFUSER = [f"down_blocks.{i}.attentions.0.transformer_blocks.0.attn{k}.to_out.0" for i in (0, 1) for k in (1, 2)]
-
-
-@pytest.mark.parametrize(
-    "names", [ADAPTER, TRANSLATOR, DIFFUSER, ["x" * 40 + c + "x" * 40 for c in "abc"], ["a", "a.b"]]
-)
-def test_no_two_layers_have_one_label_and_none_is_too_long(names: list[str]) -> None:
-    short = labels(names)
-    assert len(set(short)) == len(names)
-    assert max(map(len, short)) <= MAX_LABEL
-    for name, label in zip(names, short, strict=True):  # what all names begin with holds no numbers here
-        assert re.findall(r"(?<=\.)\d+(?=\.)", f".{label}.") == re.findall(r"(?<=\.)\d+(?=\.)", f".{name}.")
-
-
-@given(
-    st.lists(
-        st.lists(
-            st.sampled_from(["a", "attention", "self_attn", "block", "1", "10", "x#1", "lora_A"]),
-            min_size=1,
-            max_size=12,
-        ),
-        min_size=1,
-        max_size=30,
-        unique_by=tuple,
-    )
-)
-def test_no_names_at_all_share_a_label(parts: list[list[str]]) -> None:
-    short = labels([".".join(one) for one in parts])
-    assert len(set(short)) == len(parts)
-    assert max(map(len, short)) <= MAX_LABEL
-
-
-def test_a_number_is_not_given_twice() -> None:
-    names = ["ab" + "c" * 30, "ab" + "d" * 30, "ab#1", "ab" + "c" * 30 + "d"]
-    assert len(set(labels(names))) == 4
-
-
-def test_short_names_stay_as_they_are() -> None:
-    assert labels(["encoder.0", "encoder.1"]) == ["encoder.0", "encoder.1"]
-
-
-@pytest.mark.parametrize("metric", METRICS)
-def test_a_colour_bars_labels_stand_where_their_values_are_the_first_and_the_last_at_its_ends(metric: str) -> None:
-    scale = TABLE[metric].scale
-    places, texts = zip(*scale.ticks(), strict=True)
-    assert (places[0], places[-1]) == (0, 1)
-    assert (texts[0], texts[-1]) == (f"≤ {scale.low:.3g}", f"≥ {scale.high:.3g}")
-    values = np.array([float(text.strip("≤≥ ")) for text in texts])
-    np.testing.assert_allclose(scale.place(values), places, atol=1e-9)
-    assert np.diff(places).min() >= 0.15  # so that they do not touch
 
 
 def ink_at(image: NDArray[np.uint8], rows: slice, columns: slice) -> int:

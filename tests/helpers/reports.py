@@ -1,13 +1,41 @@
-"""Reports made by hand."""
+"""Reports made by hand, and what triggers make of a row of them."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from lightning_ww import LayerReport
+from lightning_ww import (
+    Diagnosis,
+    History,
+    LayerReport,
+    Measurement,
+    Moment,
+    SkippedLayer,
+    Trigger,
+    WeightReport,
+    diagnose,
+)
 
 
 def layer(name: str, **values: Any) -> LayerReport:
+    """A layer with these numbers."""
     described: dict[str, Any] = {"kind": "Linear", "N": 40, "M": 30, "slices": 1, "dtype": "float32"}
     flags = {"is_embedding": False, "is_convolution": False, "is_frozen": False}
     return LayerReport(name=name, **(described | flags | values))
+
+
+def report(*layers: LayerReport, skipped: tuple[SkippedLayer, ...] = ()) -> WeightReport:
+    """A report of these layers."""
+    return WeightReport(layers, skipped, 0.0)
+
+
+def followed(reports: Sequence[WeightReport], *triggers: Trigger) -> list[Diagnosis]:
+    """What the triggers say of each report, each after those before it."""
+    history, found = History[Measurement](), []
+    for i, one in enumerate(reports):
+        needed = [name for trigger in triggers for name in trigger.needs]
+        measurement = Measurement.of(Moment(i, i, i, i, i == 0), one, needed)
+        found.append(diagnose(history.up_to(measurement, one), triggers))
+        history.append(measurement.judged({}, found[-1].by_trigger, found[-1].fired))
+    return found

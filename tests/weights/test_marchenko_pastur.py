@@ -8,6 +8,7 @@ from helpers.references import gaussian, marchenko_pastur_cdf, squares
 
 from lightning_ww.weights.marchenko_pastur import (
     TRACY_WIDOM_MEAN,
+    bulk_density,
     bulk_quantiles,
     edge_statistics,
     fit_marchenko_pastur,
@@ -93,3 +94,14 @@ def test_fit_finds_the_edges_and_spikes_of_a_known_matrix(N: int, M: int) -> Non
 def test_zero_spectrum_has_no_bulk() -> None:
     with pytest.raises(ValueError, match=r"^all eigenvalues are zero$"):
         fit_marchenko_pastur(np.zeros(20), 40, 20)
+
+
+def test_the_bulk_is_that_of_noise_by_its_quantiles() -> None:
+    N, M, variance = 300, 100, 0.25
+    low, high = (variance * (N**0.5 + sign * M**0.5) ** 2 for sign in (-1, 1))
+    x = np.linspace(low, high, 200_001)[1:-1]
+    cdf = np.cumsum(bulk_density(x, N, M, variance)) * (x[1] - x[0])
+    assert cdf[-1] == pytest.approx(1, abs=1e-4)
+    places = np.interp((np.arange(M) + 0.5) / M, cdf, x)
+    np.testing.assert_allclose(places[:-1], variance * bulk_quantiles(N, M)[:-1], rtol=1e-3)
+    assert not bulk_density(np.array([low * 0.9, high * 1.1]), N, M, variance).any()

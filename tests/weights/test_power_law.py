@@ -12,7 +12,7 @@ from helpers.references import Array, brute_force_power_law, gaussian, squares
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightning_ww import NoPowerLawError, compare_tails, fit_power_law, hill_alpha
+from lightning_ww.weights import NoPowerLawError, compare_tails, fit_power_law, hill_alpha
 
 
 def samples(kind: str, n: int, seed: int = 0) -> Array:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -10,21 +11,21 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import torch
 from torch import Tensor
 
-from lightning_ww.callbacks._sandbox.loss import LossFn, OutputsFn, Probe
-from lightning_ww.callbacks._sandbox.mute import BatchNormMode, quiet
-from lightning_ww.curvature.density import UNCONVERGED, SpectralDensity, spectral_density
-from lightning_ww.curvature.edge_of_stability import Stability, single_rate, stability
+from lightning_ww.callbacks._curvature.findings import Reading
+from lightning_ww.callbacks._curvature.refusals import what_helps
+from lightning_ww.callbacks._monitor.guard import RefusedError
+from lightning_ww.callbacks._monitor.run import Memory
+from lightning_ww.callbacks._sandbox import sandbox
+from lightning_ww.callbacks._sandbox.loss import LossFn, OutputsFn, SandboxLoss
+from lightning_ww.callbacks._sandbox.mute import BatchNormMode
+from lightning_ww.curvature.density import UNCONVERGED, spectral_density
+from lightning_ww.curvature.edge_of_stability import EdgeOfStability, single_rate
 from lightning_ww.curvature.ggn import Engine, GGNOperator
 from lightning_ww.curvature.krylov import Storage, lanczos
-from lightning_ww.curvature.operators import (
-    CurvatureOperator,
-    HessianOperator,
-    ReducedOperator,
-    WrongDerivativeError,
-)
+from lightning_ww.curvature.operators import CurvatureOperator, HessianOperator, ReducedOperator
 from lightning_ww.curvature.parameters import select_parameters
 from lightning_ww.curvature.second_derivatives.context import differentiable_twice
-from lightning_ww.curvature.second_derivatives.self_check import check_gradient, check_second_derivatives, first_line
+from lightning_ww.curvature.second_derivatives.self_check import check_gradient, check_second_derivatives
 
 if TYPE_CHECKING:
     from lightning_ww.callbacks._monitor.lightning import LightningModule, Trainer
@@ -34,226 +35,178 @@ T = TypeVar("T")
 
 Matrix = Literal["hessian", "ggn"]
 
-FIRST_ONLY = 'try `matrix="ggn"`, which needs first derivatives of the network only, or pass another `loss_fn=`'
-
-REMEDIES = (
-    ("use_reentrant", "checkpoint with `use_reentrant=False`"),
-    ("once_differentiable", "leave the layers out with `params=`, or pass another `loss_fn=`"),
-    (
-        "not the same twice",
-        "pass `loss_fn=` with a loss of weights and batch alone, or `self_check=False`",
-    ),
-    ("Recomputed values", "leave weight norm out of the checkpoint, or pass another `loss_fn=`"),
-    ("does not depend on any", "the loss is detached from the parameters that are measured, or taken under `no_grad`"),
-    ("derivative for", FIRST_ONLY),
-    ("double backward", FIRST_ONLY),
-)
-"""What autograd says where it cannot give a second derivative, and what helps."""
-
 FAST_DEV_RUN_STEPS = 4
 """Lanczos steps under `fast_dev_run`: the whole path, cheaply."""
-
-SHARDED = ("FSDPStrategy", "ModelParallelStrategy", "DeepSpeedStrategy", "XLAFSDPStrategy")
-"""Strategies under which no process holds the parameters."""
-
-NO_PARAMETERS = "under `{}` no process holds the parameters. Train on one device or by DDP to see the curvature."
 
 WARM_STEPS, COLD_STEPS = 3, 12
 """Lanczos steps by which the sharpness is followed: from the last direction, and from a random one."""
 
-ELSEWHERE = "leave the layers out with `params=`, or pass another `loss_fn=`; `self_check=False` measures it as it is"
 
+@dataclass(frozen=True)
+class Settings:
+    """The monitor's arguments that say what is read, and how."""
 
-class RefusedError(RuntimeError):
-    """The curvature of this loss cannot be had; the message says what can be done."""
+    matrix: Matrix
+    params: Sequence[str] | None
+    loss_fn: LossFn | None
+    outputs_fn: OutputsFn | None
+    batch_norm: BatchNormMode
+    num_probes: int
+    seed: int
+    storage: Storage
+    self_check: bool
+    preconditioned: bool  # whether Lanczos is run also for an optimizer's preconditioner
 
 
 @dataclass(frozen=True)
-class CurvatureFound:
-    """One measurement."""
+class _Matrices:
+    """What products are made with, within the sandbox."""
 
-    density: SpectralDensity
-    stability: Stability | None
-    num_samples: int  # in the batches of all processes
-    engine: str
+    whole: CurvatureOperator  # over all processes' batches
+    own: CurvatureOperator  # over this one's
+    params: list[Tensor]  # those that the optimizers know
+    num_samples: int  # of all processes
 
 
-class CurvatureRun:
-    """What is measured, and what was learned about how."""
+class CurvatureReader(Memory):
+    """Reads the curvature, and remembers what was learned about how."""
 
-    def __init__(
-        self,
-        matrix: Matrix,
-        params: Sequence[str] | None,
-        loss_fn: LossFn | None,
-        outputs_fn: OutputsFn | None,
-        batch_norm: BatchNormMode,
-        seed: int,
-        storage: Storage,
-        *,
-        self_check: bool,
-        preconditioned: bool,
-    ) -> None:
-        self._matrix, self._params, self._batch_norm, self._seed = matrix, params, batch_norm, seed
-        self._loss_fn, self._outputs_fn = loss_fn, outputs_fn
-        self._self_check, self._preconditioned = self_check, preconditioned
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
         self._engine: Engine = "auto"
-        self._storage: Storage = storage
         self._top: Tensor | None = None  # the direction of largest curvature when it was followed last
         self._is_tried = False
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_top": None}  # as large as the weights
 
-    def measure(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        batches: Sequence[CapturedBatch],
-        num_steps: int,
-        num_probes: int,
-    ) -> CurvatureFound:
-        """Measure, on every process alike: what fails on one fails on all.
+    def read(
+        self, trainer: Trainer, pl_module: LightningModule, batches: Sequence[CapturedBatch], num_steps: int
+    ) -> Reading:
+        """Read the spectrum by ``num_steps`` Lanczos steps, on every process alike: what fails on one fails on all.
 
         Raises:
-            RefusedError: If derivatives of this loss are wrong, or cannot be had.
+            RefusedError: If derivatives of this loss are wrong, or do not exist.
         """
-        measure = partial(self._measure, trainer, num_steps=num_steps, num_probes=num_probes)
-        return self._quietly(trainer, pl_module, batches, measure)
-
-    def try_out(self, trainer: Trainer, pl_module: LightningModule, batches: Sequence[CapturedBatch]) -> None:
-        """Find out whether it can be measured, without measuring."""
-        self._quietly(trainer, pl_module, batches, lambda *_: None)
+        settings = self._settings
+        most = FAST_DEV_RUN_STEPS if getattr(trainer, "fast_dev_run", False) else num_steps
+        with self._matrices(trainer, pl_module, batches) as matrices:
+            density = spectral_density(
+                matrices.whole,
+                num_steps=min(num_steps, most),
+                num_probes=settings.num_probes,
+                seed=settings.seed,
+                storage=settings.storage,
+            )
+            edge = EdgeOfStability.of(
+                matrices.whole,
+                density.sharpness,
+                matrices.params,
+                trainer.optimizers,
+                seed=settings.seed,
+                preconditioned=settings.preconditioned,
+            )
+            engine = "Hessian, reverse over reverse"
+            if isinstance(matrices.own, GGNOperator):
+                self._engine = matrices.own.engine
+                engine = f"Gauss–Newton, {self._engine}"
+        known = _num_training_samples(trainer.train_dataloader)
+        return Reading(density, edge, matrices.num_samples, engine, known)
 
     def follow(
         self, trainer: Trainer, pl_module: LightningModule, batches: Sequence[CapturedBatch]
     ) -> dict[str, float]:
         """The sharpness alone, from where it was the last time: three products, or more where it has moved."""
-        return self._quietly(trainer, pl_module, batches, partial(self._follow, trainer))
+        with self._matrices(trainer, pl_module, batches) as matrices:
+            operator = matrices.whole
+            if self._top is not None and self._top.numel() != operator.shape[0]:
+                self._top = None  # parameters have joined, or left
+            start = self._top
+            if start is None:
+                start = torch.randn(operator.shape[0], generator=torch.Generator().manual_seed(self._settings.seed))
+            start = start.to(dtype=operator.dtype, device=operator.device)
+            for num_steps in (COLD_STEPS,) if self._top is None else (WARM_STEPS, COLD_STEPS):
+                krylov = lanczos(lambda vector: operator @ vector, start, num_steps)
+                sharpness, start, residual = krylov.top()
+                if residual <= UNCONVERGED * abs(sharpness):
+                    break
+            self._top = start
+            found = {"sharpness": sharpness, "sharpness_residual": residual}
+            if (rate := single_rate(matrices.params, trainer.optimizers)) is not None:
+                found["lr_sharpness"] = rate * sharpness / 2
+            return found
 
-    def _quietly(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        batches: Sequence[CapturedBatch],
-        action: Callable[[CurvatureOperator, CurvatureOperator, list[Tensor], int], T],
-    ) -> T:
-        """What an action returns, given all processes' operator, this one's, the parameters, and how many samples."""
-        with quiet(trainer, pl_module, self._batch_norm):
-            chosen = select_parameters(pl_module, self._params)
-            params = list(chosen.values())  # those that the optimisers know
-            make = partial(Probe, pl_module, list(chosen), self._loss_fn, self._outputs_fn, self._seed)
-            probe = _on_all(trainer, make)
+    @contextmanager
+    def _matrices(
+        self, trainer: Trainer, pl_module: LightningModule, batches: Sequence[CapturedBatch]
+    ) -> Iterator[_Matrices]:
+        """Make the operators in the sandbox; it is open for their products, too."""
+        settings = self._settings
+        params = list(select_parameters(pl_module, settings.params).values())
+        with ExitStack() as stack:
+            box = sandbox(
+                trainer,
+                pl_module,
+                batches,
+                params=settings.params,
+                loss_fn=settings.loss_fn,
+                outputs_fn=settings.outputs_fn,
+                batch_norm=settings.batch_norm,
+                seed=settings.seed,
+            )
+            loss = _on_all(trainer, lambda: stack.enter_context(box))
+            own = _on_all(trainer, lambda: self._operator(loss))
+            self._is_tried = True
+            if trainer.world_size == 1:
+                yield _Matrices(own, own, params, loss.num_samples)
+                return
+            counted = _summed(trainer, torch.tensor(float(loss.num_samples), device=own.device))
+            whole = ReducedOperator(own, lambda vector: _summed(trainer, loss.num_samples / int(counted) * vector))
+            try:
+                yield _Matrices(whole, own, params, int(counted))
+            except ValueError:
+                if whole.error is not None:
+                    raise whole.error from None
+                raise
 
-            def inside() -> T:
-                own = _on_all(trainer, partial(self._prepare, probe, batches))
-                self._is_tried = True
-                num_samples = sum(captured.size for captured in batches)
-                if trainer.world_size == 1:
-                    return action(own, own, params, num_samples)
-                part, num_samples = (
-                    num_samples,
-                    int(_summed(trainer, torch.tensor(float(num_samples), device=own.device))),
-                )
-                operator = ReducedOperator(own, lambda vector: _summed(trainer, part / num_samples * vector))
-                try:
-                    return action(operator, own, params, num_samples)
-                except ValueError:
-                    if operator.error is not None:
-                        raise operator.error from None
-                    raise
-
-            return probe.inside(inside)
-
-    def _measure(
-        self,
-        trainer: Trainer,
-        operator: CurvatureOperator,
-        own: CurvatureOperator,
-        params: list[Tensor],
-        num_samples: int,
-        num_steps: int,
-        num_probes: int,
-    ) -> CurvatureFound:
-        density = spectral_density(
-            operator, num_steps=num_steps, num_probes=num_probes, seed=self._seed, storage=self._storage
-        )
-        stable = stability(
-            operator,
-            density.sharpness,
-            params,
-            trainer.optimizers,
-            seed=self._seed,
-            preconditioned=self._preconditioned,
-        )
-        engine = "Hessian, reverse over reverse"
-        if isinstance(own, GGNOperator):
-            self._engine, engine = own.engine, f"Gauss–Newton, {own.engine}"
-        return CurvatureFound(density, stable, num_samples, engine)
-
-    def _follow(
-        self,
-        trainer: Trainer,
-        operator: CurvatureOperator,
-        own: CurvatureOperator,
-        params: list[Tensor],
-        num_samples: int,
-    ) -> dict[str, float]:
-        if self._top is not None and self._top.numel() != operator.shape[0]:
-            self._top = None  # parameters have joined, or left
-        start = self._top
-        if start is None:
-            start = torch.randn(operator.shape[0], generator=torch.Generator().manual_seed(self._seed))
-        start = start.to(dtype=operator.dtype, device=operator.device)
-        for num_steps in (COLD_STEPS,) if self._top is None else (WARM_STEPS, COLD_STEPS):
-            krylov = lanczos(lambda vector: operator @ vector, start, num_steps)
-            sharpness, start, residual = krylov.top()
-            if residual <= UNCONVERGED * abs(sharpness):
-                break
-        self._top = start
-        found = {"curvature/sharpness": sharpness, "curvature/sharpness_residual": residual}
-        if (rate := single_rate(params, trainer.optimizers)) is not None:
-            found["curvature/lr_sharpness"] = rate * sharpness / 2
-        return found
-
-    def _prepare(self, probe: Probe, batches: Sequence[CapturedBatch]) -> CurvatureOperator:
+    def _operator(self, loss: SandboxLoss) -> CurvatureOperator:
         """The operator over this process's batches; the first time it is tried out."""
-        try:
+        with what_helps():
+            is_ggn = self._settings.matrix == "ggn"
             with differentiable_twice():
-                operator = (
-                    self._gauss_newton(probe, batches) if self._matrix == "ggn" else self._hessian(probe, batches)
-                )
-            if not self._is_tried and self._self_check:
-                check = check_gradient if self._matrix == "ggn" else check_second_derivatives
-                check(partial(self._loss, probe, batches[0]), probe.params)
+                operator: CurvatureOperator = self._gauss_newton(loss) if is_ggn else _hessian(loss)
+            if not self._is_tried and self._settings.self_check:
+                first = loss.batches[0]
+                if is_ggn:
+                    check_gradient(lambda: _judged_loss(loss, first), loss.params)
+                else:
+                    check_second_derivatives(lambda: loss.of(first), loss.params)
             if not self._is_tried:
                 operator @ torch.ones(operator.shape[0], dtype=operator.dtype, device=operator.device)
-        except (RuntimeError, NotImplementedError, ValueError) as error:
-            sentence = first_line(error)
-            for sign, remedy in REMEDIES:
-                if sign in str(error):
-                    raise RefusedError(f"{sentence}: {remedy}") from error
-            if isinstance(error, WrongDerivativeError):
-                raise RefusedError(f"{sentence}: {ELSEWHERE}") from error
-            raise
         return operator
 
-    def _loss(self, probe: Probe, captured: CapturedBatch) -> Tensor:
-        if self._matrix == "hessian":
-            return probe.loss(captured)
-        outputs, judge = probe.judged(captured)
-        return judge(outputs)
-
-    def _hessian(self, probe: Probe, batches: Sequence[CapturedBatch]) -> HessianOperator:
-        return HessianOperator([(float(one.size), partial(probe.loss, one)) for one in batches], probe.params)
-
-    def _gauss_newton(self, probe: Probe, batches: Sequence[CapturedBatch]) -> GGNOperator:
+    def _gauss_newton(self, loss: SandboxLoss) -> GGNOperator:
         outputs, losses = [], []
-        for captured in batches:
-            first, judge = probe.judged(captured)
-            outputs.append((float(captured.size), _first_then(first, probe, captured)))
+        for captured in loss.batches:
+            first, judge = loss.judged(captured)
+            outputs.append((float(captured.size), _first_then(first, loss, captured)))
             losses.append(judge)
-        return GGNOperator(outputs, losses, probe.params, self._engine, check=not self._is_tried)
+        return GGNOperator(outputs, losses, loss.params, self._engine, check=not self._is_tried)
+
+
+def _hessian(loss: SandboxLoss) -> HessianOperator:
+    return HessianOperator([(float(one.size), partial(loss.of, one)) for one in loss.batches], loss.params)
+
+
+def _judged_loss(loss: SandboxLoss, captured: CapturedBatch) -> Tensor:
+    outputs, judge = loss.judged(captured)
+    return judge(outputs)
+
+
+def _first_then(first: Tensor, loss: SandboxLoss, captured: CapturedBatch) -> Callable[[], Tensor]:
+    """What was computed already, once; after that, computed again."""
+    known = [first]
+    return lambda: known.pop() if known else loss.judged(captured)[0]
 
 
 def _on_all(trainer: Trainer, action: Callable[[], T]) -> T:
@@ -273,12 +226,14 @@ def _on_all(trainer: Trainer, action: Callable[[], T]) -> T:
     return result
 
 
-def _first_then(first: Tensor, probe: Probe, captured: CapturedBatch) -> Callable[[], Tensor]:
-    """What was computed already, once; after that, computed again."""
-    known = [first]
-    return lambda: known.pop() if known else probe.judged(captured)[0]
-
-
 def _summed(trainer: Trainer, tensor: Tensor) -> Tensor:
     """The sum over all processes."""
     return torch.as_tensor(trainer.strategy.reduce(tensor, reduce_op="sum"))
+
+
+def _num_training_samples(loader: Any) -> int | None:
+    """The length of the training data, where it is known."""
+    try:
+        return len(loader.dataset)
+    except (AttributeError, TypeError, NotImplementedError):
+        return None

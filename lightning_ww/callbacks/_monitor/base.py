@@ -1,48 +1,75 @@
-"""What the monitors have in common: when they measure, what it costs, who hears of it, what is remembered."""
+"""`Monitor`: when a measurement is made, what it costs, who hears of it, what is remembered.
+
+A monitor of your own says four things: what it looks at before training (`_prepare`), what a measurement needs of the moment
+(`_snapshot`), what is found (`_measure`), and what is shown of that (`_view`).
+"""
 
 from __future__ import annotations
 
 import time
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
 from typing_extensions import override
 
 from lightning_ww import _checks
-from lightning_ww.callbacks._monitor import loggers as _publish
 from lightning_ww.callbacks._monitor.guard import Guard
-from lightning_ww.callbacks._monitor.layout import Curves
-from lightning_ww.callbacks._monitor.lightning import CallbackBase, LightningModule, Trainer, callbacks, warn
+from lightning_ww.callbacks._monitor.layout import Category, flagged_layers
+from lightning_ww.callbacks._monitor.lightning import LightningModule, Trainer, callbacks
+from lightning_ww.callbacks._monitor.publisher import Publisher, to_callback_metrics
+from lightning_ww.callbacks._monitor.run import Run
 from lightning_ww.callbacks._monitor.schedule import Schedule, logged_step
-from lightning_ww.history import History, Record
+from lightning_ww.callbacks._monitor.scheduled import Scheduled
+from lightning_ww.callbacks._monitor.triggers import checked_triggers, flag_scalars, judged, others_of, with_trigger
+from lightning_ww.callbacks._monitor.view import View
+from lightning_ww.history import Findings, History, Measurement, Moment
+from lightning_ww.triggers.diagnosis import Diagnosis
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from lightning_ww.triggers.trigger import Trigger
 
-R = TypeVar("R", bound=Record)
+S = TypeVar("S")
+M = TypeVar("M", bound=Findings)
+T = TypeVar("T")
+
+UNEXPECTED = ("failed", "meta", "sharded", "quantised", "uninitialised", "unsupported_shape", "unsupported_dtype")
+"""Reasons for skipping a layer of which a user is told; the others (norms, biases, ties …) stand in the report."""
 
 
-class MonitorBase(CallbackBase, Generic[R]):
+class Monitor(Scheduled, ABC, Generic[S, M]):
     """A callback that measures on a schedule, publishes what it found, and never disturbs the run.
 
-    A subclass says what is measured (`_analyse`) and what becomes of it (`_keep`).
+    Attributes:
+        history: The measurements so far; ``history.to_pandas()`` is a table of them.
+        measurement: The latest of them, or ``None``.
+        diagnosis: The latest flags.
     """
 
-    GROUP: str
+    GROUP: ClassVar[str]
     """What its keys begin with."""
 
-    RECORD: type[R]
-    """What it remembers of a measurement."""
+    GROUPS: ClassVar[set[str]] = set()
+    """The groups of all kinds of monitors."""
 
-    panels: bool
-    """Whether it draws."""
+    KEPT: ClassVar[type[Measurement]] = Measurement
+    """What its history keeps of a measurement."""
+
+    FASTER: ClassVar[str | None] = None
+    """What to do about measurements that outlast their epoch; ``None``: nothing is said of them."""
 
     def __init__(
         self,
         every_n_epochs: int | None,
         every_n_train_steps: int | None,
-        seed: int,
+        *,
+        triggers: Sequence[Trigger] | None,
+        defaults: Sequence[Trigger],
+        measures: Sequence[str],
+        panels: bool,
         log_key_prefix: str,
+        seed: int,
         max_history: int,
         on_error: Literal["warn", "raise"],
     ) -> None:
@@ -51,167 +78,231 @@ class MonitorBase(CallbackBase, Generic[R]):
         self._schedule = Schedule.checked(call, every_n_epochs, every_n_train_steps)
         self.every_n_epochs = every_n_epochs
         self.every_n_train_steps = every_n_train_steps
-        self.seed = _checks.count(call, "seed", seed, least=0)
+        self._measures = tuple(measures)
+        self._given_triggers = triggers is not None
+        usual = [one for one in defaults if set(one.needs) <= set(measures)]
+        self.triggers = checked_triggers(call, usual if triggers is None else triggers, self._measures)
+        self.panels = _checks.instance(call, "panels", panels, bool)
         self.log_key_prefix = _checks.instance(call, "log_key_prefix", log_key_prefix, str)
+        self.seed = _checks.count(call, "seed", seed, least=0)
         self.max_history = _checks.count(call, "max_history", max_history, least=1)
         self.on_error = _checks.choice(call, "on_error", on_error, ("warn", "raise"))
+        self._run: Run[M] = self._new_run()
 
-    def _reset(self) -> None:
-        """Forget the run."""
-        self.measurement: R | None = None
-        self.history: History[R] = History(self.max_history, self.RECORD)
-        self._held: dict[str, float] = {}
-        self._guard = Guard(type(self).__name__, self.on_error)
-        self._spent = 0.0
-        self._began = 0.0
-        self._last_step: int | None = None
-        self._last_logged = 0
-        self._is_training = False
-        self._fatal: tuple[type[Exception], ...] = ()  # errors that are raised whatever `on_error` says
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if hasattr(cls, "GROUP"):
+            Monitor.GROUPS.add(cls.GROUP)
 
+    # ── What a monitor says
+
+    @abstractmethod
+    @override
     def _prepare(self, trainer: Trainer, pl_module: LightningModule, state: Mapping[str, Any] | None) -> None:
-        """Look at the model before the first step; ``state`` is that of the run that is resumed.
+        """Look at the model before the first step, and set up what the run needs.
+
+        Args:
+            trainer: The Trainer.
+            pl_module: The model.
+            state: What `Run.memory` gave as its state, in a run that is resumed; else ``None``.
 
         Raises:
-            ValueError: If the arguments do not fit the model.
+            ArgumentError: If the arguments do not fit the model.
+            RefusedError: If nothing can be measured in this run.
         """
-        raise NotImplementedError
 
-    def _analyse(
-        self, trainer: Trainer, pl_module: LightningModule, *, is_baseline: bool
-    ) -> tuple[Any, dict[str, float]] | None:
-        """Measure: what `_keep` needs, and the summary, by key; ``None`` if there is nothing to be had, and it was said."""
-        raise NotImplementedError
+    @abstractmethod
+    def _snapshot(self, trainer: Trainer, pl_module: LightningModule) -> S:
+        """Take from the model, on the training thread, all that a measurement needs (of the past, too), and no more.
 
-    def _keep(
-        self, trainer: Trainer, found: Any, summary: Mapping[str, float], *, is_baseline: bool, step: int
+        Raises:
+            RefusedError: If nothing can be measured in this run.
+        """
+
+    @abstractmethod
+    def _measure(self, snapshot: S, moment: Moment) -> M:
+        """Measure; a function of its arguments alone, which needs no Trainer."""
+
+    @abstractmethod
+    def _view(self, measurement: M) -> View:
+        """Show what was found; its history, flags and events are up to date."""
+
+    # ── What it is asked for
+
+    @property
+    def history(self) -> History[Any]:
+        """The measurements so far."""
+        return self._run.history
+
+    @property
+    def measurement(self) -> Measurement | None:
+        """The latest measurement."""
+        return self._run.measurement
+
+    @property
+    def diagnosis(self) -> Diagnosis:
+        """The latest flags."""
+        return self._run.diagnosis
+
+    def add_trigger(self, trigger: Trigger) -> None:
+        """Raise a trigger, too; in the place of one of its name, unless that was given to this monitor.
+
+        Raises:
+            ArgumentError: If another one of its name was given, or something that it needs is not measured.
+        """
+        call, given = type(self).__name__, self._given_triggers
+        self.triggers = with_trigger(call, self.triggers, trigger, self._measures, are_given=given)
+
+    # ── A measurement
+
+    @override
+    def _take_measurement(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        *,
+        is_baseline: bool = False,
+        after_epoch: bool = False,
+        fatal: tuple[type[Exception], ...] = (),
     ) -> None:
-        """Remember what was found, and log it at that step; ``summary`` is what has a value now."""
-        raise NotImplementedError
-
-    def _last_pictures(self) -> Mapping[str, Callable[[], Any]]:
-        """What is still to be drawn when training ends, by tag: how each is drawn."""
-        raise NotImplementedError
-
-    def _bands(self) -> tuple[str, ...]:
-        """Metrics whose quantiles over the layers are logged."""
-        return ()
-
-    @override
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        super().setup(trainer, pl_module, stage)
-        twins = [
-            cb for cb in callbacks(trainer) if isinstance(cb, type(self)) and cb.log_key_prefix == self.log_key_prefix
-        ]
-        if stage == "fit" and len(twins) > 1 and twins[0] is self:
-            warn(
-                trainer,
-                f"{len(twins)} `{type(self).__name__}`s of this Trainer log under the same keys, and overwrite each other's: "
-                "give all but one a `log_key_prefix`.",
-            )
-
-    @override
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if getattr(trainer, "barebones", False):
-            warn(trainer, f"`{type(self).__name__}` does nothing under `Trainer(barebones=True)`.")
-            return
-        is_new, state = self._begin(trainer, pl_module)
-        if is_new or state is not None:
-            self._reset()
-        if state is not None:
-            self._take_up(state)
-        self._prepare(trainer, pl_module, state)
-
-    @override
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._began = time.perf_counter()
-        self._spent = 0.0
-        self._is_training = True
-        monitors = [cb for cb in callbacks(trainer) if isinstance(cb, MonitorBase) and cb.panels]
-        if monitors and monitors[0] is self and trainer.is_global_zero:  # one layout for all
-            curves = [Curves(cb.GROUP, cb.log_key_prefix, cb._bands()) for cb in monitors]
-            _publish.overview(trainer, self._guard, curves)
-
-    @override
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        if self._schedule.due_after_batch(trainer, self._last_step):
-            self._measure(trainer, pl_module)
-
-    @override
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self._schedule.due_after_epoch(trainer, self._last_step):
-            self._measure(trainer, pl_module, after_epoch=True)
-
-    @override
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._draw_the_rest(trainer, self._guard)
-
-    @override
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        # the error to be raised is the user's
-        self._draw_the_rest(trainer, Guard(type(self).__name__, "warn", self._guard.state_dict()))
-
-    def _draw_the_rest(self, trainer: Trainer, guard: Guard) -> None:
-        was_training, self._is_training = self._is_training, False
-        if was_training and self.panels and self.measurement is not None and trainer.is_global_zero:
-            _publish.pictures(trainer, guard, self._last_logged, self.log_key_prefix, self._last_pictures)
-
-    def _show(self, trainer: Trainer, due: Callable[[], Mapping[str, Callable[[], Any]]], step: int) -> None:
-        """Draw what is due, and log it."""
-        if self.panels:
-            _publish.pictures(trainer, self._guard, step, self.log_key_prefix, due)
-
-    def _measure(
-        self, trainer: Trainer, pl_module: LightningModule, *, is_baseline: bool = False, after_epoch: bool = False
-    ) -> None:
-        """Measure, publish, remember."""
-        if getattr(trainer, "barebones", False):
+        """Measure, judge, publish, remember."""
+        run = self._run
+        is_waiting = run.batches is not None and not run.batches.is_complete
+        if run.is_off or is_waiting or getattr(trainer, "barebones", False):
             return
         self._go_on()
-        self._last_step = trainer.global_step
-        with self._timed() as began:
-            found = self._guard.run(
-                trainer, lambda: self._analyse(trainer, pl_module, is_baseline=is_baseline), fatal=self._fatal
+        run.last_step = trainer.global_step
+        step = logged_step(trainer, after_epoch=after_epoch)
+        moment = Moment(run.history.next_number, trainer.global_step, step, trainer.current_epoch, is_baseline)
+        with run.clock.measuring() as began:
+            findings = run.guard.run(
+                trainer,
+                partial(self._or_off, trainer, lambda: self._measure(self._snapshot(trainer, pl_module), moment)),
+                fatal=fatal,
             )
             # Every rank takes part, also one that failed; one failure is everybody's, so that all remember the same.
-            if not trainer.strategy.reduce_boolean_decision(found is not None, all=True) or found is None:
+            if not trainer.strategy.reduce_boolean_decision(findings is not None, all=True) or findings is None:
                 return
-            now = time.perf_counter()
-            summary = found[1] | {f"{self.GROUP}/seconds": now - began}
+            measurement = self.KEPT.of(moment, findings, self._kept_metrics)
+            seen = run.history.up_to(measurement, findings, others_of(self, trainer))
+            run.findings, run.diagnosis = findings, judged(self.triggers, seen, partial(run.guard.run, trainer))
+            summary = dict(findings.summary)
+            if self.triggers:
+                summary["num_flagged"] = float(len(run.diagnosis.flagged_layers))
+            summary["seconds"] = time.perf_counter() - began
             if not is_baseline:
-                summary[f"{self.GROUP}/overhead"] = (self._spent + now - began) / (now - self._began)
-            # Equal on all ranks; where a mean has no value now, the last one is held.
-            summary = trainer.strategy.broadcast(summary)
-            self._held |= summary
-            _publish.to_callback_metrics(trainer, self._prefixed(self._held))
-            step = logged_step(trainer, after_epoch=after_epoch)
-            self._guard.run(trainer, lambda: self._keep(trainer, found[0], summary, is_baseline=is_baseline, step=step))
-            self._last_logged = step
+                summary["overhead"] = run.clock.share(began)
+            summary = trainer.strategy.broadcast(summary)  # equal on all ranks
+            run.held |= summary  # where a number has no value now, the last one is held
+            to_callback_metrics(trainer, run.held, self.GROUP, self.log_key_prefix)
+            self._remember(trainer, measurement, summary)
+            publish = partial(self._publish, trainer, findings, summary, moment)
+            run.guard.run(trainer, publish, "show a measurement")
 
-    @contextmanager
-    def _timed(self) -> Iterator[float]:
-        """When it began; what is done within counts as overhead."""
-        began = time.perf_counter()
-        try:
-            yield began
-        finally:
-            self._spent += time.perf_counter() - began
+    def _remember(self, trainer: Trainer, measurement: Measurement, summary: Mapping[str, float]) -> None:
+        run, diagnosis = self._run, self._run.diagnosis
+        before = run.history[-1].flags if len(run.history) else {}
+        when = f"After {measurement.step} steps (epoch {measurement.epoch})"
+        risen = run.events.note(when, diagnosis, before, measurement.layers)
+        run.risen = tuple(dict.fromkeys(flag.layer for flag in risen))
+        run.measurement = measurement.judged(dict(summary), diagnosis.by_trigger, diagnosis.fired)
+        run.history.append(run.measurement)
+        for flag in diagnosis.flags:
+            run.guard.warn_once(trainer, f"{flag.trigger} {flag.layer}", f"at step {measurement.step}: {flag}")
 
-    def _prefixed(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        return {self.log_key_prefix + key: value for key, value in values.items()}
+    def _publish(self, trainer: Trainer, findings: M, summary: Mapping[str, float], moment: Moment) -> None:
+        run = self._run
+        for skip in findings.skipped:
+            if skip.reason in UNEXPECTED:
+                said = f"skips layer `{skip.name}`: {skip.sentence}."
+                run.guard.warn_once(trainer, f"{skip.name} {skip.reason}", said)
+        view = self._view(findings)
+        if not trainer.is_global_zero:
+            return
+        if view.category:
+            charts = [*([flagged_layers()] if self.triggers else []), *view.charts]
+            run.category = Category(self.GROUP, self.log_key_prefix, view.category, charts)
+        publisher = self._publisher(trainer, run.guard, moment.logged_step)
+        if moment.is_baseline:
+            publisher.say_what_is_left_out()
+        publisher.scalars(summary, view, flag_scalars(self.triggers, run.diagnosis, view.layers))
+        is_kept = len(run.history) > 0 and run.history[-1] is run.measurement
+        if trainer.loggers and is_kept and not getattr(trainer, "fast_dev_run", False):
+            for name, write in view.files.items():
+                run.guard.run(trainer, write, f"write `{name}`")
+        if self.panels:
+            run.pictures.take(publisher, view.pictures, moment.number)
 
     @override
-    def _state(self) -> dict[str, Any]:
-        return {
-            "history": self.history.state_dict(),
-            "held": dict(self._held),
-            "warned": self._guard.state_dict(),
-        }
+    def _follow(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Publish what is followed between two measurements."""
+        run, step = self._run, trainer.global_step
+        between = run.between
+        is_waiting = run.batches is not None and not run.batches.is_complete
+        if between is None or run.is_off or is_waiting or step == run.last_step:
+            return
+        if step // between.every_n_steps == run.last_followed // between.every_n_steps:
+            return
+        run.last_followed = step
+        with run.clock.measuring():
+            follow = partial(self._or_off, trainer, partial(between.follow, trainer, pl_module))
+            found = run.guard.run(trainer, follow, between.what)
+            if trainer.strategy.reduce_boolean_decision(found is not None, all=True) and found is not None:
+                found = trainer.strategy.broadcast(found)
+                run.held |= found
+                to_callback_metrics(trainer, found, self.GROUP, self.log_key_prefix)
+                if trainer.is_global_zero:
+                    publisher = self._publisher(trainer, run.guard, logged_step(trainer))
+                    publisher.scalars(found, View(), {})
 
-    def _take_up(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state_dict` gave."""
-        self.history.load_state_dict(state["history"])
-        self._held = dict(state["held"])
-        self._guard = Guard(type(self).__name__, self.on_error, state["warned"])
+    # ── Beside the measurements
+
+    @property
+    def _kept_metrics(self) -> tuple[str, ...]:
+        """The metrics of each layer that the history keeps: what is logged, and what triggers need."""
+        needed = [name for trigger in self.triggers for name in trigger.needs]
+        return tuple(dict.fromkeys([*getattr(self, "metrics", ()), *needed]))
+
+    @override
+    def _new_run(self) -> Run[M]:
+        return Run(Guard(type(self).__name__, self.on_error), History(self.max_history, self.KEPT))
+
+    @override
+    def _try_out(self, trainer: Trainer, pl_module: LightningModule) -> object:
+        return self._snapshot(trainer, pl_module)
+
+    def _publisher(self, trainer: Trainer, guard: Guard, step: int) -> Publisher:
+        return Publisher(trainer, guard, self.GROUP, self.log_key_prefix, step)
+
+    @override
+    def _say_if_slow(self, trainer: Trainer) -> None:
+        """Say once that the measurement of this epoch outlasted its training, and what to do about it."""
+        last, trained = self._run.measurement, self._run.clock.trained_in_epoch
+        if self.FASTER is None or last is None or last.is_baseline or last.epoch != trainer.current_epoch:
+            return
+        if (seconds := last.summary["seconds"]) > trained:
+            said = (
+                f"took {seconds:.2g} s for a measurement, longer than the rest of its epoch ({trained:.2g} s). To measure "
+                f"less often, raise `every_n_epochs` ({self.every_n_epochs}); to measure faster, "
+                f"{self.FASTER.format(**vars(self))}."
+            )
+            self._run.guard.warn_once(trainer, "slow", said)
+
+    @override
+    def _lay_out(self, trainer: Trainer) -> None:
+        """Lay out the charts of all monitors, once, as soon as each has had its first turn."""
+        monitors = [cb for cb in callbacks(trainer) if isinstance(cb, Monitor) and cb.panels]
+        if not monitors or monitors[0] is not self or not trainer.is_global_zero:
+            return
+        categories = [cb._run.category for cb in monitors if cb._run.category is not None]
+        if categories and categories != self._run.laid_out:
+            self._run.laid_out = categories
+            self._publisher(trainer, self._run.guard, 0).layout(categories, sorted(self.GROUPS, reverse=True))
+
+    @override
+    def _draw_the_rest(self, trainer: Trainer, guard: Guard) -> None:
+        run = self._run
+        was_training, run.is_training = run.is_training, False
+        if was_training and self.panels and run.measurement is not None and trainer.is_global_zero:
+            moment = run.measurement.moment
+            run.pictures.finish(self._publisher(trainer, guard, moment.logged_step), moment.number)

@@ -1,17 +1,13 @@
-"""When which flag rose and fell, in words."""
+"""Which flag rose and fell when, in words."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Mapping, Sequence
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from lightning_ww.triggers.diagnosis import Diagnosis, TriggerName
-    from lightning_ww.weights.report import WeightReport
+from lightning_ww.triggers.diagnosis import Diagnosis, Flag
 
 MOST = 100
-"""Lines that are kept, the latest."""
+"""The most lines that are kept, the latest ones."""
 
 EARLIER = "There were earlier ones, which are not kept."
 
@@ -20,31 +16,31 @@ class Events:
     """A line for each flag that rose, with its number and threshold, and for each that fell."""
 
     def __init__(self, lines: Sequence[str] = ()) -> None:
-        """``lines``: of the run that is resumed."""
+        """Start with the ``lines`` of the run that is resumed."""
         self.lines = list(lines)
 
     def note(
-        self, when: str, report: WeightReport, diagnosis: Diagnosis, before: Mapping[TriggerName, Sequence[str]]
-    ) -> list[str]:
+        self, when: str, diagnosis: Diagnosis, before: Mapping[str, Sequence[str]], measured: Collection[str]
+    ) -> list[Flag]:
         """Write down what changed since the last measurement.
 
         Args:
-            when: Before each line.
-            report: What was measured now.
+            when: What each line begins with.
             diagnosis: The flags now.
-            before: The flagged layers then, by trigger.
+            before: The layers that were flagged then, by trigger.
+            measured: The layers that are measured now.
 
         Returns:
-            The layers of the flags that rose.
+            The flags that rose.
         """
         risen = [flag for flag in diagnosis.flags if flag.layer not in before.get(flag.trigger, ())]
         self.lines += [f"{when}: {flag}" for flag in risen]
-        measured = {layer.name for layer in report.layers}
         for trigger, layers in before.items():
             for layer in layers:
                 if layer not in diagnosis.layers(trigger):
-                    fate = "is over" if layer in measured else "cannot be measured any more"
-                    self.lines.append(f"{when}: `{trigger}` at layer `{layer}` {fate}.")
+                    fate = "is over" if layer in measured or not layer else "cannot be measured any more"
+                    where = f" at layer `{layer}`" if layer else ""
+                    self.lines.append(f"{when}: `{trigger}`{where} {fate}.")
         if len(self.lines) > MOST:
             self.lines = [EARLIER, *self.lines[1 - MOST :]]
-        return [flag.layer for flag in risen]
+        return risen

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar
 
+from lightning_ww._errors import LightningWWError
 from lightning_ww.callbacks._monitor.lightning import warn
 
 if TYPE_CHECKING:
@@ -14,14 +15,18 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
+class RefusedError(LightningWWError, RuntimeError):
+    """Nothing can be measured in this run; the message says why, and what can be done."""
+
+
 class Guard:
     """What a monitor warned of so far, and what it does about errors."""
 
-    def __init__(self, call: str, on_error: str, warned: Iterable[str] = ()) -> None:
+    def __init__(self, call: str, on_error: str) -> None:
         """``call`` is the class that messages name; ``on_error`` is ``"warn"`` or ``"raise"``."""
         self._call = call
         self._on_error = on_error
-        self._warned = set(warned)
+        self._warned: set[str] = set()
 
     def run(
         self,
@@ -33,9 +38,9 @@ class Guard:
         """What the action returns, or ``None`` if it failed.
 
         Args:
-            trainer: Of the run that goes on.
+            trainer: The Trainer whose run goes on.
             action: What is tried.
-            what: It does, for the warning.
+            what: What the action does, for the warning.
             fatal: Errors that are raised all the same.
         """
         try:
@@ -58,6 +63,16 @@ class Guard:
             self._warned.add(cause)
             warn(trainer, f"`{self._call}` {message}")
 
+    def only_warning(self) -> Guard:
+        """The same, but errors are never raised: where one of the user's is on its way."""
+        quiet = Guard(self._call, "warn")
+        quiet._warned = self._warned
+        return quiet
+
     def state_dict(self) -> list[str]:
-        """The causes warned of."""
+        """The causes of the warnings so far."""
         return sorted(self._warned)
+
+    def load_state_dict(self, warned: Iterable[str]) -> None:
+        """Take up what `state_dict` gave."""
+        self._warned = set(warned)

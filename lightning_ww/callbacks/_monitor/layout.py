@@ -8,50 +8,58 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
+
+from lightning_ww.callbacks._monitor.view import Chart, full_key
 
 Layout = dict[str, dict[str, list[object]]]
 """By category and chart: ``["Multiline" or "Margin", tags]``, as `SummaryWriter.add_custom_scalars` takes it."""
 
-GROUPS = ("ww", "curvature")
+
+@dataclass(frozen=True)
+class Category:
+    """The charts of one monitor."""
+
+    group: str
+    prefix: str  # before each key
+    title: str
+    charts: Sequence[Chart]
 
 
-class Curves(NamedTuple):
-    """What a monitor logs."""
+def overview(categories: Sequence[Category], groups: Sequence[str]) -> Layout:
+    """Lay out these categories; below those of one prefix, what measuring costs.
 
-    group: str  # what its keys begin with, one of `GROUPS`
-    prefix: str  # and what stands before that
-    bands: tuple[str, ...] = ()  # metrics whose quantiles over the layers there are
-
-
-def overview(monitors: Sequence[Curves]) -> Layout:
-    """The charts of these monitors."""
+    Args:
+        categories: The charts of each monitor that there is.
+        groups: The groups of all monitors that there could be.
+    """
     layout: Layout = {}
-    for prefix in dict.fromkeys(one.prefix for one in monitors):
-        ours = {one.group: one for one in monitors if one.prefix == prefix}
+    for prefix in dict.fromkeys(one.prefix for one in categories):
         name = f"lightning-ww {prefix}".rstrip()
-        if "ww" in ours:
-            layout[f"{name}: the weights, with bands of median and 10–90 % of the layers"] = {
-                "flagged layers": ["Multiline", [re.escape(prefix) + r"flags/.*"]],
-                "alpha_weighted and log_norm": _lines(prefix, "ww/alpha_weighted", "ww/log_norm"),
-                **{metric: _band(prefix, metric) for metric in reversed(ours["ww"].bands)},  # the last is shown first
-            }
-        if "curvature" in ours:
-            layout[f"{name}: the loss's curvature"] = {
-                "sharpness, and its edge 2/lr": _lines(prefix, "curvature/sharpness", "curvature/stability_edge")
-            }
+        for one in categories:
+            if one.prefix == prefix:
+                charts = {chart.title: _lines_of(chart, one) for chart in one.charts}
+                # TensorBoard shows the last first
+                layout[f"{name}: {one.title}"] = dict(reversed(charts.items()))
         layout[f"{name}: what measuring costs"] = {
-            "share of training time": _lines(prefix, *(f"{group}/overhead" for group in GROUPS)),
-            "seconds of a measurement": _lines(prefix, *(f"{group}/seconds" for group in GROUPS)),
+            "share of training time": _lines([full_key("overhead", group, prefix) for group in groups]),
+            "seconds of a measurement": _lines([full_key("seconds", group, prefix) for group in groups]),
         }
     return layout
 
 
-def _lines(prefix: str, *tags: str) -> list[object]:
+def flagged_layers() -> Chart:
+    """How many layers are flagged, for each trigger."""
+    return Chart("flagged layers", ("flags",))
+
+
+def _lines_of(chart: Chart, category: Category) -> list[object]:
+    if chart == flagged_layers():
+        return ["Multiline", [re.escape(category.prefix) + r"flags/.*"]]
+    tags = [full_key(key, category.group, category.prefix) for key in chart.keys]
+    return ["Margin", tags] if chart.is_band else _lines(tags)
+
+
+def _lines(tags: Sequence[str]) -> list[object]:
     """Tags are patterns there: ours are to match themselves alone."""
-    return ["Multiline", [re.escape(prefix + tag) + "$" for tag in tags]]
-
-
-def _band(prefix: str, metric: str) -> list[object]:
-    """The quantiles over the layers: the line, its lower and its upper side."""
-    return ["Margin", [f"{prefix}ww/{metric}_{q}" for q in ("q50", "q10", "q90")]]
+    return ["Multiline", [re.escape(tag) + "$" for tag in tags]]

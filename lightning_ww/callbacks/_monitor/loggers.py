@@ -1,159 +1,177 @@
-"""Where numbers go: `callback_metrics` for whoever stops or saves on them, each logger for whoever looks at them."""
+"""Loggers, as small classes: each says what it takes, and takes it in the logger's own form."""
 
 from __future__ import annotations
 
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 
-from lightning_ww.callbacks._monitor import layout
-
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
     import numpy as np
     from numpy.typing import NDArray
 
-    from lightning_ww.callbacks._monitor.guard import Guard
-    from lightning_ww.callbacks._monitor.lightning import Trainer
-    from lightning_ww.weights.plots.histogram import EsdBins
-    from lightning_ww.weights.spectrum import Spectrum
+    from lightning_ww.callbacks._monitor.layout import Layout
+    from lightning_ww.callbacks._monitor.view import Histogram
 
     Pixels = NDArray[np.uint8]
+
+Kind = Literal["histograms", "texts", "images"]
+"""What a logger may take besides scalars, which each one takes."""
 
 LAYOUT_RUN = "lightning-ww"
 """The run in TensorBoard that holds the layout alone."""
 
 
-def to_callback_metrics(trainer: Trainer, values: Mapping[str, float]) -> None:
-    """Finite 0-d tensors, where `EarlyStopping` and `ModelCheckpoint` look."""
-    tensors = {key: torch.tensor(value, dtype=torch.float32) for key, value in values.items()}
-    trainer.callback_metrics.update({key: tensor for key, tensor in tensors.items() if torch.isfinite(tensor)})
+class Sink:
+    """A logger that takes scalars alone."""
+
+    takes: ClassVar[frozenset[Kind]] = frozenset()
+
+    def __init__(self, logger: Any) -> None:
+        self.logger = logger
+
+    @property
+    def prefix(self) -> str:
+        """What the logger's `log_metrics` puts before a key."""
+        prefix = getattr(self.logger, "_prefix", "") or ""
+        return f"{prefix}{getattr(self.logger, 'LOGGER_JOIN_CHAR', '-')}" if prefix else ""
+
+    def scalars(self, values: Mapping[str, float], step: int) -> None:
+        """Log numbers by key."""
+        self.logger.log_metrics(dict(values), step=step)
+
+    def histogram(self, key: str, histogram: Histogram, step: int) -> None:
+        """Log counts in bins."""
+        raise NotImplementedError
+
+    def text(self, key: str, markdown: str, step: int) -> None:
+        """Log a text."""
+        raise NotImplementedError
+
+    def image(self, key: str, pixels: Pixels, step: int) -> None:
+        """Log a picture."""
+        raise NotImplementedError
+
+    def layout(self, layout: Layout) -> None:
+        """Lay out charts, where there is such a thing."""
 
 
-def to_loggers(
-    trainer: Trainer,
-    guard: Guard,
-    step: int,
-    scalars: Mapping[str, float] | None = None,
-    *,
-    spectra: Mapping[str, tuple[Spectrum, EsdBins]] | None = None,
-    texts: Mapping[str, str] | None = None,
-    images: Mapping[str, Pixels] | None = None,
-) -> None:
-    """The same to each logger; one that fails takes nothing from the others."""
-    for logger in trainer.loggers:
-        action = partial(to_logger, logger, step, scalars or {}, spectra or {}, texts or {}, images or {})
-        guard.run(trainer, action, f"log to {type(logger).__name__}")
+class TensorBoardSink(Sink):
+    """A logger whose experiment is a `SummaryWriter`."""
 
+    takes = frozenset({"histograms", "texts", "images"})
 
-def to_logger(
-    logger: Any,
-    step: int,
-    scalars: Mapping[str, float],
-    spectra: Mapping[str, tuple[Spectrum, EsdBins]],
-    texts: Mapping[str, str],
-    images: Mapping[str, Pixels],
-) -> None:
-    """Scalars to any logger; to one that writes for TensorBoard all else; images to those of others that take them."""
-    if scalars:
-        logger.log_metrics(dict(scalars), step=step)
-    prefix, writer = _summary_writer(logger)
-    if writer is None:
-        for tag, pixels in images.items():
-            _image_elsewhere(logger, tag, pixels, step)
-        return
-    for tag, (spectrum, bins) in spectra.items():
-        counts = bins.count(spectrum.eigenvalues)
-        logs = torch.as_tensor(spectrum.eigenvalues).log10().clamp(bins.low, bins.high)
-        writer.add_histogram_raw(
-            prefix + tag,
-            min=float(logs.min()),
-            max=float(logs.max()),
-            num=int(counts.sum()),
-            sum=float(logs.sum()),
-            sum_squares=float(logs.square().sum()),
-            bucket_limits=bins.edges[1:].tolist(),
-            bucket_counts=counts.tolist(),
+    def histogram(self, key: str, histogram: Histogram, step: int) -> None:
+        values = torch.as_tensor(histogram.values)
+        self.logger.experiment.add_histogram_raw(
+            self.prefix + key,
+            min=float(values.min()),
+            max=float(values.max()),
+            num=int(histogram.counts.sum()),
+            sum=float(values.sum()),
+            sum_squares=float(values.square().sum()),
+            bucket_limits=histogram.edges[1:].tolist(),
+            bucket_counts=histogram.counts.tolist(),
             global_step=step,
         )
-    for tag, markdown in texts.items():
-        writer.add_text(prefix + tag, markdown, global_step=step)
-    for tag, pixels in images.items():
-        writer.add_image(prefix + tag, pixels, global_step=step, dataformats="HWC")
+
+    def text(self, key: str, markdown: str, step: int) -> None:
+        self.logger.experiment.add_text(self.prefix + key, markdown, global_step=step)
+
+    def image(self, key: str, pixels: Pixels, step: int) -> None:
+        self.logger.experiment.add_image(self.prefix + key, pixels, global_step=step, dataformats="HWC")
+
+    def layout(self, layout: Layout) -> None:
+        """Write the layout to a run of its own beside the user's: of several layouts of one run the last alone is shown."""
+        writer = self.logger.experiment
+        if isinstance(folder := getattr(writer, "log_dir", None), str) and folder:
+            with type(writer)(log_dir=f"{folder}/{LAYOUT_RUN}") as beside:
+                beside.add_custom_scalars(layout)
 
 
-def _take_images(trainer: Trainer) -> bool:
-    """Whether any logger does, so that there is reason to draw."""
-    return any(_summary_writer(logger)[1] is not None or _image_taker(logger) for logger in trainer.loggers)
+class WandbSink(Sink):
+    """Lightning's logger for Weights & Biases, which adds its prefix itself."""
+
+    takes = frozenset({"histograms", "texts", "images"})
+
+    def histogram(self, key: str, histogram: Histogram, step: int) -> None:
+        import wandb
+
+        counts = (histogram.counts.tolist(), histogram.edges.tolist())
+        self.logger.log_metrics({key: wandb.Histogram(np_histogram=counts)}, step=step)
+
+    def text(self, key: str, markdown: str, step: int) -> None:
+        self.logger.log_text(key=key, columns=["Markdown"], data=[[markdown]], step=step)
+
+    def image(self, key: str, pixels: Pixels, step: int) -> None:
+        self.logger.log_image(key=key, images=[pixels], step=step)
 
 
-def pictures(
-    trainer: Trainer, guard: Guard, step: int, prefix: str, due: Callable[[], Mapping[str, Callable[[], Pixels]]]
-) -> None:
-    """Draw what is due, and log it; a picture that fails costs nothing but itself.
+class MLflowSink(Sink):
+    """Lightning's logger for MLflow: a file for each step, in a folder for each key; MLflow has no histograms."""
 
-    `fast_dev_run` has one of each kind.
-    """
-    if not guard.run(trainer, partial(_take_images, trainer), "find out which loggers take images"):
-        return
-    drawings = dict(guard.run(trainer, due, "draw") or {})
-    if getattr(trainer, "fast_dev_run", False):
-        first = {tag.partition("/")[0]: tag for tag in reversed(drawings)}
-        drawings = {tag: drawings[tag] for tag in first.values()}
-    for tag, draw in drawings.items():
-        if (pixels := guard.run(trainer, draw, f"draw `{tag.partition('/')[0]}`")) is not None:
-            to_loggers(trainer, guard, step, images={prefix + tag: pixels})
+    takes = frozenset({"texts", "images"})
+
+    def text(self, key: str, markdown: str, step: int) -> None:
+        file = f"{self.prefix}{key}/step_{step}.md"
+        self.logger.experiment.log_text(self.logger.run_id, markdown, artifact_file=file)
+
+    def image(self, key: str, pixels: Pixels, step: int) -> None:
+        file = f"{self.prefix}{key}/step_{step}.png"
+        self.logger.experiment.log_image(self.logger.run_id, pixels, artifact_file=file)
 
 
-def overview(trainer: Trainer, guard: Guard, monitors: Sequence[layout.Curves]) -> None:
-    """Lay out the curves of these monitors under TensorBoard's Custom Scalars.
+class CometSink(Sink):
+    """Lightning's logger for Comet."""
 
-    In a run of its own beside the user's: of several layouts of one run the last alone is shown.
-    """
-    for logger in trainer.loggers:
-        guard.run(trainer, partial(_write_layout, logger, monitors), "lay out the overview")
+    takes = frozenset({"histograms", "texts", "images"})
 
+    def histogram(self, key: str, histogram: Histogram, step: int) -> None:
+        self.logger.experiment.log_histogram_3d(histogram.values.tolist(), name=self.prefix + key, step=step)
 
-def _write_layout(logger: Any, monitors: Sequence[layout.Curves]) -> None:
-    prefix, writer = _summary_writer(logger)
-    folder = getattr(writer, "log_dir", None)
-    if isinstance(folder, str) and folder:
-        named = [one._replace(prefix=prefix + one.prefix) for one in monitors]
-        with type(writer)(log_dir=f"{folder}/{LAYOUT_RUN}") as beside:
-            beside.add_custom_scalars(layout.overview(named))
+    def text(self, key: str, markdown: str, step: int) -> None:
+        self.logger.experiment.log_text(markdown, step=step, metadata={"name": self.prefix + key})
+
+    def image(self, key: str, pixels: Pixels, step: int) -> None:
+        self.logger.experiment.log_image(pixels, name=self.prefix + key, step=step)
 
 
-def _image_taker(logger: Any) -> str | None:
-    """How this logger takes images: as Lightning's for W&B, or by an experiment such as MLflow's or Comet's."""
-    if callable(getattr(logger, "log_image", None)):
-        return "logger"
+class ImageSink(Sink):
+    """Any other logger that takes images as Weights & Biases' or as Comet's does."""
+
+    takes = frozenset({"images"})
+
+    def image(self, key: str, pixels: Pixels, step: int) -> None:
+        if _has(type(self.logger), "log_image"):
+            self.logger.log_image(key=key, images=[pixels], step=step)
+        else:
+            self.logger.experiment.log_image(pixels, name=self.prefix + key, step=step)
+
+
+def sink(logger: Any) -> Sink:
+    """The logger as we see it, told by what it can do rather than by its class: there are two of each."""
     experiment = getattr(logger, "experiment", None)
-    if not callable(getattr(experiment, "log_image", None)):
+    if _has(experiment, "add_histogram_raw", "add_text", "add_image"):
+        return TensorBoardSink(logger)
+    if _has(type(logger), "log_image", "log_text"):
+        return WandbSink(logger)
+    if getattr(logger, "run_id", None) is not None and _has(experiment, "log_image", "log_text"):
+        return MLflowSink(logger)
+    if _has(experiment, "log_image", "log_text", "log_histogram_3d"):
+        return CometSink(logger)
+    takes_images = _has(type(logger), "log_image") or _has(experiment, "log_image")
+    return ImageSink(logger) if takes_images else Sink(logger)
+
+
+def left_out(one: Sink) -> str | None:
+    """What a logger does not take, in words, or ``None`` if it takes everything."""
+    kinds: tuple[Kind, ...] = ("histograms", "texts", "images")
+    missing = [kind for kind in kinds if kind not in one.takes]
+    if not missing:
         return None
-    return "run" if getattr(logger, "run_id", None) is not None else "experiment"
+    return f"`{type(one.logger).__name__}` gets no {' and no '.join(missing)}: it does not take them."
 
 
-def _image_elsewhere(logger: Any, tag: str, pixels: Pixels, step: int) -> None:
-    taker, prefix = _image_taker(logger), _prefix(logger)
-    if taker == "logger":  # which adds its prefix itself
-        logger.log_image(key=tag, images=[pixels], step=step)
-    elif taker == "run":  # MLflow's client: a file for each step, in a folder for each tag
-        logger.experiment.log_image(logger.run_id, pixels, artifact_file=f"{prefix}{tag}/step_{step}.png")
-    elif taker == "experiment":  # Comet's
-        logger.experiment.log_image(pixels, name=prefix + tag, step=step)
-
-
-def _prefix(logger: Any) -> str:
-    """What `log_metrics` adds before a key."""
-    prefix = getattr(logger, "_prefix", "") or ""
-    return f"{prefix}{getattr(logger, 'LOGGER_JOIN_CHAR', '-')}" if prefix else ""
-
-
-def _summary_writer(logger: Any) -> tuple[str, Any]:
-    """The logger's prefix, and its experiment if that is a TensorBoard writer."""
-    experiment = getattr(logger, "experiment", None)
-    if not callable(getattr(experiment, "add_histogram_raw", None)):
-        return "", None
-    return _prefix(logger), experiment
+def _has(value: Any, *methods: str) -> bool:
+    return value is not None and all(callable(getattr(value, method, None)) for method in methods)

@@ -1,4 +1,4 @@
-"""When a monitor measures, at which step that is logged, and when the history is drawn.
+"""When a monitor measures, and at which step that is logged.
 
 At the start of training; then in `on_train_batch_end`, after an epoch's last batch or every so many optimiser steps; and in
 `on_train_epoch_end` for an epoch that was cut short. A value published in `on_train_batch_end` is seen by every consumer in
@@ -10,6 +10,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from lightning_ww import _checks
+from lightning_ww._errors import ArgumentError
 
 if TYPE_CHECKING:
     from lightning_ww.callbacks._monitor.lightning import Trainer
@@ -27,13 +30,12 @@ class Schedule:
         """The schedule, if the arguments make one; ``call`` is the class whose arguments they are.
 
         Raises:
-            ValueError: If one is neither a positive integer nor ``None``, or both are ``None``.
+            ArgumentError: If one is neither an integer of at least 1 nor ``None``, or both are ``None``.
         """
-        for name, value in (("every_n_epochs", every_n_epochs), ("every_n_train_steps", every_n_train_steps)):
-            if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-                raise ValueError(f"`{call}({name}={value!r})`: expected a positive integer or `None`.")
+        _checks.optional_count(call, "every_n_epochs", every_n_epochs, least=1)
+        _checks.optional_count(call, "every_n_train_steps", every_n_train_steps, least=1)
         if every_n_epochs is None and every_n_train_steps is None:
-            raise ValueError(
+            raise ArgumentError(
                 f"`{call}(every_n_epochs=None, every_n_train_steps=None)` would never measure: set one of the two."
             )
         return cls(every_n_epochs, every_n_train_steps)
@@ -60,12 +62,3 @@ def logged_step(trainer: Trainer, *, after_epoch: bool = False) -> int:
     """Lightning's own step axis: batches that stepped, from 0; in `on_train_epoch_end` it is one ahead."""
     step = int(getattr(trainer.fit_loop.epoch_loop, "_batches_that_stepped", trainer.global_step))
     return max(0, step - 1) if after_epoch else step
-
-
-def is_redrawn(number: int, kept: int) -> bool:
-    """Whether a picture of the history is drawn anew at the measurement of this number.
-
-    At first at each, later at every second, fourth …: whenever a sixteenth has been added to the ``kept`` measurements.
-    Each picture stays in TensorBoard's files, and of a thousand the last alone is looked at.
-    """
-    return number % (1 << max(0, ((kept - 1) // 16).bit_length() - 1)) == 0

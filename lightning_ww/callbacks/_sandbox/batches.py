@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree
 
+from lightning_ww._errors import ArgumentError
 from lightning_ww._torch import full_precision
-from lightning_ww.callbacks._sandbox.mute import quiet, seed_streams
+from lightning_ww.callbacks._sandbox.mute import muted, seed_streams
 
 if TYPE_CHECKING:
     from lightning_ww.callbacks._monitor.lightning import LightningModule, Trainer
@@ -41,15 +42,19 @@ class CapturedBatch:
         return _copied(self.batch)
 
 
-class TooFewBatchesError(ValueError):
-    """The user's own data have fewer batches than asked for."""
-
-
 class KeptBatches:
-    """So many batches, of those that pass or of the user's own data."""
+    """The first batches that pass, or those of the user's own data.
 
-    def __init__(self, wanted: int, data: Iterable[Any] | None, seed: int) -> None:
-        self._wanted, self._data, self._seed = wanted, data, seed
+    Args:
+        call: The class whose arguments the others are, for errors.
+        wanted: How many.
+        data: The user's own data. Default: ``None``, batches that pass.
+        seed: Where the random streams start when the data are iterated.
+    """
+
+    def __init__(self, call: str, wanted: int, data: Iterable[Any] | None, seed: int) -> None:
+        self._call, self._wanted, self._data, self._seed = call, wanted, data, seed
+        self.are_drawn = data is not None
         self.batches: list[CapturedBatch] = []
         self.is_complete = False
 
@@ -57,7 +62,7 @@ class KeptBatches:
         """Take a batch that passes; or those of the user's own data, all at once.
 
         Raises:
-            TooFewBatchesError: If the user's own data have fewer than wanted.
+            ArgumentError: If the user's own data have fewer than wanted.
         """
         if self._data is None:
             self._join(batch, index)
@@ -77,7 +82,7 @@ class KeptBatches:
 
     def _draw(self, trainer: Trainer, pl_module: LightningModule, data: Iterable[Any]) -> None:
         """Iterate the user's data without a trace in the random streams."""
-        with quiet(trainer, pl_module):
+        with muted(trainer, pl_module):
             seed_streams(pl_module, self._seed)
             for index, batch in enumerate(itertools.islice(data, self._wanted)):
                 moved = trainer.precision_plugin.convert_input(batch)
@@ -86,8 +91,8 @@ class KeptBatches:
                 )  # the datamodule's, if there is one
                 self._join(trainer.strategy.batch_to_device(moved), index)
         if not self.is_complete:
-            raise TooFewBatchesError(
-                f"`CurvatureMonitor(data=..., num_batches={self._wanted})`: the data have {len(self.batches)} batches."
+            raise ArgumentError(
+                f"`{self._call}(data=..., num_batches={self._wanted})`: the data have {len(self.batches)} batches."
             )
 
 

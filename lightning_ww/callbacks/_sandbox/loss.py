@@ -9,21 +9,20 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from lightning_ww._errors import ArgumentError
 from lightning_ww._torch import full_precision
-from lightning_ww.callbacks._sandbox.mute import functional, seed_streams
+from lightning_ww.callbacks._sandbox.mute import seed_streams
 from lightning_ww.callbacks._sandbox.rollback import DrawnError, put_back
 from lightning_ww.curvature.second_derivatives.loss_hessians import LossCalls
 
 if TYPE_CHECKING:
     from lightning_ww.callbacks._monitor.lightning import LightningModule
     from lightning_ww.callbacks._sandbox.batches import CapturedBatch
-
-T = TypeVar("T")
 
 LossFn = Callable[[Any, Any], Tensor]
 """``(pl_module, batch) -> 0-d tensor``."""
@@ -34,24 +33,30 @@ OutputsFn = Callable[[Any, Any], tuple[Tensor, Callable[[Tensor], Tensor]]]
 USUAL_LOSSES = "`F.cross_entropy`, `F.mse_loss` or `F.binary_cross_entropy_with_logits`"
 
 
-class UnsuitableLossError(ValueError):
-    """A loss that cannot be measured as it is: an argument of the monitor's has to say how."""
+class UnsuitableLossError(ArgumentError):
+    """A loss that cannot be measured as it is: an argument has to say how. It is a `ValueError`."""
 
 
-class Probe:
-    """The loss of one module at its current weights, by copies of them; it is evaluated within `quiet` and `inside`.
+class SandboxLoss:
+    """The loss of one module at its current weights, by copies of them.
 
     Args:
-        pl_module: Its training step, or its `curvature_loss`, gives the loss, unless ``loss_fn`` does.
+        pl_module: The module; its training step, or its `curvature_loss`, gives the loss, unless ``loss_fn`` does.
+        batches: What it is measured on.
         chosen: Names of the parameters to differentiate by.
         loss_fn: ``(pl_module, batch) -> 0-d tensor``.
         outputs_fn: ``(pl_module, batch) -> (outputs, loss of outputs)``.
-        seed: At which the global random streams start in each evaluation.
+        seed: Where the global random streams start in each evaluation.
+
+    Attributes:
+        params: The copies to differentiate by, leaves that nothing else reads.
+        batches: What it is measured on.
     """
 
     def __init__(
         self,
         pl_module: LightningModule,
+        batches: Sequence[CapturedBatch],
         chosen: Sequence[str],
         loss_fn: LossFn | None = None,
         outputs_fn: OutputsFn | None = None,
@@ -59,6 +64,8 @@ class Probe:
     ) -> None:
         self._module, self._seed = pl_module, seed
         self._loss_fn, self._outputs_fn = loss_fn, outputs_fn
+        self.batches = batches
+        self.names = list(chosen)
         self._originals = dict(pl_module.named_parameters())
         self._versions = {name: parameter._version for name, parameter in self._originals.items()}
         self._copies = {name: full_precision(parameter.detach()).clone() for name, parameter in self._originals.items()}
@@ -66,15 +73,24 @@ class Probe:
         self.params = [self._copies[name].requires_grad_() for name in chosen]
         self._rest = {name: copied for name, copied in self._copies.items() if name not in set(chosen)}
 
-    def inside(self, action: Callable[[], T]) -> T:
-        """What an action returns while the module holds the copies.
+    @property
+    def num_samples(self) -> int:
+        """The number of samples in the batches."""
+        return sum(captured.size for captured in self.batches)
 
-        They stay there for the backward passes: checkpointed layers are computed again in them.
-        """
+    @contextmanager
+    def copies_in_place(self) -> Iterator[None]:
+        """Have the module hold the copies."""
         buffers = {key: full_precision(buffer.detach()).clone() for key, buffer in self._module.named_buffers()}
-        return functional(self._module, self._copies | buffers, action)  # type: ignore[no-any-return]
+        with in_place_of(self._module, self._copies | buffers):
+            yield
 
-    def loss(self, captured: CapturedBatch) -> Tensor:
+    def __call__(self) -> Tensor:
+        """The mean loss over the batches, each weighted by its size, a 0-d tensor."""
+        parts = [captured.size / self.num_samples * self.of(captured) for captured in self.batches]
+        return torch.stack(parts).sum()
+
+    def of(self, captured: CapturedBatch) -> Tensor:
         """The loss of a batch, a 0-d tensor.
 
         Raises:
@@ -109,7 +125,7 @@ class Probe:
                 )
             return found[0], found[1]
         with LossCalls() as calls:
-            value = self.loss(captured)
+            value = self.of(captured)
         saw = f"there are {len(calls.seen)} such calls"
         if len(calls.seen) == 1:
             (call,) = calls.seen
@@ -128,7 +144,8 @@ class Probe:
         seed_streams(self._module, self._seed)
         with put_back(self._module), _default_dtype(self.params[0].dtype):
             try:
-                value = functional(self._module, self._rest | buffers, function, captured.fresh())
+                with in_place_of(self._module, self._rest | buffers):
+                    value = function(captured.fresh())
             except DrawnError as drawn:
                 raise UnsuitableLossError(
                     f"`{name}` cannot be run without a trace: {drawn}. Pass `loss_fn=`."
@@ -159,25 +176,47 @@ class Probe:
                 self._rest[key] = full_precision(self._originals[key].detach()).clone()
 
 
-def require_a_loss(
-    pl_module: LightningModule, loss_fn: LossFn | None, outputs_fn: OutputsFn | None, matrix: str, call: str
-) -> None:
-    """Raise if no loss can be had without making optimiser steps, or without the trainer's own iterator."""
-    if outputs_fn is not None and matrix != "ggn":
-        raise ValueError(f'`{call}(ggn_fn=...)` is of use with `matrix="ggn"` only, but `matrix` is {matrix!r}.')
-    has_loss = loss_fn is not None or callable(getattr(pl_module, "curvature_loss", None))
-    has_outputs = outputs_fn is not None or callable(getattr(pl_module, "curvature_outputs", None))
-    if has_loss or (matrix == "ggn" and has_outputs):
+@contextmanager
+def in_place_of(module: nn.Module, tensors: Mapping[str, Tensor]) -> Iterator[None]:
+    """Put tensors in the place of a module's parameters and buffers of these names, wherever it holds them."""
+    held = {name: tensor for name, tensor in (*module.named_parameters(), *module.named_buffers()) if name in tensors}
+    others = {id(tensor): tensors[name] for name, tensor in held.items()}
+    places = [
+        (home, key, tensor)
+        for part in module.modules()
+        for home in (part._parameters, part._buffers)
+        for key, tensor in home.items()
+        if tensor is not None and id(tensor) in others
+    ]
+    try:
+        for home, key, tensor in places:
+            home[key] = others[id(tensor)]  # type: ignore[assignment]
+        yield
+    finally:
+        for home, key, tensor in places:
+            home[key] = tensor  # type: ignore[assignment]
+
+
+def require_a_loss(pl_module: LightningModule, loss_fn: LossFn | None, *, has_outputs: bool, call: str) -> None:
+    """Raise if there is no loss that can be evaluated without optimizer steps and without the Trainer's own iterator.
+
+    Args:
+        pl_module: The module.
+        loss_fn: The user's own loss, if any.
+        has_outputs: Whether outputs and their loss are given, which serve as well.
+        call: The class whose arguments they are.
+    """
+    if loss_fn is not None or callable(getattr(pl_module, "curvature_loss", None)) or has_outputs:
         return
     if "dataloader_iter" in inspect.signature(pl_module.training_step).parameters:
-        raise ValueError(
+        raise ArgumentError(
             f"`{call}`: this {type(pl_module).__name__} draws its batches itself (`dataloader_iter`). Pass `data=` and "
             "`loss_fn=`, `(pl_module, batch) -> loss`."
         )
     if pl_module.automatic_optimization:
         return
-    raise ValueError(
-        f"`{call}`: this {type(pl_module).__name__} optimises by hand (`automatic_optimization = False`), so its "
+    raise ArgumentError(
+        f"`{call}`: this {type(pl_module).__name__} optimizes by hand (`automatic_optimization = False`), so its "
         "`training_step` moves the weights. Pass `loss_fn=`, `(pl_module, batch) -> loss`, or give the module a method "
         "`curvature_loss(batch)`."
     )

@@ -1,21 +1,20 @@
-"""A loss evaluated in the middle of a run that leaves everything as it was.
+"""Silence while a module is evaluated in the middle of a run.
 
-`training_step` logs, updates metrics and buffers, draws random numbers, appends to lists. While `quiet` is entered its
-logging goes nowhere; when it is left, what the module and its submodules hold is what they held, to the last bit. The
-parameters and buffers themselves are never touched: `functional` has them replaced by copies.
+`training_step` logs, updates metrics and buffers, draws random numbers, appends to lists. Within `muted` its logging goes
+nowhere; afterwards, what the module and its submodules hold is what they held, to the last bit.
 """
 
 from __future__ import annotations
 
 import random
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from lightning_ww._torch import cuda_devices, random_streams_kept
 from lightning_ww.callbacks._monitor.lightning import DummyLogger
@@ -28,13 +27,13 @@ BatchNormMode = Literal["eval", "train"]
 
 
 @contextmanager
-def quiet(trainer: Trainer, pl_module: LightningModule, batch_norm: BatchNormMode = "eval") -> Iterator[None]:
+def muted(trainer: Trainer, pl_module: LightningModule, batch_norm: BatchNormMode = "eval") -> Iterator[None]:
     """Silence logging and loggers, switch to evaluation mode, take hooks on gradients away; undo everything after.
 
     Args:
-        trainer: Whose loggers are silenced.
-        pl_module: What is evaluated.
-        batch_norm: Whether batch normalisation uses its running statistics (``"eval"``) or the batch's (``"train"``, where
+        trainer: The Trainer, whose loggers are silenced.
+        pl_module: The module that is evaluated.
+        batch_norm: Whether batch normalization uses its running statistics (``"eval"``) or the batch's (``"train"``, where
             it is in training mode anyway).
     """
     with ExitStack() as stack:
@@ -114,32 +113,13 @@ def _all_modules(pl_module: LightningModule) -> list[nn.Module]:
     return list(found.values())
 
 
-def functional(
-    pl_module: LightningModule, state: Mapping[str, Tensor], function: Callable[..., Any], *arguments: Any
-) -> Any:
-    """Call a function that reads the module's parameters and buffers, with others in their place."""
-    inner = {f"inner.{name}": value for name, value in state.items()}
-    return torch.func.functional_call(_Calling(pl_module, function), inner, arguments)
-
-
 def seed_streams(module: nn.Module, seed: int) -> None:
-    """Start the global random streams at the same place each time; `quiet` puts them back."""
+    """Start the global random streams at the same place each time; `muted` puts them back."""
     torch.default_generator.manual_seed(seed % 2**63)
     for device in cuda_devices(module):
         torch.cuda.default_generators[device].manual_seed(seed % 2**63)
     np.random.seed(seed % 2**32)
     random.seed(seed)
-
-
-class _Calling(nn.Module):
-    """Lets a function stand for a module's forward, so that `functional_call` serves it."""
-
-    def __init__(self, inner: nn.Module, function: Callable[..., Any]) -> None:
-        super().__init__()
-        self.inner, self._function = inner, function
-
-    def forward(self, *arguments: Any) -> Any:
-        return self._function(*arguments)
 
 
 def _nothing(*_: Any, **__: Any) -> None:

@@ -122,9 +122,18 @@ class InitialWeightsKeeper:
     def begin(
         self, state: Mapping[str, Any] | None, checkpoint: str | os.PathLike[str] | None, directory: str
     ) -> str | None:
-        """Prepare for a fit; ``state`` is that of the monitor that is resumed. What cannot be had is returned in words."""
+        """Prepare for a fit.
+
+        Args:
+            state: What the resumed run's monitor remembers, with the keeper's state under ``"initial"``; or ``None``.
+            checkpoint: The file that is resumed from.
+            directory: Where the run's files lie.
+
+        Returns:
+            What is missing, in words, or ``None``.
+        """
         self._directory = directory
-        if state is None or not state["history"]:
+        if state is None:
             return None
         self._is_resumed = True
         self._resumed = state["initial"]

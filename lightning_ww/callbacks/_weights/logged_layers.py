@@ -1,7 +1,8 @@
-"""Which layers are logged one by one, and what is logged of them."""
+"""The layers that are logged one by one, and the bins in which their eigenvalues are counted."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,66 +10,52 @@ import numpy as np
 from lightning_ww.weights.plots.histogram import EsdBins
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from lightning_ww.triggers.diagnosis import Diagnosis, TriggerName
     from lightning_ww.weights.report import WeightReport
-    from lightning_ww.weights.spectrum import Spectrum
 
 
 class LoggedLayers:
-    """Fixed at the first measurement, so that curves do not come and go.
+    """A choice of layers, fixed at the first measurement, so that curves do not come and go.
 
     A layer that is flagged joins for good, and so does one that comes into being later while there is room.
     """
 
     def __init__(self, most: int) -> None:
-        """Of more than ``most`` layers, so many are logged, evenly by depth."""
+        """Choose ``most`` layers, evenly by depth, where there are more."""
         self._most = most
-        self._names: list[str] = []
+        self.names: list[str] = []
         self._bins: dict[str, EsdBins] = {}
 
-    def choose(self, report: WeightReport, diagnosis: Diagnosis) -> None:
-        """Take note of the layers of a new report."""
+    def choose(self, report: WeightReport, flagged: Sequence[str]) -> None:
+        """Take note of the layers of a new report, and of those with a flag."""
         measured = [layer.name for layer in report.layers]
-        if not self._names:
+        if not self.names:
             places = np.linspace(0, len(measured) - 1, min(len(measured), self._most)).round().astype(int)
-            self._names = [measured[i] for i in places]
-        late = [name for name in measured if name not in self._names][: max(0, self._most - len(self._names))]
-        self._names += [name for name in (*late, *diagnosis.flagged_layers) if name not in self._names]
+            self.names = [measured[i] for i in places]
+        late = [name for name in measured if name not in self.names][: max(0, self._most - len(self.names))]
+        self.names += [name for name in (*late, *flagged) if name not in self.names]
         for layer in report.layers:
-            if layer.spectrum is not None and layer.name in self._names and layer.name not in self._bins:
+            if layer.spectrum is not None and layer.name in self.names and layer.name not in self._bins:
                 self._bins[layer.name] = EsdBins.about(layer.spectrum.eigenvalues)
 
-    def scalars(
-        self, report: WeightReport, diagnosis: Diagnosis, metrics: Sequence[str], triggers: Sequence[TriggerName]
-    ) -> dict[str, float]:
-        """``ww.<metric>/<layer>``, ``flags/<trigger>`` and ``flags.<trigger>/<layer>``."""
+    def scalars(self, report: WeightReport, metrics: Sequence[str]) -> dict[str, float]:
+        """The logged layers' numbers by key, ``<metric>/<layer>``."""
         found = {}
         for layer in report.layers:
-            if layer.name in self._names:
+            if layer.name in self.names:
                 for metric in metrics:
                     if (value := layer.metric(metric)) is not None:
-                        found[f"ww.{metric}/{layer.name}"] = value
-        for trigger in triggers:
-            flagged = diagnosis.layers(trigger)
-            found[f"flags/{trigger}"] = float(len(flagged))
-            found |= {f"flags.{trigger}/{name}": float(name in flagged) for name in self._names}
+                        found[f"{metric}/{layer.name}"] = value
         return found
 
-    def spectra(self, report: WeightReport) -> dict[str, tuple[Spectrum, EsdBins]]:
-        """``ww.esd/<layer>``: the spectrum, and the bins in which it is counted."""
-        return {
-            f"ww.esd/{layer.name}": (layer.spectrum, self._bins[layer.name])
-            for layer in report.layers
-            if layer.name in self._bins and layer.spectrum is not None
-        }
+    def bins(self, layer: str) -> EsdBins | None:
+        """The bins of a layer's histogram; ``None`` of one that is not logged."""
+        return self._bins.get(layer)
 
     def state_dict(self) -> dict[str, Any]:
         """Names and bins."""
-        return {"names": list(self._names), "bins": {name: [b.low, b.high] for name, b in self._bins.items()}}
+        return {"names": list(self.names), "bins": {name: [b.low, b.high] for name, b in self._bins.items()}}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take up what `state_dict` gave."""
-        self._names = list(state["names"])
+        self.names = list(state["names"])
         self._bins = {name: EsdBins(*bins) for name, bins in state["bins"].items()}

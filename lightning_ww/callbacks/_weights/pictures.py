@@ -1,14 +1,16 @@
-"""Which pictures of the weights are drawn when: maps of all layers as the history grows, spectra on occasion."""
+"""Which pictures of the weights are due: maps of all layers as the history grows, single layers' spectra on occasion."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lightning_ww.callbacks._monitor.schedule import is_redrawn
+from lightning_ww.callbacks._monitor.pictures import is_redrawn
+from lightning_ww.callbacks._monitor.view import Picture
 from lightning_ww.drawing.canvas import picture
 from lightning_ww.drawing.heat_map import MAX_ROWS, chosen, heat_map, most_columns
 from lightning_ww.drawing.labels import labels
@@ -16,16 +18,12 @@ from lightning_ww.weights.metrics import TABLE
 from lightning_ww.weights.plots.layer import layer_figure
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
     from numpy.typing import NDArray
 
     from lightning_ww.history import History, Measurement
-    from lightning_ww.triggers.diagnosis import Diagnosis
     from lightning_ww.weights.report import LayerReport, WeightReport
 
     Pixels = NDArray[np.uint8]
-    Draw = Callable[[], Pixels]
 
 MOST_FIGURES = 3
 """Layers whose spectrum is drawn at one measurement without being asked for (`benchmarks/panels.md`)."""
@@ -36,69 +34,90 @@ MOST_MAPS = 8
 FRAMES = "Framed: flagged."
 
 
-class WeightPanels:
-    """What was drawn, and what is still to be."""
+class WeightPictures:
+    """Takes turns: which metrics' maps, and which layers' spectra, are drawn at a measurement.
 
-    def __init__(self, layers: Sequence[str] | None, every: int, *, compare: bool) -> None:
-        """``layers``: patterns of those whose spectrum is drawn at every so-manieth measurement."""
+    Args:
+        layers: Names or patterns of the layers whose spectrum is drawn again and again; ``None``: three layers, at the
+            start and at the end.
+        every: How many measurements lie between two drawings of those layers.
+        compare: Whether their tails are compared with other distributions.
+        drawn: By key, the number of the measurement that the latest picture shows; others write it.
+        redraws: Whether maps are drawn anew, given a measurement's number and how many are kept.
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[str] | None,
+        every: int,
+        *,
+        compare: bool,
+        drawn: Mapping[str, int],
+        redraws: Callable[[int, int], bool] = is_redrawn,
+    ) -> None:
         self._patterns, self._every, self._compare = layers, every, compare
-        self.waiting: list[str] = []  # flagged, and not drawn yet
-        self._mapped_at: dict[str, int] = {}  # number of the latest measurement in a metric's map
-        self._drawn_at: dict[str, int] = {}  # optimiser step at which a layer was drawn
+        self._drawn, self._redraws = drawn, redraws
+        self._flagged_at: dict[str, int] = {}  # layers with a flag, and the number of the measurement at which it rose
 
-    def maps(self, history: History[Measurement], *, at_once: bool) -> dict[str, Draw]:
-        """``ww.maps/<metric>``: the whole history, a row for each layer; of those metrics whose turn it is."""
-        if not at_once and not is_redrawn(history[-1].number, len(history)):
-            return {}
-        by_age = sorted(history[-1].metrics, key=lambda metric: self._mapped_at.get(metric, -1))
-        return self._maps(history, by_age[:MOST_MAPS])
+    @property
+    def waiting(self) -> list[str]:
+        """Flagged layers that were not drawn yet."""
+        return [name for name, since in self._flagged_at.items() if self._drawn.get(f"spectrum/{name}", -1) < since]
 
-    def _maps(self, history: History[Measurement], metrics: Sequence[str]) -> dict[str, Draw]:
-        if not metrics:
-            return {}
-        self._mapped_at |= dict.fromkeys(metrics, history[-1].number)
-        everything = list(history)
-        places = chosen(len(everything), most_columns())
-        past = [everything[i] for i in places]
-        # a flag that rose and fell between two columns is shown in the later one
-        stretches = [everything[i + 1 : j + 1] for i, j in zip([-1, *places[:-1]], places, strict=True)]
-        flags = [{name for one in some for layers in one.flags.values() for name in layers} for some in stretches]
-        names: dict[str, None] = {}
-        for one in sorted(past, key=lambda one: -len(one.layers)):  # in model order, which the longest has
-            names |= dict.fromkeys(one.layers)
-        names |= dict.fromkeys(sorted(set().union(*flags)))  # of a layer that was never measured, its frame alone
-        rows, note = _rows(list(names), set().union(*flags))
-        if not rows:
-            return {}
-        framed = np.array([[name in at for at in flags] for name in rows])
-        note = f"{note} {FRAMES}".strip() if framed.any() else note
-        places_of = [{name: i for i, name in enumerate(one.layers)} for one in past]
-        chosen_rows = [np.array([of.get(name, -1) for name in rows]) for of in places_of]
+    def wait(self, names: Sequence[str], since: int = 0) -> None:
+        """Have these layers drawn, though a measurement of that number or an earlier one may have been."""
+        self._flagged_at = {name: self._flagged_at[name] for name in self.waiting}
+        self._flagged_at |= {name: since for name in names if name not in self._flagged_at}
 
-        shown = labels(rows)
+    def due(
+        self,
+        history: History[Measurement],
+        report: WeightReport,
+        metrics: Sequence[str],
+        flagged: Sequence[str],
+        risen: Sequence[str],
+    ) -> list[Picture]:
+        """The pictures of the latest measurement, those for now and those for the end.
 
-        def draw(metric: str) -> Pixels:
-            values = np.column_stack([_column(one, metric, at) for one, at in zip(past, chosen_rows, strict=True)])
-            title, columns = f"{metric}, by layer and optimiser steps made", [str(one.step) for one in past]
-            return heat_map(title, shown, columns, values, TABLE[metric].scale, framed=framed, note=note)
-
-        return {f"ww.maps/{metric}": partial(draw, metric) for metric in metrics}
-
-    def spectra(
-        self, report: WeightReport, risen: Sequence[str], number: int, step: int, *, is_baseline: bool
-    ) -> dict[str, Draw]:
-        """``ww.spectrum/<layer>`` of the layers whose turn it is: ``risen`` are those that have a new flag."""
-        self.waiting += [name for name in risen if name not in self.waiting]
-        due = self._named(report) if number % self._every == 0 or is_baseline else []
-        extra = self._usual(report) if is_baseline else []
-        return self._due(report, step, due, [*self.waiting, *extra])
-
-    def last(self, history: History[Measurement], report: WeightReport, diagnosis: Diagnosis) -> dict[str, Draw]:
-        """What is left for the end: maps that lack the latest measurement; the named layers, the flagged, some others."""
+        Args:
+            history: The measurements so far.
+            report: The latest of them.
+            metrics: Whose maps are drawn.
+            flagged: The layers with a flag.
+            risen: Those with a new one.
+        """
         latest = history[-1]
-        behind = [metric for metric in latest.metrics if self._mapped_at.get(metric) != latest.number]
-        others = [*self.waiting, *diagnosis.flagged_layers, *self._usual(report)]
-        return self._maps(history, behind) | self._due(report, latest.step, self._named(report), others)
+        at_once = latest.is_baseline or bool(risen)
+        self.wait(risen, latest.number)
+        return self._maps(history, metrics, at_once=at_once) + self._spectra(report, latest, flagged)
+
+    def _maps(self, history: History[Measurement], metrics: Sequence[str], *, at_once: bool) -> list[Picture]:
+        """``maps/<metric>``: the whole history, a row for each layer."""
+        draw = Maps(tuple(history))
+        by_age = sorted(metrics, key=lambda metric: self._drawn.get(f"maps/{metric}", -1))
+        is_due = at_once or self._redraws(history[-1].number, len(history))
+        now = set(by_age[:MOST_MAPS] if is_due else ())
+        return [Picture(f"maps/{one}", partial(draw, one), "now" if one in now else "end") for one in by_age]
+
+    def _spectra(self, report: WeightReport, latest: Measurement, flagged: Sequence[str]) -> list[Picture]:
+        """``spectrum/<layer>``, of the layers whose turn it is."""
+        layers = {layer.name: layer for layer in report.layers if layer.spectrum is not None and layer.sv_max}
+        usual, named, waiting = self._usual(report), self._named(report), self.waiting
+        is_due = latest.number % self._every == 0 or latest.is_baseline
+        asked = [name for name in named if is_due and name in layers]
+        others = [*waiting, *(usual if latest.is_baseline else [])]
+        few = [name for name in dict.fromkeys(others) if name in layers and name not in asked][:MOST_FIGURES]
+        now = [*asked, *few]
+        last = [name for name in dict.fromkeys([*waiting, *flagged, *usual]) if name in layers]
+        last = [name for name in last if name not in now and name not in named][:MOST_FIGURES]
+        later = [name for name in named if name in layers and name not in now] + last
+        return [self._figure(layers[name], "now") for name in now] + [
+            self._figure(layers[name], "end") for name in later
+        ]
+
+    def _figure(self, layer: LayerReport, when: str) -> Picture:
+        draw = partial(_draw_layer, layer, self._compare)
+        return Picture(f"spectrum/{layer.name}", draw, "now" if when == "now" else "end")
 
     def _named(self, report: WeightReport) -> list[str]:
         names = [layer.name for layer in report.layers]
@@ -109,18 +128,58 @@ class WeightPanels:
         names = [layer.name for layer in report.layers if layer.spectrum is not None]
         return [] if self._patterns else [names[i] for i in chosen(len(names), MOST_FIGURES)]
 
-    def _due(self, report: WeightReport, step: int, asked: list[str], others: list[str]) -> dict[str, Draw]:
-        layers = {layer.name: layer for layer in report.layers if layer.spectrum is not None and layer.sv_max}
-        can = [name for name in (*asked, *others) if name in layers and self._drawn_at.get(name) != step]
-        few = [name for name in dict.fromkeys(can) if name not in asked][:MOST_FIGURES]
-        due = [name for name in can if name in asked] + few
-        self.waiting = [name for name in self.waiting if name not in due]
-        self._drawn_at |= dict.fromkeys(due, step)
-        return {f"ww.spectrum/{name}": partial(_figure, layers[name], self._compare) for name in due}
+
+class Maps:
+    """Draws the map of a metric; what the maps of all metrics share is made for the first.
+
+    Args:
+        history: The measurements, oldest first.
+    """
+
+    def __init__(self, history: Sequence[Measurement]) -> None:
+        self._history = history
+
+    def __call__(self, metric: str) -> Pixels | None:
+        """Pixels, or ``None`` if there is no layer to draw."""
+        rows, framed, note = self.rows
+        if not rows:
+            return None
+        title, columns = f"{metric}, by layer and optimizer steps made", [str(one.step) for one in self.columns]
+        return heat_map(
+            title, labels(rows), columns, self.values(metric), TABLE[metric].scale, framed=framed, note=note
+        )
+
+    def values(self, metric: str) -> NDArray[np.float64]:
+        """The cells' values, shape ``(rows, columns)``, NaN where there is none."""
+        return np.column_stack([_column(one, metric, self.rows[0]) for one in self.columns])
+
+    @cached_property
+    def _places(self) -> list[int]:
+        return chosen(len(self._history), most_columns())
+
+    @cached_property
+    def columns(self) -> list[Measurement]:
+        """The measurements that are shown."""
+        return [self._history[i] for i in self._places]
+
+    @cached_property
+    def rows(self) -> tuple[list[str], NDArray[np.bool_], str]:
+        """The layers, which cells are framed, and what is said below."""
+        # a flag that rose and fell between two columns is shown in the later one
+        pairs = zip([-1, *self._places[:-1]], self._places, strict=True)
+        stretches = [self._history[i + 1 : j + 1] for i, j in pairs]
+        flags = [{name for one in some for layers in one.flags.values() for name in layers} for some in stretches]
+        names: dict[str, None] = {}
+        for one in sorted(self.columns, key=lambda one: -len(one.layers)):  # in model order, which the longest has
+            names |= dict.fromkeys(one.layers)
+        names |= dict.fromkeys(sorted(set().union(*flags)))  # a layer that was never measured has its frame alone
+        rows, note = shown_rows(list(names), set().union(*flags))
+        framed = np.array([[name in at for at in flags] for name in rows])
+        return rows, framed, f"{note} {FRAMES}".strip() if framed.any() else note
 
 
-def _rows(names: list[str], flagged: set[str]) -> tuple[list[str], str]:
-    """Of too many layers so many as can be shown, the flagged ones first; and what is to be said of that."""
+def shown_rows(names: list[str], flagged: set[str]) -> tuple[list[str], str]:
+    """The rows of a map, the flagged layers first where there are too many; and what is to be said of that."""
     if len(names) <= MAX_ROWS:
         return names, ""
     first = [name for name in names if name in flagged]
@@ -132,13 +191,14 @@ def _rows(names: list[str], flagged: set[str]) -> tuple[list[str], str]:
     return rows, f"{len(rows)} of {len(names)} layers: {how}."
 
 
-def _figure(layer: LayerReport, compare: bool) -> Pixels:
+def _draw_layer(layer: LayerReport, compare: bool) -> Pixels:
     return picture(lambda: layer_figure(layer, compare=compare))
 
 
-def _column(measurement: Measurement, metric: str, places: NDArray[np.int_]) -> NDArray[np.float64]:
-    """One metric of the layers at these places, NaN where there is none; -1 is a layer that was not measured."""
+def _column(measurement: Measurement, metric: str, rows: Sequence[str]) -> NDArray[np.float64]:
+    """One metric of these layers, NaN where there is none."""
     if metric not in measurement.metrics:
-        return np.full(len(places), np.nan)
-    values = measurement.values[:, measurement.metrics.index(metric)].numpy()
-    return np.append(values, np.nan)[places]
+        return np.full(len(rows), np.nan)
+    values = np.append(measurement.values[:, measurement.metrics.index(metric)].numpy(), np.nan)
+    places = {name: i for i, name in enumerate(measurement.layers)}
+    return values[[places.get(name, -1) for name in rows]]

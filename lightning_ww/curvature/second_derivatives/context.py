@@ -13,14 +13,8 @@ from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
-from lightning_ww.curvature.second_derivatives.functions import (
-    Convolution,
-    LayerNorm,
-    LogSoftmax,
-    Pointwise,
-    Softmax,
-    Through,
-)
+from lightning_ww.curvature.second_derivatives.functions import Convolution, LogSoftmax, Pointwise, Softmax, Through
+from lightning_ww.curvature.second_derivatives.layer_norm import LayerNorm
 
 _entered = threading.local()
 

@@ -1,4 +1,4 @@
-"""Operations whose second derivative is a few kernels: activations, softmax, convolution, layer norm.
+"""Operations whose second derivative is a few kernels: activations, softmax, convolution.
 
 Torch has the second derivative of each, but works out anew in every product with a vector what does not depend on the
 vector; and of a convolution it has one part by a convolution whose kernel is as large as the image.
@@ -42,7 +42,7 @@ class Pointwise(Function):
         x, first, second = ctx.saved_tensors
         if not torch.is_grad_enabled():
             return g * first, None, None
-        if _is_transformed(g):
+        if is_transformed(g):
             return g * _slope(ctx.f, ctx.through(x)), None, None
         return _PointwiseSlope.apply(g, ctx.through(x), first, second, ctx.f), None, None
 
@@ -60,7 +60,7 @@ class _PointwiseSlope(Function):
     def backward(ctx: Any, v: Tensor) -> Any:
         g, x, first, second = ctx.saved_tensors
         if torch.is_grad_enabled():
-            return *_by_autograd(lambda g, x: g * _slope(ctx.f, x), (g, x), v), None, None, None
+            return *by_autograd(lambda g, x: g * _slope(ctx.f, x), (g, x), v), None, None, None
         by_x = (v * g).mul_(second) if ctx.needs_input_grad[1] else None
         return v * first, by_x, None, None, None
 
@@ -78,7 +78,7 @@ class Softmax(Function):
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> Any:
         (y,) = ctx.saved_tensors
-        if not torch.is_grad_enabled() or _is_transformed(g):
+        if not torch.is_grad_enabled() or is_transformed(g):
             return torch._softmax_backward_data(g, ctx.through(y), ctx.dim, y.dtype), None, None
         return _SoftmaxSlope.apply(g, ctx.through(y), ctx.dim), None, None
 
@@ -96,7 +96,7 @@ class _SoftmaxSlope(Function):
     def backward(ctx: Any, v: Tensor) -> Any:
         g, y, along = ctx.saved_tensors
         if torch.is_grad_enabled():
-            return *_by_autograd(lambda g, y: y * (g - (g * y).sum(ctx.dim, keepdim=True)), (g, y), v), None
+            return *by_autograd(lambda g, y: y * (g - (g * y).sum(ctx.dim, keepdim=True)), (g, y), v), None
         centred = v - (v * y).sum(ctx.dim, keepdim=True)
         by_g = y * centred
         by_y = (g * centred).sub_(v * along) if ctx.needs_input_grad[1] else None
@@ -118,7 +118,7 @@ class LogSoftmax(Function):
         y, p = ctx.saved_tensors
         if not torch.is_grad_enabled():
             return torch.addcmul(g, p, g.sum(ctx.dim, keepdim=True), value=-1), None, None
-        if _is_transformed(g):
+        if is_transformed(g):
             return g - ctx.through(y).exp() * g.sum(ctx.dim, keepdim=True), None, None
         return _LogSoftmaxSlope.apply(g, ctx.through(y), p, ctx.dim), None, None
 
@@ -137,7 +137,7 @@ class _LogSoftmaxSlope(Function):
     def backward(ctx: Any, v: Tensor) -> Any:
         g, y, p, total = ctx.saved_tensors
         if torch.is_grad_enabled():
-            return *_by_autograd(lambda g, y: g - y.exp() * g.sum(ctx.dim, keepdim=True), (g, y), v), None, None
+            return *by_autograd(lambda g, y: g - y.exp() * g.sum(ctx.dim, keepdim=True), (g, y), v), None, None
         weighted = p * v
         by_g = v - weighted.sum(ctx.dim, keepdim=True)
         return by_g, (weighted.mul_(-total) if ctx.needs_input_grad[1] else None), None, None
@@ -157,7 +157,7 @@ class Convolution(Function):
         x, w = ctx.saved_tensors
         needed = ctx.needs_input_grad
         by_bias = g.sum([0, *range(2, g.ndim)]) if needed[2] else None
-        if not torch.is_grad_enabled() or _is_transformed(g):
+        if not torch.is_grad_enabled() or is_transformed(g):
             return *_convolution_slopes(g, ctx.through(x), ctx.through(w), ctx.how, needed), by_bias, None, None
         return *_ConvolutionSlopes.apply(g, ctx.through(x), ctx.through(w), ctx.how, needed), by_bias, None, None
 
@@ -188,7 +188,7 @@ class _ConvolutionSlopes(Function):
             return of_b if of_a is None else of_b + of_a
 
         if torch.is_grad_enabled():
-            return turned(x, w), *_by_autograd(turned, (x, w), g), None, None
+            return turned(x, w), *by_autograd(turned, (x, w), g), None, None
         needed = (b is not None and ctx.needs_input_grad[1], a is not None and ctx.needs_input_grad[2])
         by_x, by_w = _convolution_slopes(g, x if a is None else a, w if b is None else b, ctx.how, needed)
         return turned(x, w), by_x, by_w, None, None
@@ -198,96 +198,7 @@ def _convolution_slopes(g: Tensor, x: Tensor, w: Tensor, how: Any, needed: Seque
     return torch.ops.aten.convolution_backward(g, x, w, None, *how, [*needed[:2], False])[:2]
 
 
-class LayerNorm(Function):
-    """``y = w x̂ + bias`` with ``x̂ = (x - mean) r`` over the last dimensions."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, w: Tensor, bias: Tensor | None, eps: float, through: Through) -> Tensor:
-        y, mean, r = torch.native_layer_norm(x, w.shape, w, bias, eps)
-        ctx.eps, ctx.through = eps, through
-        ctx.save_for_backward(x, w, mean, r)
-        return y
-
-    @staticmethod
-    def backward(ctx: Any, g: Tensor) -> Any:
-        x, w, mean, r = ctx.saved_tensors
-        by_bias = g.reshape(-1, *w.shape).sum(0) if ctx.needs_input_grad[2] else None
-        if torch.is_grad_enabled():
-            x, w = ctx.through(x), ctx.through(w)
-            if _is_transformed(g):
-                return *_layer_norm_slopes(g, x, w, ctx.eps), by_bias, None, None
-            return *_LayerNormSlopes.apply(g, x, w, mean, r, ctx.eps), by_bias, None, None
-        needed = [True, True, False]
-        return (
-            *torch.ops.aten.native_layer_norm_backward(g, x, w.shape, mean, r, w, None, needed)[:2],
-            by_bias,
-            None,
-            None,
-        )
-
-
-class _LayerNormSlopes(Function):
-    """``∂⟨g, y⟩/∂x = r (u - ⟨u⟩ - x̂ ⟨u x̂⟩)`` with ``u = g w``, ⟨⟩ being means; ``∂⟨g, y⟩/∂w = Σ g x̂``."""
-
-    @staticmethod
-    def forward(ctx: Any, g: Tensor, x: Tensor, w: Tensor, mean: Tensor, r: Tensor, eps: float) -> Any:
-        dims = list(range(-w.ndim, 0))
-        scaled = (x - mean) * r
-        centred = g * w
-        centred -= centred.mean(dims, keepdim=True)
-        along = (centred * scaled).mean(dims, keepdim=True)
-        ctx.eps = eps
-        ctx.set_materialize_grads(False)
-        ctx.save_for_backward(g, x, w, r, scaled, centred, along)
-        by_x = torch.addcmul(centred, scaled, along, value=-1).mul_(r)
-        return by_x, (g * scaled).reshape(-1, *w.shape).sum(0)
-
-    @staticmethod
-    def backward(ctx: Any, a: Tensor | None, b: Tensor | None) -> Any:
-        g, x, w, r, scaled, centred, along = ctx.saved_tensors
-        if a is None and b is None:
-            return None, None, None, None, None, None
-        if torch.is_grad_enabled():
-
-            def pairing(g: Tensor, x: Tensor, w: Tensor) -> Tensor:
-                by_x, by_w = _layer_norm_slopes(g, x, w, ctx.eps)
-                of_a = by_x.new_zeros(()) if a is None else (a * by_x).sum()
-                return of_a if b is None else of_a + (b * by_w).sum()
-
-            return *_by_autograd(pairing, (g, x, w), torch.ones_like(g.sum())), None, None, None
-        dims = list(range(-w.ndim, 0))
-        by_g = by_x = by_w = None
-        if a is not None:
-            # the slope by x, r (a - ⟨a⟩ - x̂ ⟨a x̂⟩), is symmetric in u and a
-            other = a - a.mean(dims, keepdim=True)
-            part = (other * scaled).mean(dims, keepdim=True)
-            turned = (other - scaled * part).mul_(r)
-            by_g = turned * w
-            by_w = (g * turned).reshape(-1, *w.shape).sum(0) if ctx.needs_input_grad[2] else None
-            if ctx.needs_input_grad[1]:
-                both = (centred * other).mean(dims, keepdim=True)
-                by_x = (scaled * (both - 3 * along * part)).add_(centred * part).add_(other * along).mul_(-r.square())
-        if b is not None:
-            by_g = b * scaled if by_g is None else by_g + b * scaled
-            if ctx.needs_input_grad[1]:
-                q = g * b
-                q -= q.mean(dims, keepdim=True)
-                q = q.sub_(scaled * (q * scaled).mean(dims, keepdim=True)).mul_(r)
-                by_x = q if by_x is None else by_x.add_(q)
-        return by_g, by_x, by_w, None, None, None
-
-
-def _layer_norm_slopes(g: Tensor, x: Tensor, w: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    """The same by operations of torch's own, but its layer norm, whose third derivative is wrong."""
-    dims = list(range(-w.ndim, 0))
-    shifted = x - x.mean(dims, keepdim=True)
-    r = (shifted.square().mean(dims, keepdim=True) + eps).rsqrt()
-    scaled, u = shifted * r, g * w
-    by_x = r * (u - u.mean(dims, keepdim=True) - scaled * (u * scaled).mean(dims, keepdim=True))
-    return by_x, (g * scaled).reshape(-1, *w.shape).sum(0)
-
-
-def _by_autograd(formula: Callable[..., Tensor], inputs: Sequence[Tensor], v: Tensor) -> list[Tensor | None]:
+def by_autograd(formula: Callable[..., Tensor], inputs: Sequence[Tensor], v: Tensor) -> list[Tensor | None]:
     """The partial derivatives of ⟨formula, v⟩, themselves differentiable: the inputs may depend on each other."""
     apart = [one.view_as(one) for one in inputs]
     value = formula(*apart)
@@ -298,7 +209,7 @@ def _by_autograd(formula: Callable[..., Tensor], inputs: Sequence[Tensor], v: Te
     return [next(found) if one.requires_grad else None for one in apart]
 
 
-def _is_transformed(g: Tensor) -> bool:
+def is_transformed(g: Tensor) -> bool:
     """Whether a backward pass is one of many at once, or has a tangent: there torch's own operations have to do."""
     functorch = torch._C._functorch
     batched = functorch.is_legacy_batchedtensor(g) or functorch.is_functorch_wrapped_tensor(g)

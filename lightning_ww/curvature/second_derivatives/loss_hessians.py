@@ -12,6 +12,8 @@ from torch import Tensor
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
+from lightning_ww import _checks
+
 Curve = Callable[[Tensor], Tensor]
 """The product of ``∇²ℓ(z)`` with a vector of the outputs' shape."""
 
@@ -62,7 +64,7 @@ def curve(loss: Callable[[Tensor], Tensor], outputs: Tensor) -> Curve:
     with LossCalls() as calls:
         value = loss(leaf)
     if value.ndim:
-        raise ValueError(f"`GGNOperator(loss=...)` expected a 0-d tensor, but got one of shape {tuple(value.shape)}.")
+        raise _checks.unfit_object("GGNOperator", "loss", "a 0-d tensor", f"one of shape {tuple(value.shape)}")
     if len(calls.seen) == 1 and calls.seen[0].result is value and calls.seen[0].outputs is leaf:
         call = calls.seen[0]
         if call.is_of_outputs_alone:

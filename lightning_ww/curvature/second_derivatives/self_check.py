@@ -11,6 +11,7 @@ from torch import Tensor
 from lightning_ww.curvature.krylov import lanczos
 from lightning_ww.curvature.operators import (
     HessianOperator,
+    NotFiniteError,
     WrongDerivativeError,
     gradient,
     parts_of,
@@ -42,13 +43,13 @@ def check_gradient(loss: Callable[[], Tensor], params: Sequence[Tensor]) -> None
         params: Leaves whose ``.grad`` nobody else reads; it is lost.
 
     Raises:
-        ValueError: If the loss is not finite.
+        NotFiniteError: If the loss is not finite. It is a `ValueError`.
         WrongDerivativeError: With what was found.
     """
     with differentiable_twice():
         value = loss()
         if not torch.isfinite(value):
-            raise ValueError(f"the loss is {float(value.detach())}")
+            raise NotFiniteError(f"the loss is {float(value.detach())}")
         try:
             torch.autograd.backward(value, retain_graph=True)
             plain = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).reshape(-1) for p in params])

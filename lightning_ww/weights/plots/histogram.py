@@ -24,18 +24,17 @@ class EsdBins:
 
     @classmethod
     def about(cls, eigenvalues: Array) -> EsdBins:
-        """Edges from six decades below the largest eigenvalue to two above, room for what training will do."""
+        """Bins from six decades below the largest eigenvalue to two above, room for what training will do."""
         largest = eigenvalues[-1]
         top = int(np.ceil(np.log10(largest))) if largest > 0 and np.isfinite(largest) else 0
         return cls(top - DECADES_BELOW, top + DECADES_ABOVE)
 
     @property
     def edges(self) -> Array:
-        """Ascending, shape ``(bins + 1,)``."""
+        """The edges, ascending, shape ``(bins + 1,)``."""
         return np.linspace(self.low, self.high, (self.high - self.low) * BINS_PER_DECADE + 1)
 
-    def count(self, eigenvalues: Array) -> NDArray[np.int64]:
-        """How many eigenvalues fall into each bin; what lies beyond either end counts in the last bin there."""
+    def logs(self, eigenvalues: Array) -> Array:
+        """Their log10; what lies beyond either end is put there."""
         with np.errstate(divide="ignore"):
-            logs = np.clip(np.log10(eigenvalues), self.low, self.high)
-        return np.asarray(np.histogram(logs, bins=self.edges)[0])
+            return np.asarray(np.clip(np.log10(eigenvalues), self.low, self.high))

@@ -8,9 +8,8 @@ from lightning_ww.drawing.markdown import markdown, number
 from lightning_ww.weights.metrics import KEY_METRICS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
-    from lightning_ww.triggers.diagnosis import Diagnosis
     from lightning_ww.weights.report import LayerReport, WeightReport
 
 
@@ -31,20 +30,28 @@ HARDLY_MOVED = 1e-3
 
 
 def report_table(
-    report: WeightReport, diagnosis: Diagnosis | None = None, events: Sequence[str] = (), *, at_start: bool = False
+    report: WeightReport,
+    flags: Mapping[str, Sequence[str]] | None = None,
+    events: Sequence[str] = (),
+    *,
+    at_start: bool = False,
 ) -> str:
     """The layers, one a row, with their flags and what their numbers suggest; below, events, and what was skipped.
 
-    ``at_start``: whether no step has been made, so that no weight can have moved.
+    Args:
+        report: The measurement.
+        flags: The flagged layers, by trigger. Default: none.
+        events: What happened when, oldest first. Default: nothing.
+        at_start: Whether no step has been made, so that no weight can have moved. Default: ``False``.
     """
     rows, hints = [], []
     for layer in report.layers:
         numbers = [number(layer.metric(metric)) for metric in KEY_METRICS]
         rows.append([f"`{layer.name}`", layer.shape, *numbers])
-        flags = [flag.trigger for flag in diagnosis.flags if flag.layer == layer.name] if diagnosis else []
+        raised = [trigger for trigger, flagged in (flags or {}).items() if layer.name in flagged]
         suggests = suggestion(layer, at_start=at_start)
-        if flags or suggests:
-            hints.append([f"`{layer.name}`", ", ".join(flags) or "–", suggests or "–"])
+        if raised or suggests:
+            hints.append([f"`{layer.name}`", ", ".join(raised) or "–", suggests or "–"])
     text = markdown(["layer", "shape", *KEY_METRICS], rows)
     if hints:  # a table of its own: in one that is too wide, TensorBoard breaks names and numbers
         text += "\n\n" + markdown(["layer", "flags", "suggests"], hints)

@@ -128,3 +128,8 @@ def test_an_edge_far_beyond_the_spectrum_is_named() -> None:
     legend = [text.get_text() for text in figure.legends[0].get_texts()]
     assert "2/lr = 1e+06: far to the right" in legend
     assert figure.axes[0].get_xlim()[1] < 1e4
+
+
+def test_a_spectrum_draws_itself() -> None:
+    density = spectral_density(torch.diag(torch.linspace(-1, 5, 50)), num_steps=30)
+    assert "50 eigenvalues from -1 to 5" in density.plot().axes[0].get_title(loc="left")

@@ -93,6 +93,6 @@ def test_a_call_can_be_made_again_with_other_outputs() -> None:
 
 
 def test_a_loss_that_is_no_scalar_is_an_error() -> None:
-    message = "`GGNOperator(loss=...)` expected a 0-d tensor, but got one of shape (3,)."
+    message = "`GGNOperator(loss=...)`: expected a 0-d tensor, but got one of shape (3,)."
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         curve(lambda z: z, torch.zeros(3))

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import subprocess
-import sys
 from typing import Any
 
 import numpy as np
@@ -16,13 +14,10 @@ from torch import nn
 
 import lightning_ww
 from lightning_ww import WeightReport
-from lightning_ww.callbacks._monitor.layout import Curves, overview
 from lightning_ww.curvature import spectral_density
-from lightning_ww.curvature.plots.evolution import SHARES, evolution
 from lightning_ww.curvature.plots.stems import spectrum_figure
 from lightning_ww.drawing.canvas import picture
-from lightning_ww.drawing.heat_map import FRAME, MISSING
-from lightning_ww.weights.marchenko_pastur import bulk_density, bulk_quantiles
+from lightning_ww.weights import compare_tails, fit_power_law
 from lightning_ww.weights.plots.layer import tail_caption
 
 
@@ -224,37 +219,10 @@ def test_any_name_can_be_drawn(name: str, report: Any) -> None:
     assert axes.get_position().height * layer.plot(compare=True).get_size_inches()[1] == pytest.approx(2.3)
 
 
-def test_pictures_have_matplotlibs_own_style_and_leave_the_users_alone(report: Any) -> None:
-    import matplotlib
-
-    plain = picture(report["0"].plot)
-    with matplotlib.rc_context(
-        {"font.size": 20, "axes.facecolor": "black", "text.color": "white", "lines.linewidth": 9}
-    ):
-        before = dict(matplotlib.rcParams)
-        np.testing.assert_array_equal(picture(report["0"].plot), plain)
-        assert dict(matplotlib.rcParams) == before
-        dark = {
-            str(line.get_label()): line for line in report["0"].plot().axes[0].lines
-        }  # a user's own plot is in theirs
-        assert dark["Marchenko–Pastur"].get_color() == "white"
-
-
-def test_the_bulk_is_that_of_noise_by_its_quantiles() -> None:
-    N, M, variance = 300, 100, 0.25
-    low, high = (variance * (N**0.5 + sign * M**0.5) ** 2 for sign in (-1, 1))
-    x = np.linspace(low, high, 200_001)[1:-1]
-    cdf = np.cumsum(bulk_density(x, N, M, variance)) * (x[1] - x[0])
-    assert cdf[-1] == pytest.approx(1, abs=1e-4)
-    places = np.interp((np.arange(M) + 0.5) / M, cdf, x)
-    np.testing.assert_allclose(places[:-1], variance * bulk_quantiles(N, M)[:-1], rtol=1e-3)
-    assert not bulk_density(np.array([low * 0.9, high * 1.1]), N, M, variance).any()
-
-
 def test_the_comparison_of_tails_is_powerlaws_and_stands_there_when_asked(report: Any) -> None:
     layer = report["0"]
-    fit = lightning_ww.fit_power_law(layer.spectrum.eigenvalues)
-    compared = lightning_ww.compare_tails(layer.spectrum.eigenvalues, fit)
+    fit = fit_power_law(layer.spectrum.eigenvalues)
+    compared = compare_tails(layer.spectrum.eigenvalues, fit)
     exponential = compared["exponential"]
     assert exponential is not None
     caption = tail_caption(layer)
@@ -275,21 +243,6 @@ def test_a_layer_without_a_spectrum_says_why_it_cannot_be_drawn(report: Any) -> 
         lightning_ww.analyze(zero).layers[0].plot()
 
 
-def test_a_reports_figure_has_a_dot_for_each_value(report: Any) -> None:
-    figure = report.plot(["alpha", "stable_rank", "distance_from_init"])
-    assert [axes.get_title() for axes in figure.axes] == ["alpha", "stable_rank"]  # nothing is known of the third
-    for axes, name in zip(figure.axes, ("alpha", "stable_rank"), strict=True):
-        dots = next(line for line in axes.lines if line.get_marker() == "o")
-        expected = [np.nan if layer.metric(name) is None else layer.metric(name) for layer in report.layers]
-        np.testing.assert_allclose(np.asarray(dots.get_xdata(), dtype=float), expected)
-    assert [axes.get_title() for axes in report.plot("alpha").figure.axes] == ["alpha"]
-    assert len(report.plot("all").axes) > 20
-    with pytest.raises(ValueError, match="does not know 'alfa'"):
-        report.plot(["alfa"])
-    with pytest.raises(ValueError, match="no layer"):
-        lightning_ww.WeightReport((), (), 0.0).plot()
-
-
 def test_a_name_is_no_formula(report: Any) -> None:
     import dataclasses
 
@@ -297,85 +250,3 @@ def test_a_name_is_no_formula(report: Any) -> None:
     figure = odd.plot()
     picture(lambda: figure)  # parsed as a formula it would fail
     assert figure.axes[0].get_title(loc="left").startswith("x$\\foo$y")
-
-
-def test_a_spectrum_draws_itself() -> None:
-    density = spectral_density(torch.diag(torch.linspace(-1, 5, 50)), num_steps=30)
-    assert "50 eigenvalues from -1 to 5" in density.plot().axes[0].get_title(loc="left")
-
-
-def test_the_evolution_has_each_spectrums_shares_in_their_rows() -> None:
-    spectra = [
-        spectral_density(torch.diag(torch.tensor([top, 0.5, 0.0, -0.5]).double()), num_steps=4) for top in (3.0, 30.0)
-    ]
-    image = evolution("t", spectra, [0, 10], [None, 20.0])
-    highest = evolution("t", spectra, [0, 10], [None, 100.0])  # where the topmost row begins
-    assert (highest[84 : 84 + 20] == FRAME).all(axis=2).any()
-    for picture_of in (image, highest):
-        assert (picture_of[-28:, -6:] == 255).all()  # the note ends within
-    left = image[84 : 84 + 15 * 20, 2:30]
-    assert (left != 255).any(axis=2).any(axis=1).sum() < 0.4 * len(left)  # most rows have no name
-    middle = [image[:, 100], image[:, -60]]
-    quarter = SHARES.place(np.array([0.25]))
-    import matplotlib
-
-    colour = matplotlib.colormaps["viridis"](float(quarter[0]), bytes=True)[:3]
-    for column in middle:
-        cells = (np.abs(column[84:].astype(int) - colour) <= 3).all(axis=1)
-        assert cells.sum() == pytest.approx(4 * 19, abs=8)  # four rows of twenty pixels, one of them a line
-        assert (column == MISSING).all(axis=1).any()
-
-
-def test_after_an_early_spike_the_rest_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    from lightning_ww.curvature.plots import evolution as module
-
-    seen: list[Any] = []
-    monkeypatch.setattr(module, "heat_map", lambda *arguments, **_: seen.append(arguments))
-    spectra = [
-        spectral_density(torch.diag(torch.tensor([top, 0.5, 0.1, 0.0]).double()), num_steps=4) for top in (1e3, 2.0)
-    ]
-    evolution("t", spectra, [0, 10], [None, None])
-    _, rows, _, values, _ = seen[0]
-    zero = rows.index("0")
-    assert np.isfinite(values[:zero, 1]).sum() == 3  # each of its positive eigenvalues above zero
-    assert values[zero, 1] == pytest.approx(0.25)
-
-
-def test_the_overview_follows_the_monitors_keys_and_nothing_else() -> None:
-    layout = overview([Curves("ww", "", ("alpha", "rand_distance")), Curves("curvature", "")])
-    weights, curvature, _ = layout.values()
-    assert list(weights)[-2:] == ["rand_distance", "alpha"]  # of the bands TensorBoard shows the last one first
-    assert weights["alpha"] == ["Margin", ["ww/alpha_q50", "ww/alpha_q10", "ww/alpha_q90"]]
-    kind, patterns = curvature["sharpness, and its edge 2/lr"]
-    assert kind == "Multiline"
-    keys = ("curvature/sharpness", "curvature/sharpness_residual", "curvature/stability_edge")
-    assert [[key for key in keys if re.match(pattern, key)] for pattern in patterns] == [[keys[0]], [keys[2]]]  # type: ignore[attr-defined]
-    only = overview([Curves("curvature", "a+/")])
-    assert list(only) == ["lightning-ww a+/: the loss's curvature", "lightning-ww a+/: what measuring costs"]
-    pattern = only["lightning-ww a+/: what measuring costs"]["seconds of a measurement"][1][1]  # type: ignore[index]
-    assert re.match(pattern, "a+/curvature/seconds")
-    assert not re.match(pattern, "curvature/seconds")
-
-
-def test_runs_with_other_monitors_have_the_same_charts_so_that_none_is_shown_twice() -> None:
-    weights, curvature = Curves("ww", "", ("alpha",)), Curves("curvature", "")
-    seen: dict[tuple[str, str], object] = {}
-    for monitors in ([weights], [curvature], [weights, curvature], [curvature, weights]):
-        for category, charts in overview(monitors).items():
-            for title, chart in charts.items():
-                assert seen.setdefault((category, title), chart) == chart
-
-
-def test_drawing_loads_no_pyplot() -> None:
-    code = (
-        "import sys, torch, lightning_ww\n"
-        "from lightning_ww.curvature import spectral_density\n"
-        "from lightning_ww.drawing.canvas import picture\n"
-        "from lightning_ww.curvature.plots.evolution import evolution\n"
-        "report = lightning_ww.analyze(torch.nn.Linear(60, 40))\n"
-        "density = spectral_density(torch.eye(4))\n"
-        "for figure in (report.plot(), report.layers[0].plot(), density.plot()): picture(lambda: figure)\n"
-        "evolution('t', [density], [0], [None])\n"
-        "assert 'matplotlib.pyplot' not in sys.modules"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)

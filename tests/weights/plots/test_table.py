@@ -7,7 +7,6 @@ from helpers.reports import layer
 from torch import nn
 
 from lightning_ww import SkippedLayer, WeightReport, analyze
-from lightning_ww.drawing.markdown import markdown
 from lightning_ww.triggers.diagnosis import diagnose
 from lightning_ww.weights.plots.table import report_table, suggestion
 
@@ -18,7 +17,7 @@ def test_table_names_layers_numbers_flags_and_what_was_skipped() -> None:
         (SkippedLayer("norm", "one_axis", "a weight with 1 axis is not a matrix"),),
         0.0,
     )
-    lines = report_table(report, diagnose(report)).splitlines()
+    lines = report_table(report, diagnose(report).by_trigger).splitlines()
     assert lines[0].startswith("| layer | shape | alpha | alpha_hill | rand_distance | sv_min |")
     assert lines[2].startswith("| `encoder.0` | 40 × 30 | 2.35 | – | – |")
     assert "| `encoder.0` | rank_collapse | – |" in lines
@@ -53,10 +52,6 @@ def test_of_a_tail_nothing_is_said_where_noise_was_not_ruled_out() -> None:
     for shuffle in ("off", "exact"):  # without shuffles; with them, but without their own distance
         report = analyze(nn.Sequential(*(nn.Linear(64, 64) for _ in range(6))), shuffle=shuffle)
         assert not any("tail" in suggestion(one) for one in report.layers)
-
-
-def test_a_sentence_of_several_lines_stays_in_its_cell() -> None:
-    assert markdown(["a"], [["one\ntwo | three"]]).splitlines()[-1] == "| one two \\| three |"
 
 
 def test_events_stand_below_the_latest_first() -> None:

@@ -51,6 +51,19 @@ Model.train_dataloader = lambda self: torch.utils.data.DataLoader(Data(), batch_
 
 with open("own_losses.py", "w") as file:
     file.write("def outputs(module, batch):\\n    return module.layer(batch[0]), lambda z: z.square().mean()\\n")
+with open("own_triggers.py", "w") as file:
+    file.write('''from dataclasses import dataclass
+from lightning_ww import Trigger
+
+@dataclass(frozen=True)
+class Heavy(Trigger):
+    enter: float = 2.0
+    needs = ("alpha",)
+
+    def judge(self, history, layer):
+        alpha = history.value(layer, "alpha")
+        return f"alpha {{alpha}}" if alpha is not None and alpha < self.enter else None
+''')
 sys.path.insert(0, ".")
 with open("config.yaml", "w") as file:
     file.write('''
@@ -66,8 +79,13 @@ trainer:
         layers: ["lay*"]
         metrics: [alpha, sv_min]
         shuffle: exact
-        thresholds:
-          trap_z_enter: 4.0
+        triggers:
+          - class_path: lightning_ww.CorrelationTrap
+            init_args:
+              enter: 4.0
+          - class_path: own_triggers.Heavy
+            init_args:
+              enter: 2.5
         on_error: raise
     - class_path: lightning_ww.callbacks.CurvatureMonitor
       init_args:
@@ -79,12 +97,20 @@ trainer:
         on_error: raise
     - class_path: lightning_ww.callbacks.SpectralEarlyStopping
       init_args:
-        stop_on: [rank_collapse]
+        stop_on:
+          - heavy
+          - class_path: lightning_ww.RankCollapse
+            init_args:
+              enter: 0.6
 ''')
 cli = LightningCLI(Model, args=["fit", "--config", "config.yaml"], save_config_callback=None)
 monitor = next(c for c in cli.trainer.callbacks if type(c).__name__ == "WeightSpectrumMonitor")
 assert [past.step for past in monitor.history] == [0, 2, 4]
-assert monitor.thresholds.trap_z_enter == 4.0
+assert [(trigger.name, trigger.enter) for trigger in monitor.triggers] == [
+    ("correlation_trap", 4.0), ("heavy", 2.5), ("rank_collapse", 0.6)  # the last is from `stop_on`
+]
+stopping = next(c for c in cli.trainer.callbacks if type(c).__name__ == "SpectralEarlyStopping")
+assert stopping.stop_on == ("heavy", "rank_collapse")
 assert monitor.metrics == ("alpha", "sv_min")
 curvature = next(c for c in cli.trainer.callbacks if type(c).__name__ == "CurvatureMonitor")
 assert [past.step for past in curvature.history] == [0, 3]

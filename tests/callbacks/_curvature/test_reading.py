@@ -374,7 +374,7 @@ class ByHand(Tiny):
 
 def test_manual_optimisation_needs_a_loss() -> None:
     message = (
-        "`CurvatureMonitor`: this ByHand optimises by hand (`automatic_optimization = False`), so its `training_step` moves "
+        "`CurvatureMonitor`: this ByHand optimizes by hand (`automatic_optimization = False`), so its `training_step` moves "
         "the weights. Pass `loss_fn=`, `(pl_module, batch) -> loss`, or give the module a method `curvature_loss(batch)`."
     )
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
@@ -459,7 +459,7 @@ class OfObjects(Tiny):
 def test_batches_that_are_objects_have_their_size() -> None:
     monitor, _, _ = fit(OfObjects(), precision="32-true", num_batches=2)
     plain, _, _ = fit(Tiny(), precision="32-true", num_batches=2)
-    assert monitor.history[0].summary["curvature/batch_size"] == 32
+    assert monitor.history[0].summary["batch_size"] == 32
     assert plain.history[0].density.dim == monitor.history[0].density.dim
 
 
@@ -528,7 +528,7 @@ def test_own_data_pass_the_hooks_of_the_datamodule() -> None:
     monitor = CurvatureMonitor(every_n_epochs=1, data=[{"x": x, "y": y} for x, y in data(16)], on_error="raise")
     trainer = quiet_trainer(callbacks=[monitor], max_epochs=1)
     trainer.fit(Tiny(), datamodule=Module())
-    assert monitor.history[0].summary["curvature/batch_size"] == 16
+    assert monitor.history[0].summary["batch_size"] == 16
 
 
 def test_a_run_that_ends_before_its_batches_are_there_says_so(caplog: pytest.LogCaptureFixture) -> None:

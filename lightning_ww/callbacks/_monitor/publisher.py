@@ -1,0 +1,98 @@
+"""A view on its way to whoever looks at it, and a summary to whoever stops on it; here keys get group and prefix."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from lightning_ww.callbacks._monitor.layout import Category, overview
+from lightning_ww.callbacks._monitor.lightning import inform
+from lightning_ww.callbacks._monitor.loggers import Kind, Sink, left_out, sink
+from lightning_ww.callbacks._monitor.view import full_key
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from lightning_ww.callbacks._monitor.guard import Guard
+    from lightning_ww.callbacks._monitor.lightning import Trainer
+    from lightning_ww.callbacks._monitor.view import View
+
+
+def to_callback_metrics(trainer: Trainer, values: Mapping[str, float], group: str, prefix: str) -> None:
+    """Put finite 0-d tensors where `EarlyStopping` and `ModelCheckpoint` look."""
+    for key, value in values.items():
+        tensor = torch.tensor(value, dtype=torch.float32)
+        if torch.isfinite(tensor):
+            trainer.callback_metrics[full_key(key, group, prefix)] = tensor
+
+
+class Publisher:
+    """The loggers of a Trainer, at one step. A logger that fails takes nothing from the others.
+
+    Args:
+        trainer: The Trainer.
+        guard: The monitor's.
+        group: What the monitor's keys begin with.
+        prefix: What stands before that.
+        step: Where it is logged.
+    """
+
+    def __init__(self, trainer: Trainer, guard: Guard, group: str, prefix: str, step: int) -> None:
+        self.trainer, self.guard = trainer, guard
+        self._group, self._prefix, self._step = group, prefix, step
+        found = guard.run(trainer, lambda: [sink(one) for one in trainer.loggers], "find out what loggers take")
+        self._sinks: list[Sink] = found or []
+
+    def key(self, key: str) -> str:
+        """A view's key with group and prefix."""
+        return full_key(key, self._group, self._prefix)
+
+    def takes(self, kind: Kind) -> bool:
+        """Whether any logger does."""
+        return any(kind in one.takes for one in self._sinks)
+
+    def scalars(self, summary: Mapping[str, float], view: View, flags: Mapping[str, float]) -> None:
+        """Log numbers, histograms and texts; ``flags`` have their keys already, but for the prefix."""
+        numbers = {self.key(key): value for key, value in (*summary.items(), *view.scalars.items())}
+        numbers |= {self._prefix + key: value for key, value in flags.items()}
+        for one in self._sinks:
+            self.guard.run(self.trainer, partial(self._log, one, numbers, view), f"log to {type(one.logger).__name__}")
+
+    def _log(self, one: Sink, numbers: Mapping[str, float], view: View) -> None:
+        if numbers:
+            one.scalars(numbers, self._step)
+        if "histograms" in one.takes:
+            for key, histogram in view.histograms.items():
+                one.histogram(self.key(key), histogram, self._step)
+        if "texts" in one.takes:
+            for key, text in view.texts.items():
+                one.text(self.key(key), text, self._step)
+
+    def image(self, key: str, draw: Callable[[], NDArray[np.uint8] | None]) -> bool:
+        """Draw a picture and log it; whether that succeeded."""
+        full = self.key(key)
+        pixels = self.guard.run(self.trainer, draw, f"draw `{full.partition('/')[0]}`")
+        if pixels is None:
+            return False
+        takers = [one for one in self._sinks if "images" in one.takes]
+        logged = [self._to(one, partial(one.image, full, pixels, self._step)) for one in takers]
+        return any(logged)
+
+    def layout(self, categories: Sequence[Category], groups: Sequence[str]) -> None:
+        """Lay out the charts of several monitors, under each logger's own prefix; ``groups`` are those of all monitors."""
+        for one in self._sinks:
+            named = [Category(c.group, one.prefix + c.prefix, c.title, c.charts) for c in categories]
+            self.guard.run(self.trainer, partial(one.layout, overview(named, groups)), "lay out the overview")
+
+    def say_what_is_left_out(self) -> None:
+        """Say once of each logger what it does not take."""
+        for said in filter(None, map(left_out, self._sinks)):
+            inform(self.trainer, said)
+
+    def _to(self, one: Sink, action: Callable[[], Any]) -> bool:
+        done: Callable[[], bool] = lambda: action() is None or True  # noqa: E731
+        return bool(self.guard.run(self.trainer, done, f"log to {type(one.logger).__name__}"))

@@ -1,0 +1,198 @@
+"""`Scheduled`: Lightning's hooks, and what a monitor does in each. What a measurement is, its subclass says."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, ClassVar, TypeVar
+
+from typing_extensions import override
+
+from lightning_ww._errors import ArgumentError
+from lightning_ww.callbacks._monitor.guard import Guard, RefusedError
+from lightning_ww.callbacks._monitor.lightning import LightningModule, Trainer, callbacks, inform, warn
+from lightning_ww.callbacks._monitor.resumable import Resumable
+from lightning_ww.callbacks._monitor.run import FORM, Batches, Run
+from lightning_ww.callbacks._monitor.schedule import Schedule
+
+T = TypeVar("T")
+
+
+class Scheduled(Resumable, ABC):
+    """A callback that measures at the start of training, and then on a schedule."""
+
+    IDENTITY: ClassVar[tuple[str, ...]] = ("log_key_prefix",)
+    """Arguments that tell two monitors of one class apart in a checkpoint."""
+
+    _schedule: Schedule
+    _run: Run[Any]
+    on_error: str
+    log_key_prefix: str
+
+    @abstractmethod
+    def _new_run(self) -> Run[Any]:
+        """Make what a run is remembered in."""
+
+    @abstractmethod
+    def _prepare(self, trainer: Trainer, pl_module: LightningModule, state: Mapping[str, Any] | None) -> None:
+        """Look at the model before the first step."""
+
+    @abstractmethod
+    def _try_out(self, trainer: Trainer, pl_module: LightningModule) -> object:
+        """Find out before the first step whether anything can be measured."""
+
+    @abstractmethod
+    def _take_measurement(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        *,
+        is_baseline: bool = False,
+        after_epoch: bool = False,
+        fatal: tuple[type[Exception], ...] = (),
+    ) -> None:
+        """Measure, judge, publish, remember; errors of the kinds ``fatal`` are raised whatever `on_error` says."""
+
+    @abstractmethod
+    def _follow(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Publish what is followed between two measurements, if it is time."""
+
+    @abstractmethod
+    def _lay_out(self, trainer: Trainer) -> None:
+        """Lay out the charts of all monitors, unless that was done."""
+
+    @abstractmethod
+    def _say_if_slow(self, trainer: Trainer) -> None:
+        """Say once that the measurement of this epoch outlasted its training."""
+
+    @abstractmethod
+    def _draw_the_rest(self, trainer: Trainer, guard: Guard) -> None:
+        """Draw the pictures that have waited for the end."""
+
+    @property
+    @override
+    def state_key(self) -> str:
+        return self._generate_state_key(**{name: getattr(self, name) for name in self.IDENTITY})
+
+    @override
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        super().setup(trainer, pl_module, stage)
+        twins = [
+            cb for cb in callbacks(trainer) if isinstance(cb, type(self)) and cb.log_key_prefix == self.log_key_prefix
+        ]
+        if stage == "fit" and len(twins) > 1 and twins[0] is self:
+            warn(
+                trainer,
+                f"{len(twins)} `{type(self).__name__}`s of this Trainer log under the same keys, and overwrite each other's: "
+                "give all but one a `log_key_prefix`.",
+            )
+
+    @override
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if getattr(trainer, "barebones", False):
+            warn(trainer, f"`{type(self).__name__}` does nothing under `Trainer(barebones=True)`.")
+            return
+        is_new, state = self._begin(trainer, pl_module)
+        is_foreign = state is not None and state.get("form") != FORM
+        if is_foreign:
+            is_new, state = True, None
+        if is_new or state is not None:
+            self._run = self._new_run()
+        if is_foreign:
+            said = "finds in the checkpoint what another version of it has written, and begins anew."
+            self._run.guard.warn_once(trainer, "checkpoint", said)
+        if state is not None:
+            self._run.load_state_dict(state)
+        memory = state["memory"] if state is not None and len(self._run.history) else None
+        self._or_off(trainer, partial(self._prepare, trainer, pl_module, memory))
+
+    @override
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        run = self._run
+        run.clock.start()
+        run.is_training = run.is_first_batch = True
+        if run.batches is None:
+            self._take_measurement(trainer, pl_module, is_baseline=True)
+
+    @override
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._run.clock.start_epoch()
+
+    @override
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        run = self._run
+        is_first, run.is_first_batch = run.is_first_batch, False
+        batches = run.batches
+        if batches is None or batches.is_complete or run.is_off or getattr(trainer, "barebones", False):
+            return
+        fatal = (ArgumentError,) if is_first else ()  # before the first step nothing is lost by an error
+        take = partial(_taken, batches, trainer, pl_module, batch, batch_idx)
+        is_taken = run.guard.run(trainer, take, "take a batch", fatal=fatal)
+        if batches.are_drawn:  # what could not be drawn on one process is measured on none
+            run.is_off = not trainer.strategy.reduce_boolean_decision(batches.is_complete, all=True)
+        elif is_first and len(run.history):
+            said = f"`{type(self).__name__}` resumes on new batches: curves may jump at step {trainer.global_step}."
+            inform(trainer, said)
+        if batches.is_complete:
+            self._take_measurement(trainer, pl_module, is_baseline=is_first, fatal=fatal)
+        elif is_first and is_taken:  # what cannot be measured is to be known before the first step
+            try_out = partial(self._or_off, trainer, partial(self._try_out, trainer, pl_module))
+            run.guard.run(trainer, try_out, fatal=fatal)
+
+    @override
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.is_last_batch:
+            self._close_batches(trainer)
+        if self._schedule.due_after_batch(trainer, self._run.last_step):
+            self._take_measurement(trainer, pl_module)
+        self._follow(trainer, pl_module)
+        self._lay_out(trainer)
+
+    @override
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._close_batches(trainer)  # of an epoch that was cut short
+        if self._schedule.due_after_epoch(trainer, self._run.last_step):
+            self._take_measurement(trainer, pl_module, after_epoch=True)
+        self._say_if_slow(trainer)
+
+    @override
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._draw_the_rest(trainer, self._run.guard)
+
+    @override
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self._draw_the_rest(trainer, self._run.guard.only_warning())  # the error to be raised is the user's
+
+    @override
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        memory = self._run.memory
+        if memory is not None and trainer.is_global_zero and (trouble := memory.write()):
+            self._run.guard.warn_once(trainer, "write", trouble)
+
+    @override
+    def _state(self) -> dict[str, Any]:
+        return self._run.state_dict()
+
+    def _or_off(self, trainer: Trainer, action: Callable[[], T]) -> T | None:
+        """What an action returns; a refusal is said once, and is for good."""
+        try:
+            return action()
+        except RefusedError as error:
+            self._run.is_off = True
+            if self.on_error == "raise":
+                raise
+            said = f"cannot measure in this run, and stops trying. {error}."
+            self._run.guard.warn_once(trainer, "refused", said)
+            return None
+
+    def _close_batches(self, trainer: Trainer) -> None:
+        if self._run.batches is not None and (few := self._run.batches.close()):
+            self._run.guard.warn_once(trainer, "num_batches", few)
+
+
+def _taken(batches: Batches, trainer: Trainer, pl_module: LightningModule, batch: Any, index: int) -> bool:
+    batches.take(trainer, pl_module, batch, index)
+    return True

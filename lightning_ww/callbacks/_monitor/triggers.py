@@ -1,0 +1,100 @@
+"""The triggers of a monitor: whether they fit it, which other monitors they see, and what is logged of their flags."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from lightning_ww import _checks
+from lightning_ww._errors import ArgumentError
+from lightning_ww.callbacks._monitor.lightning import Trainer, callbacks
+from lightning_ww.triggers.diagnosis import Diagnosis, Flag, judge
+from lightning_ww.triggers.trigger import Trigger
+
+if TYPE_CHECKING:
+    from lightning_ww.history import History
+
+
+def checked_triggers(call: str, triggers: Sequence[Trigger], measured: Sequence[str]) -> tuple[Trigger, ...]:
+    """The triggers, if each is one, no two have the same name, and what they need is measured.
+
+    Args:
+        call: The class whose argument they are.
+        triggers: The argument.
+        measured: What the monitor measures as it is set up.
+
+    Raises:
+        ArgumentError: If they do not fit.
+    """
+    if not isinstance(triggers, Sequence) or isinstance(triggers, str):
+        raise _checks.unfit(call, "triggers", triggers, "a list of triggers, or `None` for the default ones")
+    for trigger in triggers:
+        if not isinstance(trigger, Trigger):
+            raise _checks.unfit(call, "triggers", [trigger], "objects such as `RankCollapse()`, each a `Trigger`")
+        if missing := [name for name in trigger.needs if name not in measured]:
+            raise ArgumentError(
+                f"`{call}(triggers=[{trigger!r}])` needs {missing[0]!r}, which is not measured. "
+                f"Measured are: {', '.join(measured)}."
+            )
+    names = [trigger.name for trigger in triggers]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise _checks.unfit(
+            call, "triggers", list(triggers), f"one trigger of each name, but {twice[0]!r} is there twice"
+        )
+    return tuple(triggers)
+
+
+def with_trigger(
+    call: str, triggers: tuple[Trigger, ...], more: Trigger, measured: Sequence[str], *, are_given: bool
+) -> tuple[Trigger, ...]:
+    """A monitor's triggers with one more, in the place of one of its name unless they were given by the user.
+
+    Raises:
+        ArgumentError: If another one of its name was given, or something that it needs is not measured.
+    """
+    twin = next((one for one in triggers if one.name == more.name), None)
+    if twin == more:
+        return triggers
+    if twin is not None and are_given:
+        raise ArgumentError(f"`{call}(triggers=...)` has {twin!r} already, and cannot raise {more!r}, too.")
+    others = [more if one is twin else one for one in triggers]
+    return checked_triggers(call, others if twin is not None else [*others, more], measured)
+
+
+def others_of(monitor: Any, trainer: Trainer) -> Mapping[str, History[Any]]:
+    """The histories of a Trainer's other monitors, by prefix and group."""
+    others = [cb for cb in callbacks(trainer) if cb is not monitor and hasattr(cb, "GROUP") and hasattr(cb, "history")]
+    return {cb.log_key_prefix + cb.GROUP: cb.history for cb in others}
+
+
+def judged(
+    triggers: Sequence[Trigger],
+    history: History[Any],
+    guarded: Callable[[Callable[[], tuple[list[Flag], bool]], str], tuple[list[Flag], bool] | None],
+) -> Diagnosis:
+    """The flags at the last measurement of a history; a trigger that fails raises none.
+
+    Args:
+        triggers: What is looked for.
+        history: Up to the measurement at hand.
+        guarded: Runs an action, and says what it does if it fails.
+    """
+    flags: list[Flag] = []
+    fired: list[str] = []
+    for trigger in triggers:
+        found = guarded(partial(judge, trigger, history), f"judge `{trigger.name}`")
+        if found is not None:
+            flags += found[0]
+            fired += [trigger.name] if found[1] else []
+    return Diagnosis(tuple(flags), tuple(fired))
+
+
+def flag_scalars(triggers: Sequence[Trigger], diagnosis: Diagnosis, layers: Sequence[str]) -> dict[str, float]:
+    """``flags/<trigger>``, how many layers; ``flags.<trigger>/<layer>``, 0 or 1, of these layers."""
+    found: dict[str, float] = {}
+    for trigger in triggers:
+        flagged = diagnosis.layers(trigger.name)
+        found[f"flags/{trigger.name}"] = float(len(flagged))
+        found |= {f"flags.{trigger.name}/{layer}": float(layer in flagged) for layer in layers}
+    return found

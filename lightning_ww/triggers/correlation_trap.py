@@ -1,0 +1,70 @@
+"""`CorrelationTrap`: a few large elements dominate a layer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from typing_extensions import override
+
+from lightning_ww.history import History
+from lightning_ww.triggers.thresholds import check_band, check_short_side, held_down_to
+from lightning_ww.triggers.trigger import Trigger
+
+
+@dataclass(frozen=True)
+class CorrelationTrap(Trigger):
+    """Flag a layer whose shuffle has an eigenvalue beyond the edge of noise, and an element large enough to cause it.
+
+    The second condition tells large elements from a mean that is not zero, which healthy Adam runs have.
+
+    Args:
+        enter: A flag rises above this `trap_z`. Default: ``3.27``, the Tracy–Widom law's 99.9 % point.
+        leave: It falls below this one. Default: ``2``, the 99 % point.
+        enter_element: A flag rises only at this `trap_element`, the largest element over the size at which it shows in the
+            shuffle. Default: ``1``.
+        leave_element: It falls below this one, too. Default: ``0.8``.
+        share: The share of the judged layers whose flags make it fire. Default: ``0.5``.
+        min_short_side: Layers with a shorter short side are not judged. Default: ``16``.
+
+    Raises:
+        ArgumentError: If a threshold is out of its domain. It is a `ValueError`.
+    """
+
+    enter: float = 3.27
+    leave: float = 2.0
+    enter_element: float = 1.0
+    leave_element: float = 0.8
+    share: float = 0.5
+    min_short_side: int = 16
+
+    needs = ("trap_z", "trap_element")
+    meaning = "A few elements dominate it."
+    lever = "Often the learning rate is too large, or the data hold an outlier."
+
+    def __post_init__(self) -> None:
+        check_band("CorrelationTrap", self, ("enter", "leave"))
+        check_band("CorrelationTrap", self, ("enter_element", "leave_element"))
+        check_band("CorrelationTrap", self, ("share",), most=1.0)
+        check_short_side("CorrelationTrap", self.min_short_side)
+
+    @override
+    def judge(self, history: History[Any], layer: str) -> str | None:
+        z, element = history.value(layer, "trap_z"), history.value(layer, "trap_element")
+        if z is None or element is None:
+            return None
+        was_flagged = history.was_flagged(self.name, layer)
+        if was_flagged and (z < self.leave or element < self.leave_element):
+            return None
+        if not was_flagged and (z <= self.enter or element < self.enter_element):
+            return None
+        held = held_down_to(self.leave, self.leave_element) if was_flagged else ""
+        shift = history.value(layer, "trap_mean_shift") or 0
+        return (
+            f"trap_z {z:.1f} (threshold {self.enter:g}), largest element {element:.2f} of the visible size "
+            f"(threshold {self.enter_element:g}{held}), mean shift {shift:.2f}"
+        )
+
+    @override
+    def is_eligible(self, record: Any) -> bool:
+        return super().is_eligible(record) and self.min_short_side <= record.M

@@ -1,0 +1,67 @@
+"""`RankCollapse`: many of a layer's singular values have collapsed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from typing_extensions import override
+
+from lightning_ww.history import History
+from lightning_ww.triggers.thresholds import check_band, check_short_side, held_down_to
+from lightning_ww.triggers.trigger import Trigger
+
+
+@dataclass(frozen=True)
+class RankCollapse(Trigger):
+    """Flag a layer whose `rank_deficit` is large: many singular values far below those of the same elements shuffled.
+
+    The defaults are those at which healthy SGD and Adam runs on scikit-learn's digits stay silent
+    (`docs/false_alarms.md`).
+
+    Args:
+        enter: A flag rises at this rank deficit, the share of collapsed singular values. Default: ``0.5``.
+        leave: It falls below this one. Default: ``0.4``.
+        share: The share of the judged layers whose flags make it fire. Default: ``0.25``.
+        alone: One flagged layer with this rank deficit makes it fire, too. Default: ``0.9``.
+        min_short_side: Layers with a shorter short side are not judged. Default: ``16``.
+
+    Raises:
+        ArgumentError: If a threshold is out of its domain. It is a `ValueError`.
+    """
+
+    enter: float = 0.5
+    leave: float = 0.4
+    share: float = 0.25
+    alone: float = 0.9
+    min_short_side: int = 16
+
+    needs = ("rank_deficit",)
+    meaning = "Often over-regularization (weight decay, L2), and often harmless."
+    lever = "Lower it if validation suffers."
+
+    def __post_init__(self) -> None:
+        check_band("RankCollapse", self, ("enter", "leave", "share", "alone"), most=1.0)
+        check_short_side("RankCollapse", self.min_short_side)
+
+    @override
+    def judge(self, history: History[Any], layer: str) -> str | None:
+        deficit = history.value(layer, "rank_deficit")
+        was_flagged = history.was_flagged(self.name, layer)
+        if deficit is None or deficit < (self.leave if was_flagged else self.enter):
+            return None
+        held = held_down_to(self.leave) if was_flagged else ""
+        return (
+            f"rank_deficit {deficit:.2f} (threshold {self.enter:g}{held}): that share of its singular values is at most a "
+            "tenth of what the same elements in random order have"
+        )
+
+    @override
+    def is_eligible(self, record: Any) -> bool:
+        return super().is_eligible(record) and self.min_short_side <= record.M
+
+    @override
+    def fires(self, history: History[Any], flagged: Sequence[str], candidates: Sequence[str]) -> bool:
+        is_gone = any((history.value(layer, "rank_deficit") or 0) >= self.alone for layer in flagged)
+        return is_gone or super().fires(history, flagged, candidates)
