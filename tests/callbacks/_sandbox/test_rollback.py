@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from array import array
 from collections import Counter, OrderedDict, defaultdict, deque
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,13 +50,19 @@ class Data:
     mean: torch.Tensor
 
 
+def vars_of(thing: Any, **values: Any) -> bool:
+    for name, value in values.items():
+        setattr(thing, name, value)
+    return True
+
+
 def changed_layer(layer: nn.Linear) -> None:
     layer.weight.data.mul_(2)
     layer.extra = nn.Linear(1, 1)
     del layer.bias
 
 
-HELD: dict[str, tuple[Callable[[], Any], Callable[[Any], None], Callable[[Any], Any]]] = {
+HELD: dict[str, tuple[Any, Any, Any]] = {
     # what is held, what is done to it, how it is compared
     "list": (lambda: [1, [2]], lambda x: (x[1].append(3), x.reverse()), repr),
     "dict": (lambda: {"a": 1, "b": {"c": 2}}, lambda x: (x.pop("a"), x["b"].update(d=3)), repr),
@@ -106,13 +111,13 @@ HELD: dict[str, tuple[Callable[[], Any], Callable[[Any], None], Callable[[Any], 
     "Python's generator": (lambda: random.Random(1), lambda x: x.random(), lambda x: x.getstate()),
     "plain object": (
         Plain,
-        lambda x: (setattr(x, "count", 5), x.inside.append(2), setattr(x, "new", 1)),
+        lambda x: (vars_of(x, count=5, new=1), x.inside.append(2)),
         lambda x: vars(x).copy(),
     ),
-    "object with slots": (Slotted, lambda x: setattr(x, "total", 2), lambda x: x.total),
+    "object with slots": (Slotted, lambda x: vars_of(x, total=2), lambda x: x.total),
     "object with inherited slots": (
         SlottedBelow,
-        lambda x: (setattr(x, "total", 2), x.more.append(2)),
+        lambda x: (vars_of(x, total=2), x.more.append(2)),
         lambda x: (x.total, list(x.more)),
     ),
     "dataclass": (
@@ -152,7 +157,7 @@ def test_what_was_done_to_it_is_undone_in_place(kind: str) -> None:
 
 
 def test_attributes_buffers_and_submodules_that_came_or_went_are_as_they_were() -> None:
-    module = Holder([])
+    module: Any = Holder([])
     module.register_buffer("mean", torch.zeros(2))
     thing, layer = module.thing, module.layer
     with put_back(module):
@@ -186,9 +191,14 @@ def test_things_that_hold_each_other_are_put_back_once() -> None:
 
 def test_what_was_done_is_undone_also_after_an_error() -> None:
     module = Holder([1])
-    with pytest.raises(RuntimeError, match="stop"), put_back(module):
-        module.thing.append(2)
-        raise RuntimeError("stop")
+
+    def fail() -> None:
+        with put_back(module):
+            module.thing.append(2)
+            raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError, match="stop"):
+        fail()
     assert module.thing == [1]
 
 

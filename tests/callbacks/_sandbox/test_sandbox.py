@@ -10,7 +10,7 @@ import pytest
 import torch
 from helpers.networks import Busy, data, quiet_trainer
 from helpers.tiny import Tiny
-from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning import Callback, LightningModule, Trainer, seed_everything
 from torch import Tensor
 from torch.nn import functional
 
@@ -115,7 +115,7 @@ def test_a_busy_module_is_the_same_to_the_bit_after_many_evaluations() -> None:
 
     found = []
     for action in (evaluate, lambda loss: 0):
-        torch.manual_seed(0)
+        seed_everything(0, verbose=False)
         inside = Inside(action)
         model: Any = run(inside, Busy())
         found.append((model.state_dict(), list(model.losses), model.meter.count, dict(model.census), bytes(model.tape)))
