@@ -24,10 +24,10 @@ from lightning_ww.callbacks import SpectralEarlyStopping, WeightSpectrumMonitor
 
 EPOCHS, SEEDS = 40, (0, 1)
 TRIGGERS = ("rank_collapse", "correlation_trap")
-Optimiser = Callable[[Any], torch.optim.Optimizer]
+Optimizer = Callable[[Any], torch.optim.Optimizer]
 
-RUNS: dict[str, tuple[Optimiser, int, float, float]] = {
-    # optimiser, batch size, share of random labels, L2 on the second layer
+RUNS: dict[str, tuple[Optimizer, int, float, float]] = {
+    # optimizer, batch size, share of random labels, L2 on the second layer
     "healthy: Adam 1e-3": (lambda p: torch.optim.Adam(p, lr=1e-3), 32, 0.0, 0.0),
     "healthy: AdamW 1e-3, decay 3e-2": (lambda p: torch.optim.AdamW(p, lr=1e-3, weight_decay=3e-2), 32, 0.0, 0.0),
     "healthy: SGD 0.05, momentum 0.9": (lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9), 32, 0.0, 0.0),
@@ -43,9 +43,9 @@ RUNS: dict[str, tuple[Optimiser, int, float, float]] = {
 class Digits(LightningModule):
     """A perceptron of three layers."""
 
-    def __init__(self, optimiser: Optimiser, l2: float) -> None:
+    def __init__(self, optimizer: Optimizer, l2: float) -> None:
         super().__init__()
-        self.optimiser, self.l2 = optimiser, l2
+        self.optimizer, self.l2 = optimizer, l2
         self.first, self.second, self.head = nn.Linear(64, 256), nn.Linear(256, 256), nn.Linear(256, 10)
 
     def forward(self, x: Tensor) -> Tensor:  # noqa: D102
@@ -59,7 +59,7 @@ class Digits(LightningModule):
         self.log("accuracy", (self(batch[0]).argmax(1) == batch[1]).float().mean())
 
     def configure_optimizers(self) -> torch.optim.Optimizer:  # noqa: D102
-        return self.optimiser(self.parameters())
+        return self.optimizer(self.parameters())
 
 
 class Accuracies(Callback):
@@ -75,7 +75,7 @@ class Accuracies(Callback):
 
 def run(name: str, seed: int) -> dict[str, str]:
     """One training; per trigger, where it would have stopped and at what cost."""
-    optimiser, batch_size, random_labels, l2 = RUNS[name]
+    optimizer, batch_size, random_labels, l2 = RUNS[name]
     seed_everything(seed, verbose=False)
     x, y = load_digits(return_X_y=True)
     points, labels = torch.tensor(x / 16, dtype=torch.float32), torch.tensor(y)
@@ -95,7 +95,7 @@ def run(name: str, seed: int) -> dict[str, str]:
         accelerator="cpu",
     )
     trainer.fit(
-        Digits(optimiser, l2),
+        Digits(optimizer, l2),
         DataLoader(TensorDataset(points[training], given[training]), batch_size=batch_size, shuffle=True),
         DataLoader(TensorDataset(points[held_out], labels[held_out]), batch_size=397),
     )

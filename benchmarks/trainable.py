@@ -1,4 +1,4 @@
-"""The networks whose curvature the benchmarks measure, each with a batch; at initialisation, on random data."""
+"""The networks whose curvature the benchmarks measure, each with a batch; at initialization, on random data."""
 
 from __future__ import annotations
 

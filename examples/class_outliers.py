@@ -16,9 +16,9 @@ from lightning_ww.curvature import HessianOperator, spectral_density
 def num_outliers(classes: int, seed: int) -> int | None:
     """Of a small ReLU network that has learned to tell clusters of points apart."""
     torch.manual_seed(seed)
-    centres = torch.randn(classes, 30)
+    centers = torch.randn(classes, 30)
     y = torch.arange(400) % classes
-    x = (centres[y] + torch.randn(400, 30)) / 2
+    x = (centers[y] + torch.randn(400, 30)) / 2
     model = nn.Sequential(nn.Linear(30, 24), nn.ReLU(), nn.Linear(24, 24), nn.ReLU(), nn.Linear(24, classes))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     for _ in range(250):

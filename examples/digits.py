@@ -1,6 +1,6 @@
 """Watch the weights and the loss of two small networks that learn scikit-learn's digits, then say what was seen.
 
-The first is healthy. The second's middle layer is over-regularised: its rank collapses, and training stops.
+The first is healthy. The second's middle layer is over-regularized: its rank collapses, and training stops.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ def main(arguments: list[str] | None = None) -> None:
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning's, of its own
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # its notes on hardware
     train("healthy", 0.0, options.epochs, options.logs)
-    train("over-regularised", options.l2, options.epochs, options.logs)
+    train("over-regularized", options.l2, options.epochs, options.logs)
 
     print(f"\nLook at both:  make tensorboard   (or: tensorboard --logdir {options.logs}), open http://localhost:6006")
     print("CUSTOM SCALARS: the networks at a glance. IMAGES: all layers over time (`ww.maps`), the spectra of some")

@@ -15,14 +15,14 @@ def test_the_demo_shows_a_healthy_run_and_one_that_collapses_and_is_stopped(tmp_
     command = [sys.executable, "-W", "error::RuntimeWarning", "examples/digits.py", "--epochs", "10", "--logs"]
     done = subprocess.run([*command, str(tmp_path)], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
-    healthy, _, collapsing = done.stdout.partition("over-regularised")
+    healthy, _, collapsing = done.stdout.partition("over-regularized")
     assert "No layer shows a collapsed rank or a trap." in healthy
     assert "Stopped early. `SpectralEarlyStopping`: `rank_collapse` fired at" in collapsing
     assert "FLAGGED: rank_collapse" in collapsing
     assert "http://localhost:6006" in done.stdout.splitlines()[-4]
     assert "The loss's Hessian: sharpness" in healthy
     assert "below its edge of stability" in healthy
-    for run in ("healthy", "over-regularised"):
+    for run in ("healthy", "over-regularized"):
         events = EventAccumulator(str(next((tmp_path / run).glob("version_*")))).Reload()
         tags = set(events.Tags()["scalars"])
         for layer in ("encoder", "middle", "head"):

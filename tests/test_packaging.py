@@ -56,7 +56,7 @@ def test_wheel_built_from_the_sdist_owns_one_name_and_holds_every_file(built: Pa
     assert "Requires-Python: >=3.10" in metadata
 
 
-def test_sdist_holds_the_licence_and_the_package(built: Path) -> None:
+def test_sdist_holds_the_license_and_the_package(built: Path) -> None:
     with tarfile.open(next(built.glob("*.tar.gz"))) as sdist:
         names = {name.partition("/")[2] for name in sdist.getnames()}
     assert {"LICENSE", "README.md", "lightning_ww/callbacks/__init__.py"} <= names

@@ -44,7 +44,7 @@ class CurvatureMonitor(Monitor[Reading, CurvatureFindings]):
     same batch: the curve moves because the weights did. The loss is ``loss_fn`` if given, else the module's method
     ``curvature_loss(batch)`` if it has one, else what `training_step` returns. It is evaluated on copies of the weights,
     in evaluation mode, in float32 at least and without autocast; whatever `training_step` does besides leaves no trace in
-    module, optimisers, loggers or random streams. (Forward hooks run, being part of it; what they do elsewhere stays.)
+    module, optimizers, loggers or random streams. (Forward hooks run, being part of it; what they do elsewhere stays.)
     Small batches bias the sharpness upwards: compare it between runs at equal ``curvature/batch_size``.
 
     **Logged, and in** ``trainer.callback_metrics`` (``log_key_prefix`` before each; where one has no value any more, the
@@ -61,9 +61,9 @@ class CurvatureMonitor(Monitor[Reading, CurvatureFindings]):
     - ``curvature/effective_dimension``, ``curvature/llc_quadratic``: Σ λ/(λ + c), c = ln n/n, over n training samples, and
       half of it; absent where n is unknown.
     - ``curvature/lr_sharpness``: lr·sharpness/2; 1 is the edge of stability of plain gradient descent, and of no other
-      optimiser. With several learning rates half the largest eigenvalue of D^½HD^½, by 15 more products.
+      optimizer. With several learning rates half the largest eigenvalue of D^½HD^½, by 15 more products.
     - ``curvature/stability_edge``: 2/lr, with one learning rate.
-    - ``curvature/optimizer_sharpness``: the same for the optimiser in use; 1 is its own edge. SGD with or without
+    - ``curvature/optimizer_sharpness``: the same for the optimizer in use; 1 is its own edge. SGD with or without
       momentum; Adam, AdamW and RMSprop, by 15 more products, if ``optimizer_sharpness``.
     - ``curvature/batch_size``: samples that are measured on, of all processes.
     - ``curvature/seconds``, ``curvature/overhead``: wall time of this measurement, without writing it to loggers; share of
@@ -80,8 +80,8 @@ class CurvatureMonitor(Monitor[Reading, CurvatureFindings]):
 
     Args:
         every_n_epochs: Measure after every so many epochs; ``None``: not by epochs. Default: ``5``.
-        every_n_train_steps: Measure after every so many optimiser steps, too. Default: ``None``, not by steps.
-        matrix: ``"hessian"`` (default), or ``"ggn"``, the generalised Gauss–Newton matrix: cheaper, no negative
+        every_n_train_steps: Measure after every so many optimizer steps, too. Default: ``None``, not by steps.
+        matrix: ``"hessian"`` (default), or ``"ggn"``, the generalized Gauss–Newton matrix: cheaper, no negative
             eigenvalues. It needs the outputs that the loss judges: ``ggn_fn``, or the module's ``curvature_outputs(batch)``,
             else the one call of ``F.cross_entropy``, ``F.mse_loss`` or ``F.binary_cross_entropy_with_logits`` is seen.
         num_steps: Lanczos steps, each a product of two to three gradients' cost. Default: ``30``, which reaches both ends
@@ -93,11 +93,11 @@ class CurvatureMonitor(Monitor[Reading, CurvatureFindings]):
         loss_fn: ``(pl_module, batch) -> 0-d tensor``. Default: ``None``.
         ggn_fn: ``(pl_module, batch) -> (outputs, loss_of_outputs)``. Default: ``None``.
         params: Names or shell patterns of the parameters to differentiate by. Default: ``None``, all that require gradients.
-        bn_mode: Whether batch normalisation uses its running statistics (``"eval"``, default) or the batch's
+        bn_mode: Whether batch normalization uses its running statistics (``"eval"``, default) or the batch's
             (``"train"``): the spectra differ.
         optimizer_sharpness: Whether to measure ``curvature/optimizer_sharpness`` also where it takes more products.
             Default: ``False``.
-        sharpness_every_n_steps: Between spectra, follow the sharpness alone after every so many optimiser steps, from where
+        sharpness_every_n_steps: Between spectra, follow the sharpness alone after every so many optimizer steps, from where
             it was the last time (three products, or more where it has moved). Default: ``None``, not.
         storage: Of the Krylov basis, ``num_steps`` times the parameters: ``"full"`` (default), ``"half"`` in 16 bits, or
             ``"none"``, for models whose basis does not fit: then outliers are not counted, and only the largest eigenvalue

@@ -35,7 +35,7 @@ class SpectralEarlyStopping(Resumable):
     It needs a monitor, such as `WeightSpectrumMonitor`, among the Trainer's callbacks; their order does not matter. It logs
     nothing.
 
-    Know what you stop on. `rank_collapse` is often harmless: a layer of few effective directions may generalise well.
+    Know what you stop on. `rank_collapse` is often harmless: a layer of few effective directions may generalize well.
     `correlation_trap` shows large single steps rather than overfitting. Both stay silent in healthy SGD and Adam runs on
     scikit-learn's digits; validation loss remains the better judge of overfitting.
 

@@ -52,7 +52,7 @@ class Snapshot:
 class WeightSpectrumMonitor(Monitor[Snapshot, WeightReport]):
     """Measure each layer's weight spectrum while the network trains, log it, and flag what looks wrong.
 
-    It measures when training starts, after each epoch's last batch and, if asked, every so many optimiser steps. The run is
+    It measures when training starts, after each epoch's last batch and, if asked, every so many optimizer steps. The run is
     only read: weights, buffers, gradients, random streams and metrics are bit-identical with and without it. It flags and
     never stops; `SpectralEarlyStopping` stops, and so does Lightning's own ``EarlyStopping(monitor="ww/alpha")``.
 
@@ -89,7 +89,7 @@ class WeightSpectrumMonitor(Monitor[Snapshot, WeightReport]):
 
     Args:
         every_n_epochs: Measure after every so many epochs; ``None``: not by epochs. Default: ``1``.
-        every_n_train_steps: Measure after every so many optimiser steps, too. Default: ``None``, not by steps.
+        every_n_train_steps: Measure after every so many optimizer steps, too. Default: ``None``, not by steps.
         layers: Names or shell patterns of the layers to measure. Default: ``None``, all.
         metrics: What is logged for each layer: names among `lightning_ww.METRICS`, or ``"all"``. Without any that begins
             with ``distance_from_init`` no copy of the initial weights is kept. Default: `KEY_METRICS`.

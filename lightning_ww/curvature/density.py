@@ -121,8 +121,8 @@ class SpectralDensity:
         nodes, weights = self.nodes[rest], self.weights[rest]
         if not weights.sum() > 0:
             return 0.0
-        centred = nodes - (weights * nodes).sum() / weights.sum()
-        return math.sqrt(2 * self.dim * float((weights * centred.square()).sum()))
+        centerd = nodes - (weights * nodes).sum() / weights.sum()
+        return math.sqrt(2 * self.dim * float((weights * centerd.square()).sum()))
 
     @property
     def negative_mass(self) -> float:
@@ -154,7 +154,7 @@ class SpectralDensity:
 
     @cached_property
     def _outliers(self) -> tuple[int, float] | None:
-        """The number of outliers and the bulk's edge, by the largest ratio of neighbours after the second."""
+        """The number of outliers and the bulk's edge, by the largest ratio of neighbors after the second."""
         values = [top.value for top in self.top_eigenvalues if top.converged]
         if len(values) < 3:
             return None

@@ -46,14 +46,14 @@ class EdgeOfStability:
         Args:
             operator: H or G, over ``params``.
             sharpness: Its largest eigenvalue; where the scaling is the same for all parameters, nothing else is needed.
-            params: The parameters that the optimisers hold, in the operator's order.
+            params: The parameters that the optimizers hold, in the operator's order.
             optimizers: Whose learning rates count; a parameter that is in none does not move.
             num_steps: Lanczos steps for a scaled operator. Default: ``15``.
             seed: Of its start vector.
             preconditioned: Whether to run Lanczos also for a preconditioner. Default: ``True``.
 
         Returns:
-            The ratios, or ``None`` if no parameter is in any of the optimisers.
+            The ratios, or ``None`` if no parameter is in any of the optimizers.
 
         References:
             Cohen et al. (2021), Gradient descent on neural networks typically occurs at the edge of stability,
@@ -104,18 +104,18 @@ def single_rate(params: Sequence[Tensor], optimizers: Sequence[torch.optim.Optim
 def _owners(
     params: Sequence[Tensor], optimizers: Sequence[torch.optim.Optimizer]
 ) -> list[tuple[torch.optim.Optimizer, Mapping[str, Any]] | None]:
-    """The optimiser that holds each parameter, and its group."""
+    """The optimizer that holds each parameter, and its group."""
     owners = {id(held): (one, group) for one in optimizers for group in one.param_groups for held in group["params"]}
     return [owners.get(id(parameter)) for parameter in params]
 
 
 def _has_rate(owner: tuple[torch.optim.Optimizer, Mapping[str, Any]] | None) -> bool:
-    """Whether the optimiser has a learning rate; some work without."""
+    """Whether the optimizer has a learning rate; some work without."""
     return owner is None or isinstance(owner[1].get("lr"), int | float | Tensor)
 
 
 def _over_edge(optimizer: torch.optim.Optimizer, group: Mapping[str, Any], parameter: Tensor) -> float | Tensor | None:
-    """What the curvature is multiplied by so that 1 is this optimiser's edge: lr over edge and preconditioner."""
+    """What the curvature is multiplied by so that 1 is this optimizer's edge: lr over edge and preconditioner."""
     lr, state = float(group["lr"]), optimizer.state.get(parameter, {})
     if not state and optimizer.state and not isinstance(optimizer, torch.optim.SGD):
         return 0.0  # others have moved, and this one has not: it had no gradient

@@ -1,4 +1,4 @@
-"""The generalised Gauss–Newton matrix of a loss as an operator."""
+"""The generalized Gauss–Newton matrix of a loss as an operator."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ NOT_TRANSPOSED = (
 
 
 class GGNOperator(CurvatureOperator):
-    """The generalised Gauss–Newton matrix, ``G v = Jᵀ ∇²ℓ(z) J v``.
+    """The generalized Gauss–Newton matrix, ``G v = Jᵀ ∇²ℓ(z) J v``.
 
     It is the Hessian as if the outputs were linear in the weights; positive semidefinite where ℓ is convex. Jᵀ is a
     backward pass over a graph that is built once. J is a forward pass with dual numbers, or the derivative of that

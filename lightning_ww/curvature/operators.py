@@ -143,7 +143,7 @@ class HessianOperator(CurvatureOperator):
 
 
 class ScaledOperator(CurvatureOperator):
-    """``D^½ A D^½``, D diagonal and not negative: the curvature in coordinates in which an optimiser's step is plain.
+    """``D^½ A D^½``, D diagonal and not negative: the curvature in coordinates in which an optimizer's step is plain.
 
     Args:
         operator: A, of P parameters.

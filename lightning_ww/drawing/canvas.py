@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL import ImageFont
 
-BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#555555"
-"""Colours that colour-blind readers tell apart (Okabe and Ito, 2008)."""
+BLUE, ORANGE, GRAY = "#0072B2", "#D55E00", "#555555"
+"""Colors that color-blind readers tell apart (Okabe and Ito, 2008)."""
 
 X_LARGE, LARGE = 20.0, 16.7
 """Heights in pixels of matplotlib's sizes of letters, at a hundred pixels an inch."""
@@ -62,7 +62,7 @@ def picture(draw: Callable[[], Figure]) -> NDArray[np.uint8]:
 
 
 def ink() -> str:
-    """The colour of text in the style that is set."""
+    """The color of text in the style that is set."""
     import matplotlib
 
     return str(matplotlib.rcParams["text.color"])

@@ -1,4 +1,4 @@
-"""Rows over time as one image: a cell for each measurement, coloured by a scale that stays.
+"""Rows over time as one image: a cell for each measurement, colored by a scale that stays.
 
 It is painted by Pillow: matplotlib spends most of its time on the labels of many rows.
 """
@@ -58,8 +58,8 @@ def heat_map(
         title: Above it.
         rows: Their names, from the top, of a few letters.
         columns: Their names, from the left; a few of them are shown.
-        values: Shape ``(rows, columns)``; NaN is grey.
-        scale: Which value has which colour.
+        values: Shape ``(rows, columns)``; NaN is gray.
+        scale: Which value has which color.
         framed: Cells with a frame about them, same shape. Default: none.
         unit: Of the columns' names.
         note: A line below, as what a frame means.
@@ -80,13 +80,13 @@ def heat_map(
     image = Image.new("RGB", (WIDTH, top + height * len(rows) + bottom), "white")
     draw = ImageDraw.Draw(image)
     draw.text((12, 8), title, fill=INK, font=_fitting(title, LETTERS + 3))
-    _colour_bar(draw, scale, (12, 38, 372, 50), small)
+    _color_bar(draw, scale, (12, 38, 372, 50), small)
     beside = WIDTH - 8 - int(small.getlength(nothing))
     draw.rectangle((beside - 18, 38, beside - 6, 50), fill=MISSING)
     draw.text((beside, 44), nothing, fill=INK, font=small, anchor="lm")
 
     edges = np.linspace(left, right, len(columns) + 1).round().astype(int)
-    cells = np.repeat(_colours(scale.place(values)), np.diff(edges), axis=1)
+    cells = np.repeat(_colors(scale.place(values)), np.diff(edges), axis=1)
     image.paste(Image.fromarray(np.repeat(cells, height, axis=0)), (left, top))
     for i, name in enumerate(rows):
         middle = top + i * height + height / 2
@@ -125,20 +125,20 @@ def _fitting(text: str, size: int) -> ImageFont.FreeTypeFont:
 
 @lru_cache(maxsize=1)
 def _palette() -> Pixels:
-    """Viridis, whose order people read who do not see red or green; it has no grey (Smith, van der Walt 2015)."""
+    """Viridis, whose order people read who do not see red or green; it has no gray (Smith, van der Walt 2015)."""
     import matplotlib
 
-    colours: Pixels = matplotlib.colormaps["viridis"](np.linspace(0, 1, 256), bytes=True)
-    return colours[:, :3]
+    colors: Pixels = matplotlib.colormaps["viridis"](np.linspace(0, 1, 256), bytes=True)
+    return colors[:, :3]
 
 
-def _colours(places: Array) -> Pixels:
+def _colors(places: Array) -> Pixels:
     missing = np.isnan(places)
-    colours = _palette()[(np.where(missing, 0, places) * 255).round().astype(int)]
-    return np.where(missing[..., None], np.array(MISSING, dtype=np.uint8), colours)
+    colors = _palette()[(np.where(missing, 0, places) * 255).round().astype(int)]
+    return np.where(missing[..., None], np.array(MISSING, dtype=np.uint8), colors)
 
 
-def _colour_bar(draw: ImageDraw, scale: Scale, box: tuple[int, int, int, int], letters: ImageFont.FreeTypeFont) -> None:
+def _color_bar(draw: ImageDraw, scale: Scale, box: tuple[int, int, int, int], letters: ImageFont.FreeTypeFont) -> None:
     low, above, high, below = box
     for x in range(low, high):
         draw.line((x, above, x, below), fill=tuple(_palette()[round(255 * (x - low) / (high - low - 1))].tolist()))
@@ -153,14 +153,14 @@ def _column_names(
     draw: ImageDraw, columns: Sequence[str], edges: NDArray[np.int_], y: float, letters: ImageFont.FreeTypeFont
 ) -> None:
     """The first, the last, and of the others those that have room."""
-    centres = (edges[:-1] + edges[1:]) / 2
+    centers = (edges[:-1] + edges[1:]) / 2
     taken: list[tuple[float, float]] = []
     for i in [0, len(columns) - 1, *chosen(len(columns), 9)]:
         half = letters.getlength(columns[i]) / 2
-        x = min(max(centres[i], edges[0] + half), WIDTH - half - 2)  # left of the cells stands the unit
+        x = min(max(centers[i], edges[0] + half), WIDTH - half - 2)  # left of the cells stands the unit
         if all(x + half + 12 < low or high + 12 < x - half for low, high in taken):
             taken.append((x - half, x + half))
-            draw.line((centres[i], y - 4, centres[i], y), fill=INK)
+            draw.line((centers[i], y - 4, centers[i], y), fill=INK)
             draw.text((x, y + 2), columns[i], fill=INK, font=letters, anchor="ma")
 
 

@@ -1,8 +1,8 @@
 """The weight that a module computes with at this moment, read without a trace.
 
-A plain parameter is just that. A pruned, weight-normed or parametrised weight is a function of other tensors, which
-torch evaluates in the forward pass: after an optimiser step the attribute itself is one step old, and evaluating a
-parametrisation may advance its buffers (spectral norm's power iteration) or the random stream. Here it is evaluated
+A plain parameter is just that. A pruned, weight-normed or parametrized weight is a function of other tensors, which
+torch evaluates in the forward pass: after an optimizer step the attribute itself is one step old, and evaluating a
+parametrization may advance its buffers (spectral norm's power iteration) or the random stream. Here it is evaluated
 anew, on a copy, in evaluation mode, with the random streams put back.
 """
 
@@ -55,7 +55,7 @@ def attribute_of(parameter_name: str) -> str:
 
 
 def weight(module: nn.Module, attribute: str, originals: Mapping[str, Tensor] | None = None) -> Tensor | None:
-    """The weight as the next forward pass will use it; ``originals`` stand in for a parametrisation's own tensors."""
+    """The weight as the next forward pass will use it; ``originals`` stand in for a parametrization's own tensors."""
     with torch.no_grad():
         if parametrize.is_parametrized(module, attribute):
             return _evaluate(_parametrization(module, attribute), originals or {})
@@ -71,7 +71,7 @@ def weight(module: nn.Module, attribute: str, originals: Mapping[str, Tensor] | 
 
 
 def _evaluate(parametrization: nn.Module, originals: Mapping[str, Tensor]) -> Tensor:
-    """The tensor that a parametrisation yields, from a copy of it: whatever it does leaves no trace."""
+    """The tensor that a parametrization yields, from a copy of it: whatever it does leaves no trace."""
     twin = copy.deepcopy(parametrization)
     for module in twin.modules():
         module.training = False
@@ -91,10 +91,10 @@ def _held(tensors: Mapping[str, Tensor | None]) -> dict[str, Tensor | None]:
 
 
 def _is_packed(module: nn.Module) -> bool:
-    """Whether this is one of torch's quantised modules, whose `weight` is a method."""
+    """Whether this is one of torch's quantized modules, whose `weight` is a method."""
     return hasattr(module, "_packed_params") and callable(getattr(type(module), "weight", None))
 
 
 def is_packed_recurrent(module: nn.Module) -> bool:
-    """Whether this is one of torch's quantised recurrent modules, which have no `weight` at all."""
+    """Whether this is one of torch's quantized recurrent modules, which have no `weight` at all."""
     return hasattr(module, "_all_weight_values") or hasattr(module, "_packed_weight_ih")

@@ -28,10 +28,10 @@ SkipReason = Literal[
     "no_weight", "one_axis", "too_small", "empty", "tied", "frozen", "meta", "uninitialised", "quantised", "sharded",
     "nonfinite", "unsupported_shape", "unsupported_dtype", "not_a_weight", "failed",
 ]  # fmt: skip
-"""Why a weight was not analysed."""
+"""Why a weight was not analyzed."""
 
 MIN_EIGENVALUES = 8
-"""The fewest eigenvalues (short side × slices) of a layer that is analysed; WeightWatcher's rule."""
+"""The fewest eigenvalues (short side × slices) of a layer that is analyzed; WeightWatcher's rule."""
 
 PARALLEL_WRAPPERS = ("DataParallel", "DistributedDataParallel", "FullyShardedDataParallel")
 """Classes whose attribute `module` is the module that the user named."""
@@ -51,7 +51,7 @@ class UnreadableWeightError(LightningWWError):
 
 @dataclass(frozen=True)
 class SkippedLayer:
-    """A weight that was not analysed."""
+    """A weight that was not analyzed."""
 
     name: str
     reason: SkipReason
@@ -95,7 +95,7 @@ class Layer:
         return self.slices_of(effective.weight(self.module, self.attribute))
 
     def slices_of(self, weight: Tensor | None) -> Tensor:
-        """The same of another tensor in the place of the weight (at initialisation, say)."""
+        """The same of another tensor in the place of the weight (at initialization, say)."""
         weight = _readable(weight)
         index, count = self.block
         if count > 1:
@@ -106,7 +106,7 @@ class Layer:
             return _kernel_positions(self.module, weight)
         check_finite(weight)  # no matrix, but that it is lost must not go unseen
         if not self.is_weight:
-            sentence = "a parameter of its own, not a module's `weight`; wrap it in a module to have it analysed"
+            sentence = "a parameter of its own, not a module's `weight`; wrap it in a module to have it analyzed"
             raise UnreadableWeightError("not_a_weight", sentence)
         if weight.ndim < 2:
             raise UnreadableWeightError("one_axis", f"a weight with {weight.ndim} axis is not a matrix")
@@ -151,7 +151,7 @@ def find_layers(
             continue
         if not own and effective.is_packed_recurrent(module):
             skipped.append(
-                SkippedLayer(name or "weight", "quantised", f"a quantised {_kind(module)} holds packed codes")
+                SkippedLayer(name or "weight", "quantised", f"a quantized {_kind(module)} holds packed codes")
             )
         for layer in own:
             parts = effective.sources(module, layer.attribute)
@@ -161,7 +161,7 @@ def find_layers(
                 continue
             identity = (tuple(map(id, parts)), layer.block) if parts else (id(module), layer.attribute, layer.block)
             if identity in first_holder:
-                sentence = f"the same weight as `{first_holder[identity]}`, which is analysed"
+                sentence = f"the same weight as `{first_holder[identity]}`, which is analyzed"
                 skipped.append(SkippedLayer(layer.name, "tied", sentence))
                 continue
             first_holder[identity] = layer.name
@@ -255,7 +255,7 @@ def _layers_of(name: str, module: nn.Module) -> Iterable[Layer]:
 
 
 def _kind(module: nn.Module) -> str:
-    """The module's class; torch gives a parametrised module a class of its own."""
+    """The module's class; torch gives a parametrized module a class of its own."""
     return str(parametrize.type_before_parametrizations(module).__name__)
 
 
@@ -268,7 +268,7 @@ def _kernel_positions(module: nn.Module, weight: Tensor) -> Tensor:
 
 
 def _readable(weight: Tensor | None) -> Tensor:
-    """The tensor, detached, if its values can be analysed."""
+    """The tensor, detached, if its values can be analyzed."""
     if weight is None:
         raise UnreadableWeightError("no_weight", "the weight is None")
     if isinstance(weight, UninitializedParameter):

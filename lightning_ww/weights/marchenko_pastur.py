@@ -27,7 +27,7 @@ TRACY_WIDOM_MEAN = -1.2065335745820
 
 
 def edge_statistics(N: int, M: int) -> tuple[float, float]:
-    """Centre μ and scale τ of a noise matrix's largest eigenvalue, for unit variance (Johnstone).
+    """Center μ and scale τ of a noise matrix's largest eigenvalue, for unit variance (Johnstone).
 
     ``μ = (√(N-1) + √M)²``, ``τ = (√(N-1) + √M)(1/√(N-1) + 1/√M)^⅓``; ``(λ_max - μ)/τ`` follows the Tracy–Widom law.
 
@@ -80,15 +80,15 @@ def bulk_quantiles(N: int, M: int) -> Array:
     """
     # With λ = N + M + 2√(NM)·cosθ the density's square roots become sines, and the integrand is smooth.
     theta = np.linspace(np.pi, 0.0, max(2048, 8 * M))
-    centre, radius = N + M, 2 * (N * M) ** 0.5
-    eigenvalues = centre + radius * np.cos(theta)
+    center, radius = N + M, 2 * (N * M) ** 0.5
+    eigenvalues = center + radius * np.cos(theta)
     with np.errstate(divide="ignore", invalid="ignore"):
         density = radius**2 * np.sin(theta) ** 2 / (2 * np.pi * M * eigenvalues)
     if N == M:
         density[0] = radius / (np.pi * M)  # sin²θ/(1 + cosθ) → 2 where the bulk touches zero
     cdf = np.concatenate([[0.0], np.cumsum((density[1:] + density[:-1]) / 2 * (theta[0] - theta[1]))])
     places = (np.arange(M) + 0.5) / M
-    quantiles = centre + radius * np.cos(np.interp(places, cdf / cdf[-1], theta))
+    quantiles = center + radius * np.cos(np.interp(places, cdf / cdf[-1], theta))
     if N > 1:
         mu, tau = edge_statistics(N, M)
         quantiles[-1] = max(quantiles[-1], mu + TRACY_WIDOM_MEAN * tau)

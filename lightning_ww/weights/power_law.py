@@ -49,7 +49,7 @@ class PowerLawFit:
 class TailComparison:
     """How much better a power law describes the tail than one other distribution does (Vuong's test)."""
 
-    log_likelihood_ratio: float  # normalised; positive favours the power law
+    log_likelihood_ratio: float  # normalized; positive favors the power law
     p_value: float  # that the sign of the ratio is chance
 
 
@@ -157,7 +157,7 @@ def compare_tails(eigenvalues: ArrayLike, fit: PowerLawFit) -> Mapping[str, Tail
     Returns:
         By name (``"lognormal"``, ``"exponential"``, ``"truncated_power_law"``): the ratio and its p-value, or
         ``None`` where that distribution cannot be fitted. The power
-        law is the first argument of the ratio: **positive favours it**.
+        law is the first argument of the ratio: **positive favors it**.
 
     References:
         Alstott, Bullmore, Plenz (2014), powerlaw: a Python package for analysis of heavy-tailed distributions.

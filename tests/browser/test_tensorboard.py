@@ -28,7 +28,7 @@ from lightning_ww.callbacks import WeightSpectrumMonitor
 pytestmark = pytest.mark.browser
 
 DEMO = Path(__file__).parents[2] / "examples" / "digits.py"
-HEALTHY, COLLAPSED = "healthy/version_0", "over-regularised/version_0"
+HEALTHY, COLLAPSED = "healthy/version_0", "over-regularized/version_0"
 
 WAIT = 30_000  # milliseconds: TensorBoard loads its data while one looks
 
@@ -219,7 +219,7 @@ def test_the_report_tells_what_numbers_suggest_what_happened_and_what_was_left_o
     page.get_by_text("Events, the latest first").first.wait_for()
     event = "After 88 steps (epoch 1): rank_collapse at layer middle: rank_deficit 0.88 (threshold 0.5)"
     page.get_by_text(event).first.wait_for(state="attached")
-    for part in ("suggests", "tail as in trained layers", "Not analysed", "one_axis", "largest eigenvalues"):
+    for part in ("suggests", "tail as in trained layers", "Not analyzed", "one_axis", "largest eigenvalues"):
         page.get_by_text(part).first.wait_for(state="attached")
     page.get_by_text("Events, the latest first").first.scroll_into_view_if_needed()
     keep(page, "text")

@@ -1,4 +1,4 @@
-"""Flags on real training: scikit-learn's digits, healthy and over-regularised."""
+"""Flags on real training: scikit-learn's digits, healthy and over-regularized."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from lightning_ww.callbacks import SpectralEarlyStopping, SpectralStoppingReason
 
 INPUTS: dict[str, Callable[[Tensor], Tensor]] = {
     "raw": lambda x: x / 16,
-    "centred": lambda x: x / 16 - (x / 16).mean(0),
-    "standardised": lambda x: (x - x.mean(0)) / (x.std(0) + 1e-3),
+    "centerd": lambda x: x / 16 - (x / 16).mean(0),
+    "standardized": lambda x: (x - x.mean(0)) / (x.std(0) + 1e-3),
 }
 
 OPTIMISERS: dict[str, Callable[[Any], torch.optim.Optimizer]] = {
@@ -31,9 +31,9 @@ OPTIMISERS: dict[str, Callable[[Any], torch.optim.Optimizer]] = {
 class Digits(LightningModule):
     """A perceptron 64 – 256 – 128 – 10; ``l2`` times the squared weights of the middle layer is added to its loss."""
 
-    def __init__(self, optimiser: str, l2: float = 0.0) -> None:
+    def __init__(self, optimizer: str, l2: float = 0.0) -> None:
         super().__init__()
-        self.optimiser, self.l2 = optimiser, l2
+        self.optimizer, self.l2 = optimizer, l2
         self.encoder, self.middle, self.head = nn.Linear(64, 256), nn.Linear(256, 128), nn.Linear(128, 10)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
@@ -42,7 +42,7 @@ class Digits(LightningModule):
         return loss + self.l2 * self.middle.weight.square().sum() if self.l2 else loss
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        return OPTIMISERS[self.optimiser](self.parameters())
+        return OPTIMISERS[self.optimizer](self.parameters())
 
 
 def train(
@@ -75,10 +75,10 @@ def test_decoupled_weight_decay_of_the_same_size_does_not() -> None:
     assert flags(monitor) == set()
 
 
-@pytest.mark.parametrize("optimiser", ["SGD", "Adam"])
+@pytest.mark.parametrize("optimizer", ["SGD", "Adam"])
 @pytest.mark.parametrize("inputs", INPUTS)
-def test_thirty_healthy_epochs_raise_no_flag(optimiser: str, inputs: str) -> None:
-    _, monitor = train(Digits(optimiser), 30, inputs=inputs)
+def test_thirty_healthy_epochs_raise_no_flag(optimizer: str, inputs: str) -> None:
+    _, monitor = train(Digits(optimizer), 30, inputs=inputs)
     assert len(monitor.history) == 31
     assert flags(monitor) == set()
 

@@ -594,7 +594,7 @@ def test_two_monitors_under_the_same_keys_are_told() -> None:
     assert len([w for w in caught if "same keys" in str(w.message)]) == 1
 
 
-def test_steps_are_counted_in_strides_with_several_optimisers() -> None:
+def test_steps_are_counted_in_strides_with_several_optimizers() -> None:
     class Two(Classifier):
         def __init__(self) -> None:
             super().__init__()

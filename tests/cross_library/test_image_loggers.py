@@ -42,10 +42,10 @@ def pictures(folder: Path, logger: str) -> list[Path]:
 
 
 def is_a_map(path: Path) -> bool:
-    """In the colours of one, and as wide."""
+    """In the colors of one, and as wide."""
     pixels = np.asarray(Image.open(path).convert("RGB"))
-    coloured = pixels.max(axis=2).astype(int) - pixels.min(axis=2) > 100
-    return bool(pixels.shape[1] == WIDTH and coloured.mean() > 0.01 and len(np.unique(pixels[coloured], axis=0)) > 50)
+    colored = pixels.max(axis=2).astype(int) - pixels.min(axis=2) > 100
+    return bool(pixels.shape[1] == WIDTH and colored.mean() > 0.01 and len(np.unique(pixels[colored], axis=0)) > 50)
 
 
 @pytest.mark.peers

@@ -1,4 +1,4 @@
-"""Distances from the edge of stability: against dense matrices, and against what the optimisers really do."""
+"""Distances from the edge of stability: against dense matrices, and against what the optimizers really do."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Heat-maps: every cell has the colour of its value on the metric's scale, missing ones are grey, flagged ones framed."""
+"""Heat-maps: every cell has the color of its value on the metric's scale, missing ones are gray, flagged ones framed."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from lightning_ww.drawing.scale import Scale
 from lightning_ww.weights.metrics import TABLE
 
 
-def colour(place: float) -> tuple[int, ...]:
+def color(place: float) -> tuple[int, ...]:
     """Of matplotlib's viridis."""
     return tuple(np.asarray(matplotlib.colormaps["viridis"](place, bytes=True))[:3].tolist())
 
 
-def centres(image: NDArray[np.uint8], rows: int, columns: int) -> list[list[tuple[int, ...]]]:
-    """The colour in the middle of each cell, between the white margins."""
+def centers(image: NDArray[np.uint8], rows: int, columns: int) -> list[list[tuple[int, ...]]]:
+    """The color in the middle of each cell, between the white margins."""
     top = 84
     height = next(h for h in (30, 20, 15) if (image.shape[0] - top) // h >= rows)
     inked = (image[top + 1] != 255).any(axis=1)
@@ -42,7 +42,7 @@ def centres(image: NDArray[np.uint8], rows: int, columns: int) -> list[list[tupl
 
 
 @pytest.mark.parametrize("rows", [5, 30, 150])
-def test_each_cell_has_the_colour_of_its_value(rows: int) -> None:
+def test_each_cell_has_the_color_of_its_value(rows: int) -> None:
     values = np.linspace(1, 9, rows * 4).reshape(rows, 4)
     values[1, 2] = np.nan
     names = [f"blocks.{i}.attention" for i in range(rows)]
@@ -50,14 +50,14 @@ def test_each_cell_has_the_colour_of_its_value(rows: int) -> None:
     assert image.dtype == np.uint8
     assert image.shape[1] == WIDTH
     assert (image.shape[0] - 84 - 40) // rows >= 15  # letters of fourteen pixels do not run into each other
-    found = centres(image, rows, 4)
+    found = centers(image, rows, 4)
     for i in range(rows):
         for j in range(4):
             if (i, j) == (1, 2):
                 assert found[i][j] == MISSING
             else:
                 place = round(255 * (values[i, j] - 1) / 8) / 255
-                np.testing.assert_allclose(found[i][j], colour(place), atol=3)
+                np.testing.assert_allclose(found[i][j], color(place), atol=3)
 
 
 def test_flagged_cells_are_framed_and_others_are_not() -> None:
@@ -85,7 +85,7 @@ def ink_at(image: NDArray[np.uint8], rows: slice, columns: slice) -> int:
 def test_no_text_is_cut_off() -> None:
     for metric in METRICS:
         title, note = (
-            f"{metric}, by layer and optimiser steps made",
+            f"{metric}, by layer and optimizer steps made",
             "150 of 1000 layers: flagged ones, the others evenly by depth. ",
         )
         framed = np.ones((1, 2), dtype=bool)
@@ -120,7 +120,7 @@ def test_wide_names_leave_little_room_and_cells_are_drawn_nevertheless() -> None
     assert image.shape[1] == WIDTH
     row = image[84 + 26]
     assert (row == FRAME).all(axis=1).any()
-    assert (np.abs(row.astype(int) - colour(1.0)) <= 3).all(axis=1).any()
+    assert (np.abs(row.astype(int) - color(1.0)) <= 3).all(axis=1).any()
 
 
 def test_of_many_columns_some_are_shown_the_first_and_the_last_among_them() -> None:
@@ -131,6 +131,6 @@ def test_of_many_columns_some_are_shown_the_first_and_the_last_among_them() -> N
     image = heat_map("t", ["a"], [str(i) for i in range(200)], np.arange(200.0)[None], Scale(0, 199))
     row = image[84 + 26].astype(int)
     cells = np.flatnonzero((row != 255).any(axis=1) & (row != row[:, :1]).any(axis=1))
-    np.testing.assert_allclose(row[cells[0]], colour(0.0), atol=3)
-    np.testing.assert_allclose(row[cells[-1]], colour(1.0), atol=3)
+    np.testing.assert_allclose(row[cells[0]], color(0.0), atol=3)
+    np.testing.assert_allclose(row[cells[-1]], color(1.0), atol=3)
     assert np.diff(row[cells][:, 1]).min() >= -3  # viridis: ever more green

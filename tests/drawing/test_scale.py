@@ -7,7 +7,7 @@ import numpy as np
 from lightning_ww.drawing.scale import Scale
 
 
-def test_values_beyond_the_scale_have_the_colour_of_its_ends_and_the_legend_says_so() -> None:
+def test_values_beyond_the_scale_have_the_color_of_its_ends_and_the_legend_says_so() -> None:
     scale = Scale(1e-3, 1e3, is_log=True)
     np.testing.assert_allclose(scale.place(np.array([0.0, 1e-9, 1e-3, 1.0, 1e3, 1e9])), [0, 0, 0, 0.5, 1, 1])
     assert np.isnan(scale.place(np.array([np.nan]))).all()

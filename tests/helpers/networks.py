@@ -20,11 +20,11 @@ Batch = tuple[Tensor, Tensor]
 def data(
     samples: int = 96, *, batch_size: int = 16, seed: int = 0, shuffle: bool = True
 ) -> DataLoader[tuple[Tensor, ...]]:
-    """Points about sixteen centres, shuffled by the global stream."""
-    centres = torch.randn(16, 24, generator=torch.Generator().manual_seed(99))
+    """Points about sixteen centers, shuffled by the global stream."""
+    centers = torch.randn(16, 24, generator=torch.Generator().manual_seed(99))
     generator = torch.Generator().manual_seed(seed)
     labels = torch.randint(16, (samples,), generator=generator)
-    points = torch.randn(samples, 24, generator=generator) + centres[labels]
+    points = torch.randn(samples, 24, generator=generator) + centers[labels]
     return DataLoader(TensorDataset(points, labels), batch_size=batch_size, shuffle=shuffle)
 
 
@@ -53,7 +53,7 @@ class Classifier(LightningModule):
 
 
 class Restless(nn.Module):
-    """A parametrisation that reading leaves a trace in: a buffer, the random streams, an attribute that it acts on."""
+    """A parametrization that reading leaves a trace in: a buffer, the random streams, an attribute that it acts on."""
 
     count: Tensor
 

@@ -176,19 +176,19 @@ def test_an_orthogonal_matrix_has_no_tail() -> None:
     assert measured.stable_rank == pytest.approx(40, rel=1e-4)
 
 
-def test_each_kind_of_weight_that_cannot_be_analysed_has_its_reason() -> None:
+def test_each_kind_of_weight_that_cannot_be_analyzed_has_its_reason() -> None:
     frozen = nn.Linear(20, 16)
     frozen.requires_grad_(False)
     tied = nn.Linear(20, 16)
-    quantised = nn.Linear(20, 16)
-    quantised.weight = nn.Parameter(torch.zeros(16, 10, dtype=torch.uint8), requires_grad=False)
+    quantized = nn.Linear(20, 16)
+    quantized.weight = nn.Parameter(torch.zeros(16, 10, dtype=torch.uint8), requires_grad=False)
     model = nn.ModuleDict(
         {
             "healthy": tied,
             "tied": nn.ModuleDict({"again": nn.Linear(20, 16)}),
             "meta": nn.Linear(20, 16, device="meta"),
             "lazy": nn.LazyLinear(16),
-            "quantised": quantised,
+            "quantised": quantized,
             "empty": linear(torch.zeros(0, 16)),
             "norm": nn.LayerNorm(20),
             "plain_norm": nn.BatchNorm1d(20, affine=False),
@@ -220,15 +220,15 @@ def test_each_kind_of_weight_that_cannot_be_analysed_has_its_reason() -> None:
     assert all(skip.sentence for skip in report.skipped)
 
 
-@pytest.mark.filterwarnings("ignore")  # torch warns that its quantisation moves elsewhere
-def test_a_dynamically_quantised_module_is_skipped() -> None:
+@pytest.mark.filterwarnings("ignore")  # torch warns that its quantization moves elsewhere
+def test_a_dynamically_quantized_module_is_skipped() -> None:
     quantize_dynamic: Any = torch.ao.quantization.quantize_dynamic
     try:
         model = nn.Sequential(nn.Linear(20, 16), nn.LSTM(20, 16), nn.GRUCell(20, 16))
-        quantised = quantize_dynamic(model, {nn.Linear, nn.LSTM, nn.GRUCell}, dtype=torch.qint8)
+        quantized = quantize_dynamic(model, {nn.Linear, nn.LSTM, nn.GRUCell}, dtype=torch.qint8)
     except RuntimeError as error:  # this build of torch has no engine for it
         pytest.skip(str(error))
-    assert reasons(analyze(nn.ModuleDict({"q": quantised, "healthy": nn.Linear(20, 16)}))) == {
+    assert reasons(analyze(nn.ModuleDict({"q": quantized, "healthy": nn.Linear(20, 16)}))) == {
         "q.0": "quantised",
         "q.1": "quantised",
         "q.2": "quantised",
@@ -252,7 +252,7 @@ def test_a_layer_whose_weight_cannot_be_computed_does_not_stop_the_others() -> N
     assert [layer.name for layer in report.layers] == ["healthy"]
 
 
-def test_pruned_and_parametrised_weights_are_the_effective_ones() -> None:
+def test_pruned_and_parametrized_weights_are_the_effective_ones() -> None:
     pruned = nn.Linear(20, 16)
     prune.l1_unstructured(pruned, "weight", 0.5)  # type: ignore[no-untyped-call]
     normed = parametrizations.orthogonal(nn.Linear(16, 16))

@@ -15,7 +15,7 @@ from lightning_ww.weights import effective
 
 
 def after_a_step(layer: nn.Module) -> nn.Module:
-    """The layer, one optimiser step after its last forward pass: a weight kept as an attribute is out of date."""
+    """The layer, one optimizer step after its last forward pass: a weight kept as an attribute is out of date."""
     layer.train()
     optimizer = torch.optim.SGD(layer.parameters(), lr=0.5)
     layer(torch.randn(5, 6, generator=torch.Generator().manual_seed(0))).square().sum().backward()

@@ -108,7 +108,7 @@ def test_tied_weights_count_once() -> None:
     found, skipped = find_layers(nn.ModuleDict({"embedding": embedding, "head": head}))
     assert [layer.name for layer in found] == ["embedding"]
     assert [(skip.name, skip.reason) for skip in skipped] == [("head", "tied")]
-    assert skipped[0].sentence == "the same weight as `embedding`, which is analysed"
+    assert skipped[0].sentence == "the same weight as `embedding`, which is analyzed"
 
 
 def test_a_shared_module_counts_once() -> None:
@@ -149,7 +149,7 @@ def test_a_parameter_that_is_no_modules_weight_is_reported() -> None:
     assert raised.value.reason == "not_a_weight"
 
 
-def test_subclasses_and_parametrised_cells_keep_their_gates() -> None:
+def test_subclasses_and_parametrized_cells_keep_their_gates() -> None:
     class MyLSTM(nn.LSTM):
         pass
 

@@ -10,7 +10,7 @@ from lightning_ww.weights.metrics import TABLE
 
 
 @pytest.mark.parametrize("metric", METRICS)
-def test_a_colour_bars_labels_stand_where_their_values_are_the_first_and_the_last_at_its_ends(metric: str) -> None:
+def test_a_color_bars_labels_stand_where_their_values_are_the_first_and_the_last_at_its_ends(metric: str) -> None:
     scale = TABLE[metric].scale
     places, texts = zip(*scale.ticks(), strict=True)
     assert (places[0], places[-1]) == (0, 1)

@@ -110,7 +110,7 @@ def test_narrow_candidates_are_left_out_and_the_rest_is_fitted() -> None:
     assert fit_power_law(x).xmin == xmin
 
 
-def test_tail_comparison_favours_the_distribution_that_made_the_sample() -> None:
+def test_tail_comparison_favors_the_distribution_that_made_the_sample() -> None:
     exponential = np.random.default_rng(0).exponential(size=2000) + 1
     fit = dataclasses.replace(fit_power_law(exponential), xmin=1.0)
     compared = compare_tails(exponential, fit)
@@ -118,7 +118,7 @@ def test_tail_comparison_favours_the_distribution_that_made_the_sample() -> None
     assert compared["exponential"] is not None
     assert compared["exponential"].log_likelihood_ratio < -2
     pareto = np.random.default_rng(0).pareto(1.5, 2000) + 1
-    favoured = compare_tails(pareto, fit_power_law(pareto))["exponential"]
-    assert favoured is not None
-    assert favoured.log_likelihood_ratio > 2
-    assert favoured.p_value < 0.05
+    favored = compare_tails(pareto, fit_power_law(pareto))["exponential"]
+    assert favored is not None
+    assert favored.log_likelihood_ratio > 2
+    assert favored.p_value < 0.05

@@ -1,6 +1,6 @@
 """When a monitor measures, and at which step that is logged.
 
-At the start of training; then in `on_train_batch_end`, after an epoch's last batch or every so many optimiser steps; and in
+At the start of training; then in `on_train_batch_end`, after an epoch's last batch or every so many optimizer steps; and in
 `on_train_epoch_end` for an epoch that was cut short. A value published in `on_train_batch_end` is seen by every consumer in
 the same epoch, whatever the order of callbacks and the validation schedule; one published in `on_train_epoch_end` comes too
 late for a check after validation.
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Schedule:
-    """Every n epochs, every n optimiser steps, or both."""
+    """Every n epochs, every n optimizer steps, or both."""
 
     every_n_epochs: int | None
     every_n_train_steps: int | None
@@ -47,7 +47,7 @@ class Schedule:
         if trainer.is_last_batch and self._epoch_is_due(trainer):
             return True
         n = self.every_n_train_steps
-        # in steps of n, not at multiples of n: with several optimisers a batch may make several steps
+        # in steps of n, not at multiples of n: with several optimizers a batch may make several steps
         return n is not None and trainer.global_step // n != (last_step or 0) // n
 
     def due_after_epoch(self, trainer: Trainer, last_step: int | None) -> bool:

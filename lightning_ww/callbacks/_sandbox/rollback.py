@@ -40,7 +40,7 @@ FOREIGN = {
     "threading",
     "builtins",
 }
-"""Packages whose objects are not looked into: trainers, loaders, optimisers, loggers."""
+"""Packages whose objects are not looked into: trainers, loaders, optimizers, loggers."""
 
 
 @contextmanager

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class InitialWeights:
-    """A snapshot of the analysed layers, and where it is kept."""
+    """A snapshot of the analyzed layers, and where it is kept."""
 
     def __init__(self, slices: Mapping[str, Tensor], directory: str) -> None:
         """``slices`` by layer, on the CPU; they are written under ``directory`` when `save` is called."""

@@ -1,4 +1,4 @@
-"""How a curvature spectrum moves: measurements along, eigenvalues upwards, the share of eigenvalues as colour."""
+"""How a curvature spectrum moves: measurements along, eigenvalues upwards, the share of eigenvalues as color."""
 
 from __future__ import annotations
 

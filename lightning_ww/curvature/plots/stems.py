@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lightning_ww.drawing.canvas import BLUE, GREY, LARGE, ORANGE, ink, new_figure, wrapped
+from lightning_ww.drawing.canvas import BLUE, GRAY, LARGE, ORANGE, ink, new_figure, wrapped
 from lightning_ww.drawing.markdown import markdown, number
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from lightning_ww.curvature.density import SpectralDensity
 
-POSITIVE, NEGATIVE, NEAR_ZERO = BLUE, ORANGE, GREY
+POSITIVE, NEGATIVE, NEAR_ZERO = BLUE, ORANGE, GRAY
 
 LABEL_PIXELS = 18
 """Values are written beside outliers that are as far apart."""
@@ -32,7 +32,7 @@ NUM_LISTED = 10
 def spectrum_figure(density: SpectralDensity, title: str, stability_edge: float | None = None) -> Figure:
     """A stem for each node, as high as its weight: the share of eigenvalues that it stands for.
 
-    Both axes are logarithmic, the horizontal one to both sides of zero; grey ones are as good as zero. Filled heads are
+    Both axes are logarithmic, the horizontal one to both sides of zero; gray ones are as good as zero. Filled heads are
     single eigenvalues that have converged; open ones stand for many. No kernel: smoothing would move the moments.
 
     Args:

@@ -97,9 +97,9 @@ class _SoftmaxSlope(Function):
         g, y, along = ctx.saved_tensors
         if torch.is_grad_enabled():
             return *by_autograd(lambda g, y: y * (g - (g * y).sum(ctx.dim, keepdim=True)), (g, y), v), None
-        centred = v - (v * y).sum(ctx.dim, keepdim=True)
-        by_g = y * centred
-        by_y = (g * centred).sub_(v * along) if ctx.needs_input_grad[1] else None
+        centerd = v - (v * y).sum(ctx.dim, keepdim=True)
+        by_g = y * centerd
+        by_y = (g * centerd).sub_(v * along) if ctx.needs_input_grad[1] else None
         return by_g, by_y, None
 
 

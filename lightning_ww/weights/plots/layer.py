@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lightning_ww.drawing.canvas import BLUE, GREY, LARGE, ORANGE, X_LARGE, ink, magnified, new_figure, wrapped
+from lightning_ww.drawing.canvas import BLUE, GRAY, LARGE, ORANGE, X_LARGE, ink, magnified, new_figure, wrapped
 from lightning_ww.weights.marchenko_pastur import bulk_density, bulk_edges
 from lightning_ww.weights.power_law import PowerLawFit, compare_tails, positive_part
 
@@ -73,7 +73,7 @@ def layer_figure(layer: LayerReport, *, compare: bool = False) -> Figure:
     n = layer.num_eigenvalues
     if shuffled.size:
         label = "shuffled, as predicted" if layer.shuffle == "analytic" else "shuffled"
-        _density(axes, shuffled, n, edges, GREY, label, filled=True)
+        _density(axes, shuffled, n, edges, GRAY, label, filled=True)
     _bulk(axes, layer, variances, bulk_max, bulk_label)
     _traps(axes, traps)
     smaller = int((values < edges[0]).sum()) + n - values.size
@@ -110,7 +110,7 @@ def tail_caption(layer: LayerReport) -> str:
             said.append(f"{name}: cannot be fitted")
         else:
             said.append(f"{name}: R = {found.log_likelihood_ratio:+.2f}, p = {found.p_value:.2g}")
-    return "Power law against " + "; ".join(said) + ". R > 0 favours the power law."
+    return "Power law against " + "; ".join(said) + ". R > 0 favors the power law."
 
 
 def _headings(layer: LayerReport, size: float) -> list[str]:
@@ -172,7 +172,7 @@ def _bulk(axes: Axes, layer: LayerReport, variances: Array, high: float, label: 
 def _traps(axes: Axes, traps: Array) -> None:
     """The shuffle's eigenvalues that noise does not have."""
     if traps.size:
-        looks: dict[str, Any] = {"color": GREY, "markersize": 9, "transform": axes.get_xaxis_transform()}
+        looks: dict[str, Any] = {"color": GRAY, "markersize": 9, "transform": axes.get_xaxis_transform()}
         axes.plot(traps, np.full(traps.size, 0.03), "^", label=f"correlation traps: {traps.size}", **looks)
 
 

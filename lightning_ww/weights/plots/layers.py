@@ -8,7 +8,7 @@ import numpy as np
 
 from lightning_ww import _checks
 from lightning_ww._errors import ArgumentError
-from lightning_ww.drawing.canvas import BLUE, GREY, new_figure
+from lightning_ww.drawing.canvas import BLUE, GRAY, new_figure
 from lightning_ww.drawing.labels import labels
 from lightning_ww.weights.metrics import KEY_METRICS, METRICS, TABLE
 
@@ -50,7 +50,7 @@ def report_figure(report: WeightReport, metrics: str | Sequence[str] = KEY_METRI
             axes.set_xscale("log")
             least = positive.min() / 10
             zero = x <= 0
-            axes.plot(np.full(int(zero.sum()), least), rows[zero], "<", color=GREY)  # beyond a logarithmic axis
+            axes.plot(np.full(int(zero.sum()), least), rows[zero], "<", color=GRAY)  # beyond a logarithmic axis
             x = np.where(zero, np.nan, x)
         axes.plot(x, rows, "o", color=BLUE)
         axes.set_title(name)

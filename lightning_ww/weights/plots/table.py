@@ -59,7 +59,7 @@ def report_table(
         text += "\n\nEvents, the latest first:\n\n" + "\n".join(f"- {event}" for event in reversed(events))
     if report.skipped:
         skipped = [[f"`{skip.name}`", skip.reason, skip.sentence] for skip in report.skipped]
-        text += "\n\nNot analysed:\n\n" + markdown(["layer", "reason", "why"], skipped)
+        text += "\n\nNot analyzed:\n\n" + markdown(["layer", "reason", "why"], skipped)
     return text
 
 

@@ -237,7 +237,7 @@ class Stateful(Tiny):
         return functional.cross_entropy(self(batch[0]), batch[1])
 
 
-class Penalised(Tiny):
+class Penalized(Tiny):
     """Takes gradients of its own."""
 
     def training_step(self, batch: Batch, batch_idx: int) -> Any:
@@ -259,7 +259,7 @@ class MakesTensors(Tiny):
 @pytest.mark.parametrize(
     "model",
     [
-        *(WeightNormed, OlderWeightNormed, Stateful, Penalised, MakesTensors),
+        *(WeightNormed, OlderWeightNormed, Stateful, Penalized, MakesTensors),
         *(Attending, Encoder, Recurrent, Compiled, Checkpointed, Normed, Huber, Squared, InPlace),
         *(FrozenUnusedTied, OfInference, Greedy),
     ],
@@ -372,7 +372,7 @@ class ByHand(Tiny):
         optimizer.step()
 
 
-def test_manual_optimisation_needs_a_loss() -> None:
+def test_manual_optimization_needs_a_loss() -> None:
     message = (
         "`CurvatureMonitor`: this ByHand optimizes by hand (`automatic_optimization = False`), so its `training_step` moves "
         "the weights. Pass `loss_fn=`, `(pl_module, batch) -> loss`, or give the module a method `curvature_loss(batch)`."

@@ -28,9 +28,9 @@ def test_the_evolution_has_each_spectrums_shares_in_their_rows() -> None:
     quarter = SHARES.place(np.array([0.25]))
     import matplotlib
 
-    colour = matplotlib.colormaps["viridis"](float(quarter[0]), bytes=True)[:3]
+    color = matplotlib.colormaps["viridis"](float(quarter[0]), bytes=True)[:3]
     for column in middle:
-        cells = (np.abs(column[84:].astype(int) - colour) <= 3).all(axis=1)
+        cells = (np.abs(column[84:].astype(int) - color) <= 3).all(axis=1)
         assert cells.sum() == pytest.approx(4 * 19, abs=8)  # four rows of twenty pixels, one of them a line
         assert (column == MISSING).all(axis=1).any()
 

@@ -24,7 +24,7 @@ def density() -> SpectralDensity:
     return spectral_density(torch.diag(values), num_steps=12)
 
 
-def test_every_node_has_a_stem_as_high_as_its_weight_in_the_colour_of_its_sign() -> None:
+def test_every_node_has_a_stem_as_high_as_its_weight_in_the_color_of_its_sign() -> None:
     found = density()
     figure: Any = spectrum_figure(found, "title", stability_edge=500.0)
     (axes,) = figure.axes
@@ -53,7 +53,7 @@ def test_every_node_has_a_stem_as_high_as_its_weight_in_the_colour_of_its_sign()
     np.testing.assert_allclose(np.sort(heads), np.sort(found.nodes[found.is_simple].numpy()))
 
 
-def test_outliers_that_are_labelled_are_those_that_are_counted() -> None:
+def test_outliers_that_are_labeled_are_those_that_are_counted() -> None:
     values = [0.8, 0.9, 1.0, 8.0, 20.0, 50.0, 100.0]
     residuals = torch.tensor([*[1e-9] * 6, 50.0]).double()  # the largest has not converged
     found = dataclasses.replace(

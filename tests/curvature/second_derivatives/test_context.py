@@ -231,7 +231,7 @@ def test_of_a_backward_pass_that_is_linear_in_its_cotangents_nothing_else_is_wri
                 assert float(torch.autograd.grad(slope.sum(), cotangent, retain_graph=True)[0].norm()) > 0
 
 
-def penalised(net: nn.Module) -> Tensor:
+def penalized(net: nn.Module) -> Tensor:
     """A loss with a gradient inside: its Hessian is of third derivatives."""
     leaf = DATA.clone().requires_grad_()
     loss = functional.cross_entropy(net(leaf), TARGET)
@@ -268,7 +268,7 @@ def plain(net: nn.Module) -> Tensor:
     return functional.cross_entropy(net(DATA), TARGET)
 
 
-@pytest.mark.parametrize("loss", [plain, penalised, by_vmap, by_jvp, by_many_at_once, by_inner_grad, by_checkpoint])
+@pytest.mark.parametrize("loss", [plain, penalized, by_vmap, by_jvp, by_many_at_once, by_inner_grad, by_checkpoint])
 def test_hessians_of_losses_that_differentiate_inside_are_torchs(loss: Callable[[nn.Module], Tensor], net: Net) -> None:
     params = list(net.parameters())
     net.by_hand = True
