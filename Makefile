@@ -4,7 +4,7 @@ PY := .venv/bin/python
 LOGS ?= runs
 SCREENSHOTS ?= runs/screenshots
 
-.PHONY: help demo test test-slow test-peers test-browser check format bench false-alarms tensorboard golden clean
+.PHONY: help demo test test-slow test-peers test-browser check format bench false-alarms tensorboard docs golden clean
 
 help:  ## What can be done here
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -60,6 +60,9 @@ false-alarms: .venv/.peers  ## When each trigger fires in runs of known health
 
 tensorboard: .venv/.ready  ## Look at the runs
 	$(PY) -m tensorboard.main --logdir $(LOGS)
+
+docs: .venv/.ready  ## Write docs/metrics.md anew, from the table of metrics
+	$(PY) docs/write_metrics.py
 
 golden: .venv/.peers  ## Write the golden values of tests/cross_library anew
 	cd tests && ../$(PY) -m cross_library.make_golden

@@ -6,6 +6,7 @@ import ast
 import importlib
 import inspect
 import io
+import re
 import subprocess
 import sys
 import tokenize
@@ -178,6 +179,26 @@ def lines_of_code(path: Path) -> int:
 
 def test_files_are_short() -> None:
     assert not {str(path.relative_to(PACKAGE)): n for path in FILES if (n := lines_of_code(path)) > MAX_LINES}
+
+
+TESTS = PACKAGE.parent / "tests"
+TEST_FILES = sorted(TESTS.rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_each_module_has_a_file_of_tests(path: Path) -> None:
+    place = path.relative_to(PACKAGE)
+    names = {"__init__": place.parent.name.lstrip("_")} if place.parent.name == "_sandbox" else {}
+    stem = names.get(path.stem, path.stem.lstrip("_"))
+    if path.stem != "__init__" or names:
+        assert (TESTS / place.parent / f"test_{stem}.py").exists()
+
+
+@pytest.mark.parametrize("path", TEST_FILES, ids=lambda path: str(path.relative_to(TESTS)))
+def test_no_test_imports_a_test_nor_replaces_a_private_name(path: Path) -> None:
+    assert not [name for name in imports(path) if any(part.startswith("test_") for part in name.split("."))]
+    replaced = re.findall(r"monkeypatch\.setattr\(\s*(.+?),", path.read_text())
+    assert not [name for name in replaced if re.search(r"(^|[.\"'])_[a-z]", name)]
 
 
 def test_the_root_link_points_at_the_callbacks() -> None:

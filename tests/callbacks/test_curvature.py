@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import csv
-import json
 import logging
 import pickle
 import re
@@ -13,12 +12,13 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.fits import curvature_monitor as monitor
+from helpers.fits import fit
 from helpers.networks import Batch, Classifier, data, quiet_trainer
 from helpers.tiny import Batches, Tiny, exact
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
-from pytorch_lightning.loggers.logger import DummyLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor, nn
 from torch.nn import functional
@@ -34,17 +34,6 @@ SUMMARY = {
         *("seconds", "overhead"),
     )
 }
-
-
-def monitor(**arguments: Any) -> CurvatureMonitor:
-    defaults: dict[str, Any] = {"every_n_epochs": 1, "on_error": "raise"}
-    return CurvatureMonitor(**(defaults | arguments))
-
-
-def fit(*callbacks: Callback, model: LightningModule | None = None, **arguments: Any) -> Trainer:
-    trainer = quiet_trainer(callbacks=list(callbacks), **arguments)
-    trainer.fit(model or Classifier(), data(), data(32, seed=1, shuffle=False))
-    return trainer
 
 
 def steps(watched: CurvatureMonitor) -> list[int]:
@@ -365,24 +354,6 @@ def test_tensorboard_has_scalars_stems_and_a_table(tmp_path: Path) -> None:
     assert "| samples | 16 |" in table
 
 
-def test_raw_nodes_and_weights_are_in_a_file_beside_the_logs(tmp_path: Path) -> None:
-    watched = monitor(log_key_prefix="a/")
-    fit(
-        watched, logger=[CSVLogger(str(tmp_path / "csv"), name="", version=""), TensorBoardLogger(str(tmp_path / "tb"))]
-    )
-    lines = [json.loads(line) for line in (tmp_path / "csv" / "a-curvature.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in lines] == steps(watched)
-    for line, past in zip(lines, watched.history, strict=True):
-        assert line["density"]["nodes"] == past.density.nodes.tolist()
-        assert line["density"]["weights"] == past.density.weights.tolist()
-        assert line["summary"] == past.summary
-    with (tmp_path / "csv" / "metrics.csv").open() as file:
-        rows = [row for row in csv.DictReader(file) if row["a/curvature/sharpness"]]
-    assert [float(row["a/curvature/sharpness"]) for row in rows] == pytest.approx(
-        [past.density.sharpness for past in watched.history]
-    )
-
-
 def test_without_a_logger_nothing_is_written(tmp_path: Path) -> None:
     watched = monitor()
     fit(watched)
@@ -529,36 +500,6 @@ def test_a_loss_without_a_graph_is_said_in_the_users_words(caplog: pytest.LogCap
     quiet_trainer(callbacks=[watched]).fit(Tiny(), data(), data(shuffle=False))
     assert "the loss is detached from the parameters that are measured, or taken under `no_grad`" in caplog.text
     assert not len(watched.history)
-
-
-class Remote(DummyLogger):
-    """Keeps its numbers elsewhere, and has one folder for all runs."""
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__()
-        self._folder = str(folder)
-
-    @property
-    def save_dir(self) -> str:
-        return self._folder
-
-
-def test_a_new_run_in_the_same_folder_has_a_file_of_its_own_and_a_resumed_one_goes_on(tmp_path: Path) -> None:
-    def train(epochs: int, checkpoint: str | None = None) -> tuple[CurvatureMonitor, Trainer]:
-        watched = CurvatureMonitor(every_n_epochs=1, num_steps=3)
-        trainer = quiet_trainer(callbacks=[watched], logger=Remote(tmp_path), max_epochs=epochs)
-        trainer.fit(Tiny(), data(), data(shuffle=False), ckpt_path=checkpoint)
-        return watched, trainer
-
-    def numbers(name: str) -> list[int]:
-        return [json.loads(line)["number"] for line in (tmp_path / name).read_text().splitlines()]
-
-    train(1)
-    train(2)[1].save_checkpoint(tmp_path / "last.ckpt")
-    assert (numbers("curvature.jsonl"), numbers("curvature.1.jsonl")) == ([0, 1], [0, 1, 2])
-    watched, _ = train(3, str(tmp_path / "last.ckpt"))
-    assert numbers("curvature.jsonl") == [0, 1]
-    assert numbers("curvature.1.jsonl") == [past.number for past in watched.history]
 
 
 def test_two_monitors_without_a_prefix_are_warned_of() -> None:

@@ -12,7 +12,9 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.networks import Classifier, data, quiet_trainer
+from helpers.fits import fit
+from helpers.fits import weight_monitor as monitor
+from helpers.networks import Classifier, Growing, data, quiet_trainer
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
@@ -30,16 +32,6 @@ SUMMARY = {
 
 
 WITHOUT_SHUFFLE = [name for name in METRICS if name not in needing("shuffle")]
-
-
-def monitor(**arguments: Any) -> WeightSpectrumMonitor:
-    return WeightSpectrumMonitor(**({"on_error": "raise"} | arguments))
-
-
-def fit(*callbacks: Callback, model: LightningModule | None = None, **arguments: Any) -> Trainer:
-    trainer = quiet_trainer(callbacks=list(callbacks), **arguments)
-    trainer.fit(model or Classifier(), data(), data(32, seed=1, shuffle=False))
-    return trainer
 
 
 class Recorder(Callback):
@@ -65,28 +57,6 @@ class Recorder(Callback):
 
 
 # ── When ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-@pytest.mark.parametrize(
-    ("schedule", "expected"),
-    [
-        ({}, [0, 6, 12, 18]),
-        ({"every_n_epochs": 2}, [0, 12]),
-        ({"every_n_epochs": None, "every_n_train_steps": 4}, [0, 4, 8, 12, 16]),
-        ({"every_n_train_steps": 4}, [0, 4, 6, 8, 12, 16, 18]),
-    ],
-)
-def test_measures_at_the_start_and_on_schedule(schedule: dict[str, Any], expected: list[int]) -> None:
-    ours = monitor(**schedule)
-    fit(ours, max_epochs=3)
-    assert [past.step for past in ours.history] == expected
-    assert [past.is_baseline for past in ours.history] == [True] + [False] * (len(expected) - 1)
-
-
-def test_measures_once_per_step_under_accumulation() -> None:
-    ours = monitor(every_n_epochs=None, every_n_train_steps=1)
-    fit(ours, accumulate_grad_batches=3, max_epochs=2)
-    assert [past.step for past in ours.history] == [0, 1, 2, 3, 4]
 
 
 @pytest.mark.parametrize(
@@ -163,12 +133,6 @@ def test_early_stopping_and_checkpoints_on_alpha_see_the_epochs_own_value(
         assert score == pytest.approx(known[max(s for s in known if s <= step)])
         assert not ends_only or step in known
     assert trainer.current_epoch == 4
-
-
-def test_an_epoch_cut_short_is_measured_at_its_end() -> None:
-    ours = monitor()
-    fit(ours, max_steps=8, max_epochs=-1)
-    assert [past.step for past in ours.history] == [0, 6, 8]
 
 
 def test_an_iterable_without_length() -> None:
@@ -303,34 +267,6 @@ def test_without_a_logger_the_numbers_are_in_the_monitor() -> None:
     table = ours.history.to_pandas()
     assert len(table) == 3 * 2
     assert list(table.columns[:4]) == ["step", "epoch", "layer", "alpha"]
-
-
-class Deep(Classifier):
-    """Thirty layers."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.blocks = nn.Sequential(*(nn.Linear(32, 32) for _ in range(28)))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.as_tensor(self.head(self.blocks(torch.relu(self.hidden(x)))))
-
-
-def test_of_many_layers_some_are_logged_evenly_by_depth_and_all_are_measured(tmp_path: Path) -> None:
-    class Collapse(Callback):
-        def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-            with torch.no_grad():
-                pl_module.blocks[3].weight.zero_()  # type: ignore[index,union-attr]
-
-    ours = monitor(max_logged_layers=4)
-    with pytest.warns(UserWarning, match="`rank_collapse` at layer `blocks.3`"):
-        fit(ours, Collapse(), model=Deep(), logger=CSVLogger(str(tmp_path), name="", version=""), max_epochs=1)
-    assert ours.report is not None
-    assert len(ours.report.layers) == 30
-    with (tmp_path / "metrics.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    logged = {key.removeprefix("ww.sv_min/") for key in rows[0] if key.startswith("ww.sv_min/")}
-    assert logged == {"hidden", "blocks.8", "blocks.17", "blocks.27", "blocks.3"}  # four, and the flagged one
 
 
 def test_history_is_bounded() -> None:
@@ -537,29 +473,6 @@ def test_warnings_that_are_errors_do_not_stop_the_run(caplog: pytest.LogCaptureF
     assert "`nonfinite` at layer" in caplog.text
 
 
-class Growing(Classifier):
-    """Gets a layer during training, and loses one."""
-
-    def on_train_epoch_start(self) -> None:
-        if self.current_epoch == 1:
-            self.late = nn.Linear(20, 20)
-        if self.current_epoch == 2:
-            del self.late
-
-
-def test_layers_that_come_and_go_are_followed(tmp_path: Path) -> None:
-    ours = monitor()
-    fit(ours, model=Growing(), max_epochs=3, logger=CSVLogger(str(tmp_path), name="", version=""))
-    assert [past.layers for past in ours.history] == [
-        ("hidden", "head"),
-        ("hidden", "head"),
-        ("hidden", "head", "late"),
-        ("hidden", "head"),
-    ]
-    assert ours.history[2].value("late", "distance_from_init") == 0  # from when it was first seen
-    assert "ww.alpha/late" in (tmp_path / "metrics.csv").read_text()
-
-
 def test_a_named_layer_that_goes_ends_nothing() -> None:
     ours = monitor(layers=["hidden", "late"])
     model = Growing()
@@ -592,27 +505,6 @@ def test_two_monitors_under_the_same_keys_are_told() -> None:
     with pytest.warns(UserWarning, match=message) as caught:
         fit(monitor(layers="hidden"), monitor(layers="head"))
     assert len([w for w in caught if "same keys" in str(w.message)]) == 1
-
-
-def test_steps_are_counted_in_strides_with_several_optimizers() -> None:
-    class Two(Classifier):
-        def __init__(self) -> None:
-            super().__init__()
-            self.automatic_optimization = False
-
-        def configure_optimizers(self) -> Any:
-            return [torch.optim.SGD(self.hidden.parameters(), 0.01), torch.optim.SGD(self.head.parameters(), 0.01)]
-
-        def training_step(self, batch: Any, batch_idx: int) -> None:  # type: ignore[override]
-            for i, optimizer in enumerate(self.optimizers()):
-                optimizer.zero_grad()
-                self.manual_backward(nn.functional.cross_entropy(self(batch[0]), batch[1]))
-                if batch_idx or i:  # the first batch of an epoch makes one step, the others two
-                    optimizer.step()
-
-    ours = monitor(every_n_epochs=None, every_n_train_steps=4)
-    fit(ours, model=Two(), max_epochs=2)
-    assert [past.step for past in ours.history] == [0, 5, 9, 12, 16, 20]
 
 
 def test_a_loss_with_an_infinite_class_weight_is_not_a_lost_layer() -> None:

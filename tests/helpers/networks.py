@@ -233,3 +233,13 @@ def quiet_trainer(**arguments: Any) -> Trainer:
         "log_every_n_steps": 1,
     }
     return Trainer(**(defaults | arguments))
+
+
+class Growing(Classifier):
+    """Gets a layer during training, and loses one."""
+
+    def on_train_epoch_start(self) -> None:
+        if self.current_epoch == 1:
+            self.late = nn.Linear(20, 20)
+        if self.current_epoch == 2:
+            del self.late

@@ -10,6 +10,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 from torch.nn import functional
 
+from helpers.custom_functions import HiddenIntermediate, OnceDifferentiable
 from helpers.networks import Batch
 
 
@@ -60,3 +61,17 @@ def exact(model: LightningModule, batches: list[Batch]) -> Tensor:
 
     H: Tensor = torch.autograd.functional.hessian(loss, flat)  # type: ignore[no-untyped-call]
     return torch.as_tensor(torch.linalg.eigvalsh(H))
+
+
+class Custom(Tiny):
+    function: Any = OnceDifferentiable
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.as_tensor(self.head(type(self).function.apply(self.hidden(x))))
+
+
+class CustomHidden(Custom):
+    function = HiddenIntermediate
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(3 * x)

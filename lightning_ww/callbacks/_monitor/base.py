@@ -183,7 +183,8 @@ class Monitor(Scheduled, ABC, Generic[S, M]):
             # Every rank takes part, also one that failed; one failure is everybody's, so that all remember the same.
             if not trainer.strategy.reduce_boolean_decision(findings is not None, all=True) or findings is None:
                 return
-            measurement = self.KEPT.of(moment, findings, self._kept_metrics)
+            metrics = self._kept_metrics if findings.layers or findings.skipped else ()
+            measurement = self.KEPT.of(moment, findings, metrics)
             seen = run.history.up_to(measurement, findings, others_of(self, trainer))
             run.findings, run.diagnosis = findings, judged(self.triggers, seen, partial(run.guard.run, trainer))
             summary = dict(findings.summary)

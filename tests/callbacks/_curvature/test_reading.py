@@ -2,61 +2,18 @@
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from helpers.custom_functions import HiddenIntermediate, OnceDifferentiable
+from helpers.measured import dense, fit
 from helpers.networks import Batch, Classifier, data, quiet_trainer
-from helpers.tiny import Batches, Tiny
-from pytorch_lightning import LightningDataModule, Trainer
-from pytorch_lightning.loggers import CSVLogger
+from helpers.tiny import CustomHidden, Tiny
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
-from torch.utils.data import DataLoader
 
 from lightning_ww.callbacks import CurvatureMonitor
-
-
-def fit(model: Any, **arguments: Any) -> tuple[CurvatureMonitor, Batches, Trainer]:
-    """Train for an epoch, measuring before and after; errors are raised unless told otherwise."""
-    precision = arguments.pop("precision", "64-true")
-    defaults: dict[str, Any] = {"every_n_epochs": 1, "num_steps": 60, "on_error": "raise"}
-    monitor, batches = CurvatureMonitor(**(defaults | arguments)), Batches()
-    trainer = quiet_trainer(callbacks=[batches, monitor], max_epochs=1, precision=precision, limit_train_batches=3)
-    trainer.fit(model, data(), data(16, shuffle=False))
-    return monitor, batches, trainer
-
-
-def dense(twin: Any, batch: Batch, *, training: bool = False) -> Tensor:
-    """Eigenvalues of the Hessian of what `reference` returns, else of the training step, by torch.autograd.functional."""
-    torch.compiler.set_stance("force_eager")
-    for module in twin.modules():
-        module.training = training and isinstance(module, nn.BatchNorm1d)
-    step = getattr(twin, "reference", twin.training_step)
-    named = {name: p for name, p in twin.named_parameters() if p.requires_grad}
-
-    class Calling(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.inner = twin
-
-        def forward(self) -> Any:
-            return step(batch, 0)
-
-    def loss(w: Tensor) -> Tensor:
-        parts = torch.split(w, [p.numel() for p in named.values()])
-        pairs = zip(parts, named.items(), strict=True)
-        weights = {f"inner.{name}": part.view_as(p) for part, (name, p) in pairs}
-        return torch.func.functional_call(Calling(), weights, ())  # type: ignore[no-any-return]
-
-    flat = torch.cat([p.detach().reshape(-1) for p in named.values()])
-    H: Tensor = torch.autograd.functional.hessian(loss, flat)  # type: ignore[no-untyped-call]
-    return torch.as_tensor(torch.linalg.eigvalsh(H))
 
 
 class Attending(Tiny):
@@ -127,10 +84,6 @@ class Checkpointed(Tiny):
 
     def reference(self, batch: Batch, batch_idx: int) -> Any:
         return functional.cross_entropy(super().forward(batch[0]), batch[1])
-
-
-class Reentrant(Checkpointed):
-    reentrant = True
 
 
 class Normed(Tiny):
@@ -315,243 +268,9 @@ def test_half_precision_is_taken_up_to_float32(precision: str, tolerance: float)
     assert monitor.history[0].density.sharpness == pytest.approx(float(values[-1]), rel=tolerance)
 
 
-class Custom(Tiny):
-    function: Any = OnceDifferentiable
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.as_tensor(self.head(type(self).function.apply(self.hidden(x))))
-
-
-class CustomHidden(Custom):
-    function = HiddenIntermediate
-
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(3 * x)
-
-
-@pytest.mark.parametrize(
-    ("model", "arguments", "words"),
-    [
-        (Reentrant, {}, ["use_reentrant", "checkpoint with `use_reentrant=False`."]),
-        (Custom, {}, ["cannot be differentiated again", "leave the layers out with `params=`", "`loss_fn=`"]),
-        (Custom, {"matrix": "ggn"}, ["not the transpose of its backward pass", "`loss_fn=`"]),
-        (CustomHidden, {}, ["but the loss bends by", "`params=`", "`self_check=False`"]),
-    ],
-    ids=["reentrant checkpoint", "once differentiable", "once differentiable, Gauss–Newton", "hidden intermediate"],
-)
-def test_what_autograd_cannot_do_is_refused_once_and_the_run_goes_on(
-    model: Any, arguments: dict[str, Any], words: list[str], caplog: pytest.LogCaptureFixture
-) -> None:
-    monitor, _, trainer = fit(model(), on_error="warn", **arguments)
-    said = [record.getMessage() for record in caplog.records if record.name == "lightning_ww"]
-    assert len(said) == 1
-    assert said[0].startswith("`CurvatureMonitor` cannot measure in this run, and stops trying. ")
-    for word in words:
-        assert word in said[0]
-    assert trainer.global_step == 3
-    assert len(monitor.history) == 0
-    assert not [key for key in trainer.callback_metrics if key.startswith("curvature")]
-    with pytest.raises(RuntimeError, match=re.escape(words[0])):
-        fit(model(), on_error="raise", **arguments)
-
-
 def test_a_check_that_is_switched_off_measures_all_the_same() -> None:
     monitor, _, _ = fit(CustomHidden(), self_check=False)
     assert len(monitor.history) == 2
-
-
-class ByHand(Tiny):
-    def __init__(self) -> None:
-        super().__init__()
-        self.automatic_optimization = False
-
-    def training_step(self, batch: Batch, batch_idx: int) -> None:
-        optimizer: Any = self.optimizers()
-        optimizer.zero_grad()
-        self.manual_backward(super().training_step(batch, batch_idx))
-        optimizer.step()
-
-
-def test_manual_optimization_needs_a_loss() -> None:
-    message = (
-        "`CurvatureMonitor`: this ByHand optimizes by hand (`automatic_optimization = False`), so its `training_step` moves "
-        "the weights. Pass `loss_fn=`, `(pl_module, batch) -> loss`, or give the module a method `curvature_loss(batch)`."
-    )
-    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
-        fit(ByHand(), on_error="warn")
-    useless = "`CurvatureMonitor(ggn_fn=...)` is of use with `matrix=\"ggn\"` only, but `matrix` is 'hessian'."
-    with pytest.raises(ValueError, match=f"^{re.escape(useless)}$"):
-        fit(ByHand(), on_error="warn", ggn_fn=lambda module, batch: None)
-    monitor, batches, _ = fit(
-        ByHand(), loss_fn=lambda module, batch: functional.cross_entropy(module(batch[0]), batch[1])
-    )
-    twin = Tiny().double()
-    twin.load_state_dict(batches.seen[0][1].state_dict())
-    assert monitor.history[0].density.sharpness == pytest.approx(float(dense(twin, batches.seen[0][0])[-1]), rel=1e-6)
-
-
-class Clamping(Tiny):
-    """Clamps its weights in its step, as critics do."""
-
-    def training_step(self, batch: Batch, batch_idx: int) -> Any:
-        for parameter in self.parameters():
-            parameter.data.clamp_(-0.01, 0.01)
-        return super().training_step(batch, batch_idx)
-
-
-class Remembering(Tiny):
-    """Holds its weights outside of its modules, too, and writes to them there."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.all: Any = lambda held=(self.hidden.weight,): held
-
-    def training_step(self, batch: Batch, batch_idx: int) -> Any:
-        with torch.no_grad():
-            self.all()[0].mul_(0.5)
-        return super().training_step(batch, batch_idx)
-
-
-class Silent(Tiny):
-    def training_step(self, batch: Batch, batch_idx: int) -> Any:
-        return None
-
-
-@pytest.mark.parametrize(
-    ("model", "message"),
-    [
-        (
-            Clamping,
-            "`training_step` changes the weights (`hidden.weight`), so its loss is that of other weights. Pass `loss_fn=`",
-        ),
-        (Remembering, "`training_step` changes the weights (`hidden.weight`), so its loss is that of other weights."),
-        (Silent, "`training_step`, in evaluation mode, returned `None` instead of a loss. Pass `loss_fn=`."),
-    ],
-)
-def test_a_step_that_is_no_loss_is_an_error_before_the_first_step(model: Any, message: str) -> None:
-    twin = model()
-    before = {name: value.clone() for name, value in twin.state_dict().items()}
-    with pytest.raises(ValueError, match=re.escape(message)):
-        fit(twin, on_error="warn", precision="32-true")
-    for name, value in twin.state_dict().items():
-        assert torch.equal(value, before[name]), name
-
-
-@dataclass
-class Points:
-    x: Tensor
-    y: Tensor
-
-
-class OfObjects(Tiny):
-    """Its batches are objects that no library knows."""
-
-    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        return Points(*batch) if isinstance(batch, list | tuple) else batch
-
-    def transfer_batch_to_device(self, batch: Any, device: Any, dataloader_idx: int) -> Any:
-        return batch
-
-    def training_step(self, batch: Any, batch_idx: int) -> Any:
-        return super().training_step((batch.x, batch.y), batch_idx)
-
-
-def test_batches_that_are_objects_have_their_size() -> None:
-    monitor, _, _ = fit(OfObjects(), precision="32-true", num_batches=2)
-    plain, _, _ = fit(Tiny(), precision="32-true", num_batches=2)
-    assert monitor.history[0].summary["batch_size"] == 32
-    assert plain.history[0].density.dim == monitor.history[0].density.dim
-
-
-def test_a_detached_part_of_the_loss_is_named() -> None:
-    class Stopped(Tiny):
-        def training_step(self, batch: Batch, batch_idx: int) -> Any:
-            return functional.mse_loss(self.hidden(batch[0]), 3 * self.hidden(batch[0].flip(1)).detach().square())
-
-    with pytest.raises(RuntimeError, match="part of it is detached"):
-        fit(Stopped())
-
-
-def test_loggers_say_where_they_write_while_they_are_silent(tmp_path: Path) -> None:
-    asked = []
-
-    class Asking(Tiny):
-        def training_step(self, batch: Batch, batch_idx: int) -> Any:
-            logger: Any = self.logger
-            asked.append((self.training, logger.name, logger.version, logger.save_dir, logger.log_dir, logger.root_dir))
-            return super().training_step(batch, batch_idx)
-
-    trainer = quiet_trainer(
-        callbacks=[CurvatureMonitor(every_n_epochs=1, num_steps=3, on_error="raise")],
-        logger=CSVLogger(str(tmp_path), name="a", version="b"),
-        max_epochs=1,
-    )
-    trainer.fit(Asking(), data(), data(16, shuffle=False))
-    assert {answer[1:] for answer in asked if answer[0]} == {answer[1:] for answer in asked if not answer[0]}
-    assert len({answer[0] for answer in asked}) == 2
-
-
-def test_what_cannot_be_measured_is_an_error_before_the_first_step_also_with_several_batches() -> None:
-    class ByHandLoss(Tiny):
-        def training_step(self, batch: Batch, batch_idx: int) -> Any:
-            return functional.l1_loss(self(batch[0]), torch.zeros(()).to(batch[0]))
-
-    trainer = quiet_trainer(callbacks=[CurvatureMonitor(matrix="ggn", num_batches=3)], max_epochs=1)
-    with pytest.warns(UserWarning, match="Using a target size"), pytest.raises(ValueError, match="Pass `ggn_fn=`"):
-        trainer.fit(ByHandLoss(), data(), data(16, shuffle=False))
-    assert trainer.global_step == 0
-
-
-def test_data_that_cannot_be_read_are_said_and_the_run_goes_on(caplog: pytest.LogCaptureFixture) -> None:
-    def broken() -> Any:
-        yield from ()
-        raise OSError("disk gone")
-
-    monitor, _, trainer = fit(Tiny(), data=broken(), on_error="warn")
-    assert "could not take a batch at step 0 (OSError: disk gone)" in caplog.text
-    assert trainer.global_step == 3
-    assert len(monitor.history) == 0
-
-
-def test_own_data_pass_the_hooks_of_the_datamodule() -> None:
-    class Module(LightningDataModule):
-        def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-            return batch["x"], batch["y"]
-
-        def train_dataloader(self) -> Any:
-            samples = [{"x": x, "y": y} for batch in data() for x, y in zip(*batch, strict=True)]
-            return DataLoader(samples, batch_size=16)  # type: ignore[arg-type]
-
-        def val_dataloader(self) -> Any:
-            return DataLoader([{"x": torch.zeros(1), "y": torch.zeros(1)}])  # type: ignore[arg-type]
-
-    monitor = CurvatureMonitor(every_n_epochs=1, data=[{"x": x, "y": y} for x, y in data(16)], on_error="raise")
-    trainer = quiet_trainer(callbacks=[monitor], max_epochs=1)
-    trainer.fit(Tiny(), datamodule=Module())
-    assert monitor.history[0].summary["batch_size"] == 16
-
-
-def test_a_run_that_ends_before_its_batches_are_there_says_so(caplog: pytest.LogCaptureFixture) -> None:
-    monitor = CurvatureMonitor(every_n_epochs=1, num_batches=5, num_steps=3)
-    trainer = quiet_trainer(callbacks=[monitor], max_steps=2, max_epochs=-1)
-    trainer.fit(Tiny(), data(), data(16, shuffle=False))
-    assert "measures on 2 batches: an epoch has no more (`num_batches=5`)" in caplog.text
-    assert len(monitor.history) == 1
-
-
-@pytest.mark.filterwarnings("ignore:You are using the `dataloader_iter` step flavor")
-def test_a_step_that_draws_its_own_batches_needs_data_and_a_loss() -> None:
-    class Drawing(Tiny):
-        def training_step(self, dataloader_iter: Any) -> Any:  # type: ignore[override]
-            batch, _, _ = next(dataloader_iter)
-            return super().training_step(batch, 0)
-
-    message = (
-        "`CurvatureMonitor`: this Drawing draws its batches itself (`dataloader_iter`). Pass `data=` and `loss_fn=`, "
-        "`(pl_module, batch) -> loss`."
-    )
-    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
-        fit(Drawing())
 
 
 class Diverging(Classifier):

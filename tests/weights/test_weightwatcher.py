@@ -8,17 +8,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import cross_library.cases as cases
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-import cross_library.cases as cases
 from lightning_ww.weights.analysis import measure
 from lightning_ww.weights.ingredients import Request
 from lightning_ww.weights.layers import find_layers
 from lightning_ww.weights.shuffle import Shuffler
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parents[1] / "cross_library"
 GOLDEN: dict[str, dict[str, Any]] = json.loads((HERE / "golden.json").read_text())
 
 EXACT = [

@@ -1,0 +1,65 @@
+"""What autograd cannot do is refused, once, with what helps."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+import torch
+from helpers.measured import fit
+from helpers.networks import Batch
+from helpers.tiny import Custom, CustomHidden, Tiny
+from torch import Tensor
+from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
+
+
+class Checkpointed(Tiny):
+    reentrant = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = checkpoint(lambda x: torch.tanh(self.hidden(x)), x.requires_grad_(), use_reentrant=self.reentrant)
+        return torch.as_tensor(self.head(hidden))
+
+    def reference(self, batch: Batch, batch_idx: int) -> Any:
+        return functional.cross_entropy(super().forward(batch[0]), batch[1])
+
+
+class Reentrant(Checkpointed):
+    reentrant = True
+
+
+@pytest.mark.parametrize(
+    ("model", "arguments", "words"),
+    [
+        (Reentrant, {}, ["use_reentrant", "checkpoint with `use_reentrant=False`."]),
+        (Custom, {}, ["cannot be differentiated again", "leave the layers out with `params=`", "`loss_fn=`"]),
+        (Custom, {"matrix": "ggn"}, ["not the transpose of its backward pass", "`loss_fn=`"]),
+        (CustomHidden, {}, ["but the loss bends by", "`params=`", "`self_check=False`"]),
+    ],
+    ids=["reentrant checkpoint", "once differentiable", "once differentiable, Gauss–Newton", "hidden intermediate"],
+)
+def test_what_autograd_cannot_do_is_refused_once_and_the_run_goes_on(
+    model: Any, arguments: dict[str, Any], words: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    monitor, _, trainer = fit(model(), on_error="warn", **arguments)
+    said = [record.getMessage() for record in caplog.records if record.name == "lightning_ww"]
+    assert len(said) == 1
+    assert said[0].startswith("`CurvatureMonitor` cannot measure in this run, and stops trying. ")
+    for word in words:
+        assert word in said[0]
+    assert trainer.global_step == 3
+    assert len(monitor.history) == 0
+    assert not [key for key in trainer.callback_metrics if key.startswith("curvature")]
+    with pytest.raises(RuntimeError, match=re.escape(words[0])):
+        fit(model(), on_error="raise", **arguments)
+
+
+def test_a_detached_part_of_the_loss_is_named() -> None:
+    class Stopped(Tiny):
+        def training_step(self, batch: Batch, batch_idx: int) -> Any:
+            return functional.mse_loss(self.hidden(batch[0]), 3 * self.hidden(batch[0].flip(1)).detach().square())
+
+    with pytest.raises(RuntimeError, match="part of it is detached"):
+        fit(Stopped())
