@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -66,8 +66,17 @@ def evolution(
     names = [str(steps[i]) for i in kept]
     used = np.flatnonzero((~np.isnan(values) | framed).any(axis=1))
     shown = slice(used[0] // BINS_PER_DECADE * BINS_PER_DECADE, used[-1] + 1)
-    looks: dict[str, Any] = {"framed": framed[shown], "note": note, "latest": False, "nothing": "no eigenvalue"}
-    return heat_map(title, rows[shown], names, values[shown], SHARES, **looks)
+    return heat_map(
+        title,
+        rows[shown],
+        names,
+        values[shown],
+        SHARES,
+        framed=framed[shown],
+        note=note,
+        latest=False,
+        nothing="no eigenvalue",
+    )
 
 
 def _shares(density: SpectralDensity, edges: Array) -> Array:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -81,8 +81,9 @@ def spectrum_figure(density: SpectralDensity, title: str, stability_edge: float 
     axes.set_title("\n".join(wrapped(title, 540, LARGE)), loc="left", fontsize="large", parse_math=False)
     axes.tick_params(labelsize="large")
     axes.grid(axis="both", alpha=0.2)
-    looks: dict[str, Any] = {"fontsize": "large", "frameon": False, "handlelength": 1.5, "columnspacing": 1.0}
-    figure.legend(loc="outside lower center", ncols=2, **looks)
+    figure.legend(
+        loc="outside lower center", ncols=2, fontsize="large", frameon=False, handlelength=1.5, columnspacing=1.0
+    )
     return figure
 
 
@@ -107,8 +108,15 @@ def _label_outliers(axes: Axes, density: SpectralDensity) -> None:
         at = float(axes.transData.transform((top.value, height))[0])
         if last - at > LABEL_PIXELS:
             last = at
-            looks: dict[str, Any] = {"textcoords": "offset points", "rotation": 90, "ha": "center", "va": "bottom"}
-            axes.annotate(f"{top.value:.3g}", (top.value, height), (0, 8), **looks)
+            axes.annotate(
+                f"{top.value:.3g}",
+                (top.value, height),
+                (0, 8),
+                textcoords="offset points",
+                rotation=90,
+                ha="center",
+                va="bottom",
+            )
 
 
 def spectrum_table(density: SpectralDensity, facts: Mapping[str, str]) -> str:

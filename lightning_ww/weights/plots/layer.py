@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -85,8 +85,8 @@ def layer_figure(layer: LayerReport, *, compare: bool = False) -> Figure:
     axes.set_xlim(max(edges[0], 0.5 * min(values[0], shuffled.min(initial=np.inf), lowest)), edges[-1])
     axes.set_xlabel("eigenvalue of WᵀW", fontsize="x-large")
     axes.set_ylabel("density", fontsize="x-large")
-    looks: dict[str, Any] = {"loc": "left", "y": 1.0, "parse_math": False}  # a place that is given need not be found
-    axes.set_title("\n".join(lines), fontsize="large" if compare else "x-large", **looks)
+    text, letters = "\n".join(lines), "large" if compare else "x-large"
+    axes.set_title(text, loc="left", y=1.0, fontsize=letters, parse_math=False)  # matplotlib need not look for a place
     axes.minorticks_off()  # there are many, and each takes its time
     axes.tick_params(labelsize="large")
     axes.grid(alpha=0.2)
@@ -172,8 +172,8 @@ def _bulk(axes: Axes, layer: LayerReport, variances: Array, high: float, label: 
 def _traps(axes: Axes, traps: Array) -> None:
     """The shuffle's eigenvalues that noise does not have."""
     if traps.size:
-        looks: dict[str, Any] = {"color": GRAY, "markersize": 9, "transform": axes.get_xaxis_transform()}
-        axes.plot(traps, np.full(traps.size, 0.03), "^", label=f"correlation traps: {traps.size}", **looks)
+        heights, label = np.full(traps.size, 0.03), f"correlation traps: {traps.size}"
+        axes.plot(traps, heights, "^", label=label, color=GRAY, markersize=9, transform=axes.get_xaxis_transform())
 
 
 def _fit(layer: LayerReport) -> PowerLawFit | None:
