@@ -53,7 +53,7 @@ def approach(optimizer: str, lr: float, steps: int = STEPS) -> list[float]:
     x, y = load_digits(return_X_y=True)
     data = TensorDataset(torch.tensor(x[:500] / 16, dtype=torch.float32), torch.tensor(y[:500]))
     monitor = CurvatureMonitor(
-        every_n_epochs=None, every_n_train_steps=steps // 50, num_steps=15, optimizer_sharpness=True
+        every_n_epochs=None, every_n_train_steps=max(1, steps // 50), num_steps=15, optimizer_sharpness=True
     )
     trainer = Trainer(
         max_epochs=steps,  # one step each: the batch is the data

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -35,3 +36,28 @@ def test_the_demo_shows_a_healthy_run_and_one_that_collapses_and_is_stopped(tmp_
         assert "curvature/spectrum" in events.Tags()["images"]
         assert {f"curvature/{name}" for name in ("sharpness", "trace", "lr_sharpness", "negative_mass")} <= tags
     assert events.Scalars("flags/rank_collapse")[-1].value == 1
+
+
+def run(*command: str) -> str:
+    """What an example prints."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error::RuntimeWarning", *command], capture_output=True, text=True, cwd=ROOT
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_full_batch_training_is_seen_on_its_way_to_the_edge_of_stability() -> None:
+    lines = run("examples/edge_of_stability.py", "--steps", "12").splitlines()
+    assert [line.split()[0] for line in lines] == ["sgd"] * 3 + ["adam"] * 3
+    for line in lines:
+        ratios = [float(ratio) for ratio in re.findall(r"\d+\.\d+(?= →| +mean)", line)]
+        assert len(ratios) == 5
+        assert all(ratio > 0 for ratio in ratios)
+
+
+def test_outliers_are_counted_by_class() -> None:
+    printed = run("examples/class_outliers.py", "--classes", "3")
+    counts = [int(count) for count in re.findall(r"\d+(?=[,]| outliers)", printed)]
+    assert len(counts) == 5
+    assert sum(count in (2, 3) for count in counts) >= 3  # Sagun et al. (2017): a tendency

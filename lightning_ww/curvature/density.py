@@ -121,8 +121,8 @@ class SpectralDensity:
         nodes, weights = self.nodes[rest], self.weights[rest]
         if not weights.sum() > 0:
             return 0.0
-        centerd = nodes - (weights * nodes).sum() / weights.sum()
-        return math.sqrt(2 * self.dim * float((weights * centerd.square()).sum()))
+        centered = nodes - (weights * nodes).sum() / weights.sum()
+        return math.sqrt(2 * self.dim * float((weights * centered.square()).sum()))
 
     @property
     def negative_mass(self) -> float:

@@ -20,7 +20,7 @@ class Drift:
     distance_from_init: float  # ‖W - W₀‖_F
     distance_from_init_relative: float | None  # over ‖W₀‖_F; None if W₀ = 0
     distance_from_init_cosine: float | None  # 1 - ⟨W, W₀⟩/(‖W‖‖W₀‖); None if either is 0
-    distance_from_init_cka: float | None  # 1 - uncenterd linear CKA; None if not asked for, or either is 0
+    distance_from_init_cka: float | None  # 1 - uncentered linear CKA; None if not asked for, or either is 0
 
 
 def distance_from_init(slices: Array, initial: Array, *, cka: bool = False) -> Drift:
@@ -29,7 +29,7 @@ def distance_from_init(slices: Array, initial: Array, *, cka: bool = False) -> D
     Args:
         slices: Shape ``(slices, rows, cols)``.
         initial: The same, at the start.
-        cka: Also 1 − linear CKA, ``‖WᵀW₀‖²/(‖WᵀW‖‖W₀ᵀW₀‖)`` in Frobenius norms, uncenterd; W is ``rows ×
+        cka: Also 1 − linear CKA, ``‖WᵀW₀‖²/(‖WᵀW‖‖W₀ᵀW₀‖)`` in Frobenius norms, uncentered; W is ``rows ×
             (slices·cols)``.
     """
     before, now = float(np.linalg.norm(initial)), float(np.linalg.norm(slices))

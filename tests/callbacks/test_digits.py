@@ -17,7 +17,7 @@ from lightning_ww.callbacks import SpectralEarlyStopping, SpectralStoppingReason
 
 INPUTS: dict[str, Callable[[Tensor], Tensor]] = {
     "raw": lambda x: x / 16,
-    "centerd": lambda x: x / 16 - (x / 16).mean(0),
+    "centered": lambda x: x / 16 - (x / 16).mean(0),
     "standardized": lambda x: (x - x.mean(0)) / (x.std(0) + 1e-3),
 }
 

@@ -97,9 +97,9 @@ class _SoftmaxSlope(Function):
         g, y, along = ctx.saved_tensors
         if torch.is_grad_enabled():
             return *by_autograd(lambda g, y: y * (g - (g * y).sum(ctx.dim, keepdim=True)), (g, y), v), None
-        centerd = v - (v * y).sum(ctx.dim, keepdim=True)
-        by_g = y * centerd
-        by_y = (g * centerd).sub_(v * along) if ctx.needs_input_grad[1] else None
+        centered = v - (v * y).sum(ctx.dim, keepdim=True)
+        by_g = y * centered
+        by_y = (g * centered).sub_(v * along) if ctx.needs_input_grad[1] else None
         return by_g, by_y, None
 
 

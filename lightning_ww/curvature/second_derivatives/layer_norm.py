@@ -49,18 +49,18 @@ class _LayerNormSlopes(Function):
     def forward(ctx: Any, g: Tensor, x: Tensor, w: Tensor, mean: Tensor, r: Tensor, eps: float) -> Any:
         dims = list(range(-w.ndim, 0))
         scaled = (x - mean) * r
-        centerd = g * w
-        centerd -= centerd.mean(dims, keepdim=True)
-        along = (centerd * scaled).mean(dims, keepdim=True)
+        centered = g * w
+        centered -= centered.mean(dims, keepdim=True)
+        along = (centered * scaled).mean(dims, keepdim=True)
         ctx.eps = eps
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(g, x, w, r, scaled, centerd, along)
-        by_x = torch.addcmul(centerd, scaled, along, value=-1).mul_(r)
+        ctx.save_for_backward(g, x, w, r, scaled, centered, along)
+        by_x = torch.addcmul(centered, scaled, along, value=-1).mul_(r)
         return by_x, (g * scaled).reshape(-1, *w.shape).sum(0)
 
     @staticmethod
     def backward(ctx: Any, a: Tensor | None, b: Tensor | None) -> Any:
-        g, x, w, r, scaled, centerd, along = ctx.saved_tensors
+        g, x, w, r, scaled, centered, along = ctx.saved_tensors
         if a is None and b is None:
             return None, None, None, None, None, None
         if torch.is_grad_enabled():
@@ -81,8 +81,8 @@ class _LayerNormSlopes(Function):
             by_g = turned * w
             by_w = (g * turned).reshape(-1, *w.shape).sum(0) if ctx.needs_input_grad[2] else None
             if ctx.needs_input_grad[1]:
-                both = (centerd * other).mean(dims, keepdim=True)
-                by_x = (scaled * (both - 3 * along * part)).add_(centerd * part).add_(other * along).mul_(-r.square())
+                both = (centered * other).mean(dims, keepdim=True)
+                by_x = (scaled * (both - 3 * along * part)).add_(centered * part).add_(other * along).mul_(-r.square())
         if b is not None:
             by_g = b * scaled if by_g is None else by_g + b * scaled
             if ctx.needs_input_grad[1]:

@@ -1,7 +1,8 @@
-"""W&B and MLflow themselves, offline: the pictures that they are handed arrive, under their own prefix."""
+"""W&B and MLflow themselves, offline: pictures, texts and histograms arrive in their own form, under their own prefix."""
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from PIL import Image
 from lightning_ww.drawing.heat_map import WIDTH
 
 CODE = """
-import sys
+import json, sys
 sys.path.insert(0, {tests!r})
 from pytorch_lightning.loggers import MLFlowLogger, WandbLogger
 from helpers.networks import Classifier, data, quiet_trainer
@@ -26,6 +27,10 @@ callbacks = [
     CurvatureMonitor(every_n_epochs=1, num_steps=3, on_error="raise"),
 ]
 quiet_trainer(logger=logger, max_epochs=1, callbacks=callbacks).fit(Classifier(), data(), data(shuffle=False))
+if hasattr(logger.experiment, "summary"):
+    kinds = {{key: value["_type"] for key, value in dict(logger.experiment.summary).items() if "_type" in value}}
+    with open("kinds.json", "w") as file:
+        json.dump(kinds, file)
 """
 
 
@@ -55,6 +60,11 @@ def test_wandb_has_each_picture_of_each_measurement(tmp_path: Path) -> None:
     for name, times in (("ww.maps/alpha", 2), ("ww.spectrum/hidden", 2), ("curvature/spectrum", 2)):
         assert names.count(f"mine-{name}") == times, names
     assert all(is_a_map(path) for path in found if ".maps" in path.parent.name)
+    kinds = json.loads((tmp_path / "kinds.json").read_text())
+    assert kinds["mine-ww.esd/hidden"] == "histogram"
+    assert kinds["mine-ww/report"] == "table-file"
+    tables = [json.loads(path.read_text()) for path in tmp_path.rglob("*.table.json") if "ww" in str(path)]
+    assert any("| `hidden` | 32 × 24 |" in table["data"][0][0] for table in tables)
 
 
 @pytest.mark.peers
@@ -66,3 +76,5 @@ def test_mlflow_has_a_file_for_each_step_of_each_picture(tmp_path: Path) -> None
             f"mine-{name}/step_{step}.png" for step in (0, 5)
         ]
     assert all(is_a_map(path) for path, name in zip(found, names, strict=True) if ".maps" in name)
+    (text,) = tmp_path.rglob("mine-ww/report/step_5.md")
+    assert "| `hidden` | 32 × 24 |" in text.read_text()
