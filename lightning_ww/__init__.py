@@ -1,7 +1,7 @@
-"""The spectra of a network's weights and of its loss, while it trains.
+"""The spectra of a network's weights and of its loss's curvature, during training.
 
-`analyze` measures a model's weights, `diagnose` flags its layers; the callbacks that do so during training live in
-`lightning_ww.callbacks`, which is imported on purpose: this package loads neither Lightning nor matplotlib.
+`analyze` measures a model's weights, and `diagnose` flags its layers. The callbacks that do so during training are in
+`lightning_ww.callbacks`. Import it explicitly: this package loads neither Lightning nor matplotlib.
 """
 
 from lightning_ww._errors import ArgumentError, LightningWWError

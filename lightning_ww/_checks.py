@@ -1,7 +1,7 @@
-"""Checks of arguments, with one wording for the same fault everywhere.
+"""Checks of arguments; the messages for similar faults have similar wording.
 
-A message names the call and the argument as the user typed them, then what was expected. ``call`` is the class or
-function whose argument it is.
+A message names the call and the argument as the user typed them, then the expected value. A check returns the value, or
+raises `ArgumentError`. In each of them, ``call`` is the class or function that has the argument ``name``.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def optional_count(call: str, name: str, value: int | None, *, least: int) -> in
 
 
 def number(call: str, name: str, value: float, *, least: float = 0.0, most: float | None = None) -> float:
-    """The value, if it is a number of at least ``least``, and of at most ``most`` if that is given."""
+    """The value, if it is a number from ``least`` to ``most``; ``None`` means no upper limit."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if not is_number or not value >= least or (most is not None and not value <= most):
         domain = f"of at least {least:g}" if most is None else f"from {least:g} to {most:g}"
@@ -56,7 +56,7 @@ def number(call: str, name: str, value: float, *, least: float = 0.0, most: floa
 
 
 def names(call: str, name: str, values: str | Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
-    """The names as a tuple, if each is known; ``"all"`` stands for every one."""
+    """The names as a tuple, if each is known; ``"all"`` stands for all known names."""
     if values == "all":
         return tuple(known)
     chosen = patterns(call, name, values) or ()
@@ -69,14 +69,14 @@ def names(call: str, name: str, values: str | Sequence[str], known: Sequence[str
 
 
 def instance(call: str, name: str, value: T, kind: type) -> T:
-    """The value, if it is of that class."""
+    """The value, if it is an instance of ``kind``."""
     if not isinstance(value, kind):
         raise unfit(call, name, value, f"a `{kind.__name__}`")
     return value
 
 
 def having(call: str, name: str, value: T, method: str, expected: str) -> T:
-    """The value, if it is ``None`` or has that method."""
+    """The value, if it is ``None`` or has the method named ``method``."""
     if value is not None and not hasattr(value, method):
         raise unfit(call, name, value, f"{expected}, or `None`")
     return value
@@ -106,13 +106,13 @@ def matching(
     """The known names that match one of the patterns.
 
     Args:
-        call: The class or function whose argument it is.
-        name: The argument.
+        call: The class or function that has the argument.
+        name: The name of the argument.
         value: Names or shell patterns.
-        known: The names there are.
-        what: What they name, for the error: "weight matrix".
-        plain: How a name is shown; patterns match it in either form.
-        strict: Whether a pattern that matches nothing is an error.
+        known: All names to choose from.
+        what: The kind of thing that the names stand for, as the error calls it: "weight matrix".
+        plain: A function from a name to its displayed form; patterns match either form. Default: `str`, the name as it is.
+        strict: Whether a pattern that matches nothing is an error. Default: ``True``.
     """
     found: set[str] = set()
     known = list(known)

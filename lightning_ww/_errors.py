@@ -3,40 +3,40 @@
 ::
 
     LightningWWError
-    ├── ArgumentError          an argument that does not fit: by itself, the model or the Trainer (a ValueError)
+    ├── ArgumentError          an argument that is invalid, or does not fit the model or the Trainer (a ValueError)
     ├── NoValueError           a number that does not exist for this matrix (a ValueError)
     │   └── NoPowerLawError    a spectrum without a power-law tail
     ├── UnreadableWeightError  a weight whose values cannot be analyzed
     ├── NotFiniteError         a loss or a product that is NaN or infinite (a ValueError)
     ├── WrongDerivativeError   a derivative that autograd gets wrong, or does not have (a ValueError)
-    ├── UnsuitableLossError    a step that gives no loss, or one that cannot be evaluated without a trace (a ValueError)
+    ├── UnsuitableLossError    a step that gives no loss, or that has side effects that cannot be undone (a ValueError)
     └── RefusedError           a loss whose curvature cannot be measured (a RuntimeError)
 
-Whoever passes an unfit argument gets an `ArgumentError`, whatever is wrong with it: a value out of its domain, or an
-object of the wrong type. So ``except ValueError`` catches both, as it does for Lightning's own callbacks.
+Every unfit argument raises an `ArgumentError`: a value out of its domain as well as an object of the wrong type. So
+``except ValueError`` catches both, as it does for Lightning's own callbacks.
 """
 
 from __future__ import annotations
 
 
 class LightningWWError(Exception):
-    """The base class of all errors that this package raises by itself.
+    """The base class of this package's own errors.
 
-    Each error below it is defined beside the code that raises it:
+    Each subclass is defined next to the code that raises it:
 
-    - ``ArgumentError`` (a ``ValueError``): an argument does not fit, by itself, the model or the Trainer.
+    - ``ArgumentError`` (a ``ValueError``): an argument is invalid, or does not fit the model or the Trainer.
     - ``NoValueError`` (a ``ValueError``): a number does not exist for this matrix; ``NoPowerLawError`` is one.
     - ``UnreadableWeightError``: the values of a weight cannot be analyzed.
     - ``NotFiniteError`` (a ``ValueError``): a loss or a product is NaN or infinite.
     - ``WrongDerivativeError`` (a ``ValueError``): autograd gives a wrong derivative, or none.
-    - ``UnsuitableLossError`` (a ``ValueError``): a step gives no loss, or one that leaves traces.
+    - ``UnsuitableLossError`` (a ``ValueError``): a step gives no loss, or has side effects that cannot be undone.
     - ``RefusedError`` (a ``RuntimeError``): the curvature of a loss cannot be measured.
     """
 
 
 class ArgumentError(LightningWWError, ValueError):
-    """An argument does not fit: by itself, the model or the Trainer."""
+    """An argument that is invalid, or does not fit the model or the Trainer."""
 
 
 class NoValueError(LightningWWError, ValueError):
-    """A number does not exist for this matrix; the message says why."""
+    """A number that does not exist for this matrix; the message gives the reason."""

@@ -1,4 +1,4 @@
-"""Pandas, or an error that says how to install it."""
+"""The import of pandas, with an error that says how to install it."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ if TYPE_CHECKING:
 
 
 def data_frame(call: str) -> type[pandas.DataFrame]:
-    """Pandas' data frame, for the function named ``call``.
+    """Return the class `pandas.DataFrame` for the function named ``call``.
 
     Raises:
-        ModuleNotFoundError: Without pandas; the message names the call and what to install.
+        ModuleNotFoundError: If pandas is not installed; the message names the call and the packages to install.
     """
     try:
         import pandas

@@ -1,4 +1,4 @@
-"""What every floor needs of torch: random streams kept, plain names of wrapped modules, full precision."""
+"""Helpers for torch that all packages share: random streams, plain names of wrapped modules, full precision."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module")
-"""Attributes under which compiled, sharded and checkpointed modules hold the module that the user named."""
+"""Attributes of compiled, sharded and checkpointed modules that refer to the user's module."""
 
 
 def plain_name(name: str) -> str:
@@ -20,7 +20,7 @@ def plain_name(name: str) -> str:
 
 
 def full_precision(tensor: Tensor) -> Tensor:
-    """The tensor in float32, if it is in half precision."""
+    """The tensor, converted to float32 if it is in half precision."""
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
 
@@ -31,7 +31,7 @@ def cuda_devices(module: nn.Module) -> list[int]:
 
 @contextmanager
 def random_streams_kept(module: nn.Module) -> Iterator[None]:
-    """Put torch's, numpy's and Python's global random streams back at the end."""
+    """Restore the global random streams of torch, numpy and Python on exit."""
     streams = random.getstate(), np.random.get_state()
     try:
         with torch.random.fork_rng(devices=cuda_devices(module)):

@@ -1,7 +1,7 @@
-"""What a monitor measured so far: one measurement a moment, bounded, small enough for every checkpoint.
+"""The history of a monitor: its measurements so far, bounded in number, and small enough for every checkpoint.
 
-It knows no subject. A monitor's findings are a summary of the model and, for monitors that measure layer by layer, a record
-of each layer; what is kept of them is a table of numbers.
+This file does not depend on what is measured. A monitor's findings are a summary of the model and, for monitors that measure
+layer by layer, a record of each layer. A measurement keeps the summary and a table of the layers' numbers.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Moment:
-    """When a measurement is made. It is taken once, when the measurement is due."""
+    """The time of a measurement, fixed when the measurement is due."""
 
-    number: int  # of the measurement, from 0
-    step: int  # optimizer steps made
-    logged_step: int  # Lightning's own step axis, on which loggers put it
+    number: int  # the measurement's number, from 0
+    step: int  # optimizer steps made so far
+    logged_step: int  # the step on Lightning's own axis, which loggers use
     epoch: int  # from 0
-    is_baseline: bool  # at the start of a fit, before its first step
+    is_baseline: bool  # whether it is at the start of a fit, before its first step
 
 
 class LayerRecord(Protocol):
-    """What was found of one layer."""
+    """The results of one layer."""
 
     @property
     def name(self) -> str: ...  # noqa: D102
 
     def metric(self, name: str) -> float | None:
-        """One number by name; ``None`` where it has no value."""
+        """A metric by name, or ``None`` where it has no value."""
 
 
 class Skipped(Protocol):
@@ -50,7 +50,7 @@ class Skipped(Protocol):
 
     @property
     def reason(self) -> str:
-        """A code."""
+        """The reason as a code."""
 
     @property
     def sentence(self) -> str:
@@ -58,15 +58,15 @@ class Skipped(Protocol):
 
 
 class Findings(Protocol):
-    """What one measurement found."""
+    """The results of one measurement."""
 
     @property
     def summary(self) -> Mapping[str, float]:
-        """The model at a glance: finite numbers by name."""
+        """The numbers of the model as a whole, all of them finite, by name."""
 
     @property
     def layers(self) -> Sequence[LayerRecord]:
-        """A record a layer; none where the model is measured as a whole."""
+        """A record for each layer; empty where the model is measured as a whole."""
 
     @property
     def skipped(self) -> Sequence[Skipped]:
@@ -75,21 +75,21 @@ class Findings(Protocol):
 
 @dataclass(frozen=True)
 class Measurement:
-    """One measurement: when it was made, what it found, and what was flagged."""
+    """One measurement: its time, its results, and its flags."""
 
     moment: Moment
-    summary: Mapping[str, float]  # the model at a glance, by name: "alpha"
-    layers: tuple[str, ...] = ()  # none where the model is measured as a whole
+    summary: Mapping[str, float]  # the numbers of the model as a whole, by name: "alpha"
+    layers: tuple[str, ...] = ()  # empty where the model is measured as a whole
     metrics: tuple[str, ...] = ()
     values: Tensor = field(
         default_factory=lambda: torch.empty(0, 0, dtype=torch.float64)
-    )  # (layers, metrics), NaN: none
+    )  # shape (layers, metrics), NaN where there is no value
     flags: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # flagged layers, by trigger
     fired: tuple[str, ...] = ()  # triggers with flags on enough layers
 
     @classmethod
     def of(cls, moment: Moment, findings: Findings, metrics: Sequence[str] = ()) -> Self:
-        """Take down what is kept of findings: their summary, and these metrics of each layer."""
+        """Make a measurement from findings: their summary, and these metrics of each layer."""
         return cls(**cls._kept(moment, findings, metrics))
 
     @classmethod
@@ -105,7 +105,7 @@ class Measurement:
         }
 
     def judged(self, summary: Mapping[str, float], flags: Mapping[str, tuple[str, ...]], fired: Sequence[str]) -> Self:
-        """The same with all of its summary, and its flags."""
+        """A copy with this summary and these flags."""
         return replace(self, summary=dict(summary), flags=dict(flags), fired=tuple(fired))
 
     @property
@@ -115,7 +115,7 @@ class Measurement:
 
     @property
     def step(self) -> int:
-        """Optimizer steps made before it."""
+        """The number of optimizer steps made before it."""
         return self.moment.step
 
     @property
@@ -129,27 +129,27 @@ class Measurement:
         return self.moment.is_baseline
 
     def value(self, layer: str, metric: str) -> float | None:
-        """One number, or ``None`` where it has no value: the layer was skipped, the metric is undefined or was not kept."""
+        """A metric of a layer, or ``None`` if the layer was skipped, or the metric is undefined or was not kept."""
         if layer not in self.layers or metric not in self.metrics:
             return None
         number = float(self.values[self.layers.index(layer), self.metrics.index(metric)])
         return None if number != number else number
 
     def rows(self) -> list[dict[str, Any]]:
-        """The measurement as rows of a table: one a layer, with its numbers and flags; else one, the summary."""
+        """Rows of a table: one for each layer, with its numbers and flags; without metrics of layers, the summary alone."""
         when = {"step": self.step, "epoch": self.epoch}
         if not self.metrics:
             return [when | dict(self.summary)]
         flagged = {layer for layers in self.flags.values() for layer in layers}
         rows: list[dict[str, Any]] = []
-        for layer in [*self.layers, *sorted(flagged - set(self.layers))]:  # a lost layer has its flag alone
+        for layer in [*self.layers, *sorted(flagged - set(self.layers))]:  # an unmeasured layer has flags only
             flags = ", ".join(trigger for trigger, layers in self.flags.items() if layer in layers)
             numbers = {metric: self.value(layer, metric) for metric in self.metrics}
             rows.append({**when, "layer": layer, **numbers, "flags": flags})
         return rows
 
     def state_dict(self) -> dict[str, Any]:
-        """Plain values alone: numbers, strings, lists, dicts, tensors; a checkpoint is read with ``weights_only=True``."""
+        """The state as plain values (numbers, strings, lists, dicts, tensors), which ``weights_only=True`` can load."""
         return {
             **vars(self),
             "moment": asdict(self.moment),
@@ -162,7 +162,7 @@ class Measurement:
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Self:
-        """Build the measurement again from its `state_dict`."""
+        """Rebuild a measurement from its `state_dict`."""
         return cls(
             **{
                 **state,
@@ -182,13 +182,14 @@ class History(Generic[K]):
     """The measurements of a run, oldest first.
 
     Args:
-        max_measurements: Of more than this, the oldest are dropped; the first ever is kept as the `baseline`.
-        kind: The class of the measurements.
+        max_measurements: The most measurements that are kept. Beyond that the oldest are dropped, but the first one stays as
+            the `baseline`. Default: ``1000``.
+        kind: The class of the measurements. Default: `Measurement`.
 
     Attributes:
         baseline: The first measurement ever, or ``None``.
-        findings: While triggers judge: all that the last measurement found; else ``None``.
-        others: While triggers judge: the histories of the other monitors, by prefix and group (``"curvature"``).
+        findings: The findings of the last measurement while triggers judge it; else ``None``.
+        others: The histories of the other monitors while triggers judge, by prefix and group (``"curvature"``); else empty.
     """
 
     def __init__(self, max_measurements: int = 1000, kind: type[K] = Measurement) -> None:  # type: ignore[assignment]
@@ -211,11 +212,11 @@ class History(Generic[K]):
 
     @property
     def next_number(self) -> int:
-        """The number of the measurement to come."""
+        """The number of the next measurement."""
         return self._measurements[-1].number + 1 if self._measurements else 0
 
     def append(self, measurement: K) -> None:
-        """Add the latest measurement; one at the start of a resumed fit only if its step is not there already."""
+        """Add the latest measurement, unless it is at the start of a resumed fit and its step is in the history already."""
         if measurement.is_baseline and any(past.step == measurement.step for past in self._measurements):
             return
         self.baseline = self.baseline or measurement
@@ -227,7 +228,7 @@ class History(Generic[K]):
         findings: Findings,
         others: Mapping[str, History[Any]] | None = None,
     ) -> History[K]:
-        """The history that triggers judge: with the measurement at hand as its last, and all that it found."""
+        """The history that triggers judge: it ends with the new measurement, and has the findings."""
         seen = copy.copy(self)
         seen._measurements = [*self._measurements, measurement]
         seen.baseline = self.baseline or measurement
@@ -237,17 +238,17 @@ class History(Generic[K]):
         return seen
 
     def until(self, step: int) -> History[K]:
-        """The measurements that are no newer than a step."""
+        """The history up to and including a step."""
         seen = copy.copy(self)
         seen._measurements = [past for past in self._measurements if past.step <= step]
         return seen
 
     def record(self, layer: str) -> Any | None:
-        """All that the last measurement found of a layer, or ``None`` where it was not measured."""
+        """The record of a layer in the last measurement, or ``None`` if the layer was not measured."""
         return self._records.get(layer)
 
     def value(self, layer: str, metric: str) -> float | None:
-        """A number of the last measurement, or ``None`` where it has no value."""
+        """A metric of a layer in the last measurement, or ``None`` where it has no value."""
         record = self.record(layer)
         return self[-1].value(layer, metric) if record is None else record.metric(metric)
 
@@ -256,22 +257,22 @@ class History(Generic[K]):
         return len(self) > 1 and layer in self[-2].flags.get(trigger, ())
 
     def to_pandas(self) -> pandas.DataFrame:
-        """Give the measurements as a table: a row for each layer of each; else one for each measurement.
+        """Return a table with a row for each layer of each measurement; without metrics of layers, for each measurement.
 
         Raises:
-            ModuleNotFoundError: Without pandas.
+            ModuleNotFoundError: If pandas is not installed.
         """
         frame = data_frame("History.to_pandas")
         return frame([row for past in self._measurements for row in past.rows()])
 
     def state_dict(self) -> dict[str, Any]:
-        """Plain values alone."""
+        """The state as plain values."""
         return {
             "baseline": None if self.baseline is None else self.baseline.state_dict(),
             "measurements": [past.state_dict() for past in self._measurements],
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take up what `state_dict` gave."""
+        """Restore the state that `state_dict` returned."""
         self.baseline = None if state["baseline"] is None else self._kind.from_state(state["baseline"])
         self._measurements = [self._kind.from_state(past) for past in state["measurements"]][-self.max_measurements :]

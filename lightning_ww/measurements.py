@@ -1,4 +1,4 @@
-"""Measurements that keep more than a summary and a table of layers."""
+"""Measurements with more content than a summary and a table of layers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lightning_ww.history import Findings, Measurement, Moment
 
 
 class CurvatureFindings(Findings, Protocol):
-    """What a measurement of the curvature found."""
+    """The results of a measurement of the curvature."""
 
     @property
     def density(self) -> SpectralDensity: ...  # noqa: D102
@@ -27,7 +27,7 @@ class CurvatureMeasurement(Measurement):
     """One measurement of the loss's curvature."""
 
     density: SpectralDensity  # the raw nodes and weights
-    engine: str  # how the products with the matrix were made
+    engine: str  # the method of the products with the matrix, in words
 
     @classmethod
     @override

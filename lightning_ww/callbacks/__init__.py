@@ -1,4 +1,4 @@
-"""The Lightning callbacks: when a measurement is made, on what, and where it is logged."""
+"""The Lightning callbacks, which decide when and on what to measure, and where to log."""
 
 from lightning_ww.callbacks.curvature import CurvatureMonitor
 from lightning_ww.callbacks.early_stopping import SpectralEarlyStopping, SpectralStoppingReason

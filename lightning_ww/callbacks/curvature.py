@@ -31,96 +31,104 @@ from lightning_ww.measurements import CurvatureMeasurement
 from lightning_ww.triggers.trigger import Trigger
 
 SHARDED = ("FSDPStrategy", "ModelParallelStrategy", "DeepSpeedStrategy", "XLAFSDPStrategy")
-"""Strategies under which no process holds the parameters."""
+"""Strategies under which no process has all parameters."""
 
 SHOWN = ("num_steps", "num_probes", "storage", "bn_mode")
-"""Arguments that stand in the table of a measurement."""
+"""Arguments that are listed in the table of a measurement."""
 
 
 class CurvatureMonitor(Monitor[Reading, CurvatureFindings]):
     """Measure the spectrum of the loss's curvature while the network trains, by stochastic Lanczos quadrature.
 
-    It measures before the first step, on a batch that it keeps, and then after every ``every_n_epochs``-th epoch, on the
-    same batch: the curve moves because the weights did. The loss is ``loss_fn`` if given, else the module's method
-    ``curvature_loss(batch)`` if it has one, else what `training_step` returns. It is evaluated on copies of the weights,
-    in evaluation mode, in float32 at least and without autocast; whatever `training_step` does besides leaves no trace in
-    module, optimizers, loggers or random streams. (Forward hooks run, being part of it; what they do elsewhere stays.)
-    Small batches bias the sharpness upwards: compare it between runs at equal ``curvature/batch_size``.
+    It measures before the first step on a batch that it keeps, and after every ``every_n_epochs``-th epoch on that batch
+    again, so that changes come from the weights alone. The loss is ``loss_fn`` if given, else the module's method
+    ``curvature_loss(batch)`` if it has one, else the result of `training_step`. It is evaluated on copies of the weights,
+    in evaluation mode, in float32 at least and without autocast. All other effects of `training_step` on module,
+    optimizers, loggers and random streams are undone. (It runs forward hooks; their effects elsewhere are not undone.)
+    Small batches bias the sharpness upward: compare it between runs at equal ``curvature/batch_size``.
 
-    **Logged, and in** ``trainer.callback_metrics`` (``log_key_prefix`` before each; where one has no value any more, the
-    last one stands there):
+    **Logged, and in** ``trainer.callback_metrics`` (with ``log_key_prefix`` before each key; a number that has no value any
+    more keeps its last value there):
 
-    - ``curvature/sharpness``, ``curvature/lambda_min``: largest and least eigenvalue; ``…_residual``: an eigenvalue lies
-      within this of it.
-    - ``curvature/trace``, ``curvature/trace_stderr``: of all eigenvalues, and its standard error.
+    - ``curvature/sharpness``, ``curvature/lambda_min``: largest and smallest eigenvalue; ``…_residual``: an
+      eigenvalue lies within this distance of the value.
+    - ``curvature/trace``, ``curvature/trace_stderr``: sum of all eigenvalues, and its standard error.
     - ``curvature/negative_mass``, ``curvature/near_zero_mass``: share of the eigenvalues below zero, and close to it
       (within 1e-3 of the largest in absolute value).
-    - ``curvature/num_outliers``, ``curvature/bulk_edge``: eigenvalues above the widest relative gap, and the one below it.
-    - ``curvature/condition``: sharpness over the median of the positive ones.
-    - ``curvature/log_pseudodet``: sum of ln λ over the positive ones.
-    - ``curvature/effective_dimension``, ``curvature/llc_quadratic``: Σ λ/(λ + c), c = ln n/n, over n training samples, and
-      half of it; absent where n is unknown.
+    - ``curvature/num_outliers``, ``curvature/bulk_edge``: number of eigenvalues above the widest relative gap, and the
+      largest eigenvalue below it.
+    - ``curvature/condition``: sharpness over the median of the positive eigenvalues.
+    - ``curvature/log_pseudodet``: sum of ln λ over the positive eigenvalues.
+    - ``curvature/effective_dimension``, ``curvature/llc_quadratic``: Σ λ/(λ + c) with c = ln n/n for n training samples,
+      and half of it; absent where n is unknown.
     - ``curvature/lr_sharpness``: lr·sharpness/2; 1 is the edge of stability of plain gradient descent, and of no other
-      optimizer. With several learning rates half the largest eigenvalue of D^½HD^½, by 15 more products.
-    - ``curvature/stability_edge``: 2/lr, with one learning rate.
-    - ``curvature/optimizer_sharpness``: the same for the optimizer in use; 1 is its own edge. SGD with or without
-      momentum; Adam, AdamW and RMSprop, by 15 more products, if ``optimizer_sharpness``.
-    - ``curvature/batch_size``: samples that are measured on, of all processes.
+      optimizer. With several learning rates it is half the largest eigenvalue of D^½HD^½, where D is their diagonal
+      matrix, by 15 more products.
+    - ``curvature/stability_edge``: 2/lr, if there is a single learning rate.
+    - ``curvature/optimizer_sharpness``: sharpness relative to the edge of the optimizer in use; 1 is that edge. It is known
+      for SGD with or without momentum; if ``optimizer_sharpness``, also for Adam, AdamW and RMSprop, by 15 more products.
+    - ``curvature/batch_size``: number of samples in the batches of all processes.
     - ``curvature/seconds``, ``curvature/overhead``: wall time of this measurement, without writing it to loggers; share of
       the fit's wall time spent measuring and logging (from the second measurement on).
 
     **Logged only**:
 
-    - ``curvature.top_eigenvalues/1`` … ``5``: the largest ones, where they have converged.
-    - ``curvature/spectrum`` (image): nodes and weights as stems. ``curvature.maps/spectrum`` (image): all so far, one
-      measurement a column; after the thirty-second it is drawn anew whenever a sixteenth has been added, and at the end.
-      ``curvature/report`` (text): how it was measured, and the largest eigenvalues with their residuals.
+    - ``curvature.top_eigenvalues/1`` … ``5``: the largest eigenvalues, if they have converged.
+    - ``curvature/spectrum`` (image): nodes and weights as stems. ``curvature.maps/spectrum`` (image): all spectra so far, a
+      column for each measurement. After the thirty-second measurement, it is drawn again only when the number of
+      measurements has grown by a sixteenth, and at the end. ``curvature/report`` (text): the settings of the measurement,
+      and the largest eigenvalues with their residuals.
 
     With a logger, ``curvature.jsonl`` in its directory has a line for each measurement, nodes and weights included.
 
     Args:
-        every_n_epochs: Measure after every so many epochs; ``None``: not by epochs. Default: ``5``.
-        every_n_train_steps: Measure after every so many optimizer steps, too. Default: ``None``, not by steps.
-        matrix: ``"hessian"`` (default), or ``"ggn"``, the generalized Gauss–Newton matrix: cheaper, no negative
-            eigenvalues. It needs the outputs that the loss judges: ``ggn_fn``, or the module's ``curvature_outputs(batch)``,
-            else the one call of ``F.cross_entropy``, ``F.mse_loss`` or ``F.binary_cross_entropy_with_logits`` is seen.
-        num_steps: Lanczos steps, each a product of two to three gradients' cost. Default: ``30``, which reaches both ends
-            of a network's spectrum (Granziol et al., 2019).
-        num_probes: Random start vectors. Default: ``1``.
-        num_batches: Batches to measure on. More than one are taken as they pass, and the first measurement follows.
-            Default: ``1``.
-        data: Batches to measure on instead, such as a `DataLoader`; it is iterated once. Default: ``None``.
-        loss_fn: ``(pl_module, batch) -> 0-d tensor``. Default: ``None``.
-        ggn_fn: ``(pl_module, batch) -> (outputs, loss_of_outputs)``. Default: ``None``.
-        params: Names or shell patterns of the parameters to differentiate by. Default: ``None``, all that require gradients.
+        every_n_epochs: The number of epochs from one measurement to the next; ``None``: not by epochs. Default: ``5``.
+        every_n_train_steps: The number of optimizer steps from one measurement to the next, in addition. Default: ``None``,
+            not by steps.
+        matrix: ``"hessian"`` (default), or ``"ggn"``, the generalized Gauss–Newton matrix, which is cheaper and has no
+            negative eigenvalues. It needs the outputs that enter the loss: from ``ggn_fn``, else from the module's
+            ``curvature_outputs(batch)``, else from the single call of ``F.cross_entropy``, ``F.mse_loss`` or
+            ``F.binary_cross_entropy_with_logits``.
+        num_steps: The number of Lanczos steps, each of which costs two to three gradients. Default: ``30``, which reaches
+            both ends of a network's spectrum (Granziol et al., 2019).
+        num_probes: The number of random start vectors. Default: ``1``.
+        num_batches: The number of batches to measure on. If there are several, the first ones of training are kept, and
+            the first measurement follows the last of them. Default: ``1``.
+        data: Batches to measure on instead, such as a `DataLoader`; it is iterated once. Default: ``None``, batches of
+            training.
+        loss_fn: The loss, a function ``(pl_module, batch) -> 0-d tensor``. Default: ``None``, the module's own loss.
+        ggn_fn: A function ``(pl_module, batch) -> (outputs, loss_of_outputs)`` for ``matrix="ggn"``. Default: ``None``.
+        params: Names or shell patterns of the parameters to differentiate with respect to. Default: ``None``, all that
+            require gradients.
         bn_mode: Whether batch normalization uses its running statistics (``"eval"``, default) or the batch's
             (``"train"``): the spectra differ.
-        optimizer_sharpness: Whether to measure ``curvature/optimizer_sharpness`` also where it takes more products.
+        optimizer_sharpness: Whether to measure ``curvature/optimizer_sharpness`` even if it takes more products.
             Default: ``False``.
-        sharpness_every_n_steps: Between spectra, follow the sharpness alone after every so many optimizer steps, from where
-            it was the last time (three products, or more where it has moved). Default: ``None``, not.
-        storage: Of the Krylov basis, ``num_steps`` times the parameters: ``"full"`` (default), ``"half"`` in 16 bits, or
-            ``"none"``, for models whose basis does not fit: then outliers are not counted, and only the largest eigenvalue
-            is given.
-        self_check: Whether to hold second derivatives against the loss itself, once, for about eight gradients.
-            Default: ``True``.
-        triggers: What the measurements are flagged for: triggers of your own. Default: ``()``, nothing.
+        sharpness_every_n_steps: The number of optimizer steps from one measurement of the sharpness alone to the next,
+            between spectra. Each starts from the last direction of largest curvature, and takes three products, or more if
+            that has changed. Default: ``None``, never.
+        storage: The storage of the Krylov basis, which has ``num_steps`` times the size of the parameters: ``"full"``
+            (default), ``"half"`` in 16 bits, or ``"none"``, for models whose basis does not fit into memory. With
+            ``"none"``, outliers are not counted, and only the largest eigenvalue is given.
+        self_check: Whether to check second derivatives against the loss itself, once, at the cost of about eight
+            gradients. Default: ``True``.
+        triggers: Your own triggers, which flag measurements. Default: ``()``, none.
         panels: Whether images are drawn and TensorBoard's Custom Scalars laid out, as in `WeightSpectrumMonitor`. Default:
             ``True``.
-        log_key_prefix: Put before every key, to tell two monitors apart. Default: ``""``.
-        seed: Of the start vectors. Default: ``0``.
-        max_history: Measurements kept in `history`, and so in each checkpoint. Default: ``1000``.
-        on_error: An error inside a measurement warns once per kind and lets the run go on (``"warn"``, the default), or is
-            raised (``"raise"``).
+        log_key_prefix: A prefix of every key, which tells two monitors apart. Default: ``""``.
+        seed: The seed of the start vectors. Default: ``0``.
+        max_history: The most measurements kept in `history`, and so in each checkpoint. Default: ``1000``.
+        on_error: ``"warn"`` (default): an error inside a measurement causes a warning, once per kind, and the run
+            continues. ``"raise"``: the error is raised.
 
     Attributes:
         density: The latest `SpectralDensity`, or ``None``.
         history: The measurements so far, nodes and weights included; ``history.to_pandas()`` is a table of them.
-        measurement: The latest of them, or ``None``.
+        measurement: The latest measurement, or ``None``.
 
     Raises:
-        ValueError: In construction, if an argument is out of its domain; before the first step, if no loss can be had as
-            asked, or a pattern of ``params`` matches nothing.
+        ValueError: At construction, if an argument is out of its domain; before the first step, if there is no loss that
+            can be measured, or a pattern of ``params`` matches nothing.
 
     References:
         Granziol et al. (2019), Deep Curvature Suite, arXiv:1912.09656. Cohen et al. (2021), Gradient descent on neural
@@ -194,7 +202,7 @@ class CurvatureMonitor(Monitor[Reading, CurvatureFindings]):
 
     @property
     def density(self) -> SpectralDensity | None:
-        """The latest spectrum."""
+        """The latest spectral density, or ``None``."""
         return None if self._run.findings is None else self._run.findings.density
 
     @override
@@ -206,7 +214,7 @@ class CurvatureMonitor(Monitor[Reading, CurvatureFindings]):
             )
         own_outputs = callable(getattr(pl_module, "curvature_outputs", None)) and self.matrix == "ggn"
         require_a_loss(pl_module, self.loss_fn, has_outputs=self.ggn_fn is not None or own_outputs, call=call)
-        self._file = SpectrumFile(trainer.log_dir, self.log_key_prefix)  # asked for on every rank: it is broadcast
+        self._file = SpectrumFile(trainer.log_dir, self.log_key_prefix)  # read on every rank, since it is broadcast
         strategy = type(trainer.strategy).__name__
         if strategy in SHARDED:
             raise RefusedError(
@@ -245,8 +253,8 @@ class CurvatureMonitor(Monitor[Reading, CurvatureFindings]):
 
     @override
     def _snapshot(self, trainer: Trainer, pl_module: LightningModule) -> Reading:
-        """Read the curvature here: products need the module, which holds copies of its weights meanwhile."""
-        is_tried_out = not self._batches.is_complete  # before all batches are there
+        """Read the curvature here rather than in `_measure`, since products need the module, with copies of its weights."""
+        is_tried_out = not self._batches.is_complete  # some batches are missing: one step, to find errors early
         num_steps = 1 if is_tried_out else self.num_steps
         return self._reader.read(trainer, pl_module, self._batches.batches, num_steps)
 

@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from lightning_ww.history import Measurement
 
 MONITOR = ("triggers", "add_trigger", "history", "diagnosis", "state_key")
-"""What a callback has that raises triggers."""
+"""The attributes of a callback that raises triggers."""
 
 
 class SpectralStoppingReason(str, Enum):
-    """Why `SpectralEarlyStopping` stopped."""
+    """The reason why `SpectralEarlyStopping` stopped."""
 
     NOT_STOPPED = "not_stopped"
-    TRIGGER = "trigger"  # a trigger fired for as many measurements as patience asks for
+    TRIGGER = "trigger"  # a trigger fired at `patience` measurements in a row
     NONFINITE = "nonfinite"  # a weight is NaN or infinite
 
 
@@ -35,28 +35,28 @@ class SpectralEarlyStopping(Resumable):
     It needs a monitor, such as `WeightSpectrumMonitor`, among the Trainer's callbacks; their order does not matter. It logs
     nothing.
 
-    Know what you stop on. `rank_collapse` is often harmless: a layer of few effective directions may generalize well.
+    Choose the triggers with care. `rank_collapse` is often harmless: a layer of few effective directions may generalize well.
     `correlation_trap` shows large single steps rather than overfitting. Both stay silent in healthy SGD and Adam runs on
     scikit-learn's digits; validation loss remains the better judge of overfitting.
 
     Args:
-        stop_on: Triggers, by name (``"rank_collapse"``) or as objects (``RankCollapse(enter=0.6)``, or your own); an object
-            that no monitor has is given to the first that measures what it needs. Default: ``()``, which only reports: it
-            says once where it would have stopped.
-        patience: The number of consecutive measurements at which a trigger has to fire; the last of them stops. The
-            measurement at the start of a fit does not count, and one that does not fire starts the count anew. `nonfinite`
-            stops at once. Default: ``3``: a spectrum moves slowly, and one odd measurement is none.
-        min_epochs: The number of epochs before which nothing but `nonfinite` stops. Default: ``5``: in the first epochs
-            spectra move fast.
-        verbose: Say why training stops. Default: ``True``.
+        stop_on: Triggers, by name (``"rank_collapse"``) or as objects (``RankCollapse(enter=0.6)``, or your own). An object
+            that no monitor has is given to the first monitor that measures what it needs. Default: ``()``: training never
+            stops, and a message says once where it would have stopped.
+        patience: The number of consecutive measurements at which a trigger must fire to stop training. The measurement at
+            the start of a fit does not count, and a measurement at which it does not fire resets the count. `nonfinite`
+            stops at once. Default: ``3``: a spectrum changes slowly, and a single odd measurement is no reason to stop.
+        min_epochs: The number of epochs before which only `nonfinite` stops training. Default: ``5``: in the first epochs
+            spectra change fast.
+        verbose: Whether a message says why training stops. Default: ``True``.
 
     Attributes:
         stopped_epoch: The epoch in which it stopped, or ``-1``.
         stopping_reason: A `SpectralStoppingReason`.
-        stopping_reason_message: The same as a sentence, or ``None``.
+        stopping_reason_message: The reason as a sentence, or ``None``.
 
     Raises:
-        ArgumentError: In construction, if an argument is out of its domain; in `setup`, if no monitor among the Trainer's
+        ArgumentError: At construction, if an argument is out of its domain; in `setup`, if no monitor among the Trainer's
             callbacks raises a trigger of ``stop_on``. It is a `ValueError`.
 
     Example:
@@ -89,7 +89,7 @@ class SpectralEarlyStopping(Resumable):
         self.stopping_reason = SpectralStoppingReason.NOT_STOPPED
         self.stopping_reason_message: str | None = None
         self._counts: dict[str, int] = {}  # measurements in a row at which a trigger fired, by monitor and trigger
-        self._has_counted = False  # in this fit
+        self._has_counted = False  # whether a measurement was counted in this fit
         self._has_stopped = False
         self._has_reported = False
         self._counted: dict[str, int] = {}  # number of the last measurement that was counted, by monitor
@@ -116,7 +116,7 @@ class SpectralEarlyStopping(Resumable):
                 )
 
     def _hand_over(self, trainer: Trainer, trigger: Trigger) -> None:
-        """Have a monitor raise a trigger, unless one does."""
+        """Give a trigger to a monitor, unless some monitor has it already."""
         monitors = [one for one in callbacks(trainer) if _is_monitor(one)]
         if any(trigger in one.triggers for one in monitors):
             return
@@ -143,7 +143,7 @@ class SpectralEarlyStopping(Resumable):
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        for monitor in _monitors(trainer):  # what a monitor remembers from before this callback was there
+        for monitor in _monitors(trainer):  # skip measurements from before this callback was added
             self._counted.setdefault(monitor.state_key, monitor.history.next_number - 1)
 
     @override
@@ -152,12 +152,12 @@ class SpectralEarlyStopping(Resumable):
 
     @override
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        # what was measured between steps, or after this callback's turn at the end of an epoch
+        # for measurements between steps, or after this callback's turn at the end of an epoch
         if any(self._unseen(monitor) for monitor in _monitors(trainer)):
             self._check(trainer, epochs_done=trainer.current_epoch)
 
     def _check(self, trainer: Trainer, *, epochs_done: int) -> None:
-        """Count the new measurements, and stop if all ranks are asked to by any."""
+        """Count the new measurements, and stop all ranks if there is a reason to stop on any rank."""
         self._go_on()
         if getattr(trainer, "fast_dev_run", False) or self._has_stopped:
             return
@@ -165,7 +165,7 @@ class SpectralEarlyStopping(Resumable):
             for measurement in self._unseen(monitor):
                 self._count(monitor, measurement)
                 self._has_counted = True
-        if not self._has_counted:  # what a resumed run remembers is no reason to stop before it has looked
+        if not self._has_counted:  # restored counts must not stop a resumed run before it has measured
             return
         due = self._due(trainer, epochs_done)
         if not self.stop_on:
@@ -182,7 +182,7 @@ class SpectralEarlyStopping(Resumable):
                 inform(trainer, message)
 
     def _unseen(self, monitor: Any) -> list[Measurement]:
-        """The measurements that were not counted yet; one at the start of a fit never is."""
+        """The measurements that were not counted yet; those at the start of a fit never count."""
         seen = self._counted.get(monitor.state_key, -1)
         return [past for past in monitor.history if past.number > seen and not past.is_baseline]
 
@@ -193,8 +193,8 @@ class SpectralEarlyStopping(Resumable):
             self._counts[key] = self._counts.get(key, 0) + 1 if trigger.name in measurement.fired else 0
 
     def _due(self, trainer: Trainer, epochs_done: int) -> tuple[SpectralStoppingReason, str] | None:
-        """Why to stop now, if there is a reason to."""
-        # `should_stop` set before Trainer's own minimum would be remembered, and stop later whatever happens until then
+        """The reason to stop now, as a code and as a sentence, or ``None``."""
+        # set before the Trainer's own minimum, `should_stop` would stop training later, whatever happens until then
         may_stop = getattr(trainer.fit_loop, "_can_stop_early", True)
         for monitor in _monitors(trainer):
             for trigger in monitor.triggers:
@@ -230,7 +230,7 @@ class SpectralEarlyStopping(Resumable):
 
 
 def _is_monitor(callback: Any) -> bool:
-    """Whether a callback can raise triggers, told by what it has rather than by its class."""
+    """Whether a callback can raise triggers, judged by its attributes rather than by its class."""
     return all(hasattr(callback, name) for name in MONITOR)
 
 

@@ -36,94 +36,95 @@ LEVERS: Mapping[Need, str] = {
     "initial": "no initial weights are kept (name a `distance_from_init` in `metrics=`)",
     "shuffle": "not asked for (`shuffle='off'`)",
 }
-"""Why a number was not made, and which argument of the monitor makes it."""
+"""For each input of metrics, the reason if it was not requested, with the argument of the monitor that requests it."""
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What a measurement of the weights needs of the moment."""
+    """The inputs of a measurement of the weights."""
 
     layers: Sequence[Layer]
     skipped: Sequence[SkippedLayer]
     initial: Mapping[str, Tensor] | None  # slices by layer
-    floors: Mapping[str, float] | None  # known ones by layer; None: measure them
+    floors: Mapping[str, float] | None  # known floors by layer; None: measure them
 
 
 class WeightSpectrumMonitor(Monitor[Snapshot, WeightReport]):
-    """Measure each layer's weight spectrum while the network trains, log it, and flag what looks wrong.
+    """Measure each layer's weight spectrum while the network trains, log it, and flag layers that look wrong.
 
-    It measures when training starts, after each epoch's last batch and, if asked, every so many optimizer steps. The run is
-    only read: weights, buffers, gradients, random streams and metrics are bit-identical with and without it. It flags and
-    never stops; `SpectralEarlyStopping` stops, and so does Lightning's own ``EarlyStopping(monitor="ww/alpha")``.
+    It measures when training starts, after each epoch's last batch and, with ``every_n_train_steps``, in between. The run is
+    not changed: weights, buffers, gradients, random streams and metrics are bit-identical with and without it. It flags
+    layers, but never stops training. `SpectralEarlyStopping` does, and Lightning's own ``EarlyStopping(monitor="ww/alpha")``.
 
-    **Logged, and in** ``trainer.callback_metrics`` (``log_key_prefix`` before each; means are over the measured layers but
-    embeddings; where a mean has no value any more, the last one stands):
+    **Logged, and in** ``trainer.callback_metrics`` (with ``log_key_prefix`` before each key; means are over the measured
+    layers except embeddings; a number that has no value any more keeps its last value there):
 
     - ``ww/alpha``: mean power-law exponent of the layers' spectra.
     - ``ww/alpha_weighted``: mean of alpha · log10 λ_max.
     - ``ww/log_norm``: mean log10 of the squared Frobenius norm.
     - ``ww/rand_distance``: mean distance of the layers' spectra from those of the same elements shuffled, 0 … 0.83.
     - ``ww/stable_rank``: mean of ‖W‖²_F/‖W‖².
-    - ``ww/distance_from_init_relative``: mean of ‖W − W₀‖/‖W₀‖; W₀ is the weight at the first step
-      of the run, or of the fit in which the monitor joined it.
-    - ``ww/sv_min``: least singular value of any layer.
+    - ``ww/distance_from_init_relative``: mean of ‖W − W₀‖/‖W₀‖; W₀ is the weight at the first step of the run, or of the
+      fit in which the monitor was added.
+    - ``ww/sv_min``: smallest singular value of any layer.
     - ``ww/rank_deficit``: largest share of collapsed singular values of any layer.
-    - ``ww/num_flagged``: layers with a flag.
+    - ``ww/num_flagged``: number of layers with a flag.
     - ``ww/seconds``: wall time of this measurement, without writing it to loggers.
     - ``ww/overhead``: share of the fit's wall time spent measuring and logging (from the second measurement on).
 
     **Logged only**:
 
-    - ``ww/alpha_q10``, ``_q50``, ``_q90``, and so for rand_distance and stable_rank: quantiles over the layers.
-    - ``ww.<metric>/<layer>``: each metric of ``metrics``, of each logged layer.
-    - ``flags/<trigger>``: how many layers are flagged for `nonfinite`, `rank_collapse`, `correlation_trap`.
-    - ``flags.<trigger>/<layer>``: 0 or 1, of each logged layer.
-    - ``ww.esd/<layer>`` (histogram): log10 λ, in bins that stay as they are. ``ww/report`` (text): the layers as a table,
-      what their numbers suggest, and which flags rose and fell when.
-    - ``ww.maps/<metric>`` (image): the whole history, a row for each layer, of each metric of ``metrics``. Drawn anew
-      at each measurement, after the thirty-second whenever a sixteenth has been added, when a flag rises, and at the end;
-      of more than eight metrics eight at a time, in turn.
-      ``ww.spectrum/<layer>`` (image): one layer's spectrum, with its power law and its shuffle; of three layers at the
-      start, of a layer that is flagged (of more than three at once the others at the next measurements), and at the end
-      of three more, the flagged ones first.
+    - ``ww/alpha_q10``, ``_q50``, ``_q90``, and likewise for rand_distance and stable_rank: quantiles over the layers.
+    - ``ww.<metric>/<layer>``: each of ``metrics``, for each logged layer.
+    - ``flags/<trigger>``: number of layers flagged for `nonfinite`, `rank_collapse`, `correlation_trap`.
+    - ``flags.<trigger>/<layer>``: 0 or 1, for each logged layer.
+    - ``ww.esd/<layer>`` (histogram): log10 λ, in fixed bins. ``ww/report`` (text): the layers as a table, what their
+      numbers suggest, and when flags rose and fell.
+    - ``ww.maps/<metric>`` (image): the whole history of each of ``metrics``, a row for each layer. It is drawn at each
+      measurement; after the thirty-second only when the number of measurements has grown by a sixteenth, when a flag
+      rises, and at the end. Of more than eight metrics, eight are drawn at a time, in turn.
+      ``ww.spectrum/<layer>`` (image): a layer's spectrum, with its power law and its shuffle. It is drawn for three layers
+      at the start, for layers that are flagged (three at a measurement, the others at the next measurements), and for
+      three more at the end, flagged layers first.
 
     Args:
-        every_n_epochs: Measure after every so many epochs; ``None``: not by epochs. Default: ``1``.
-        every_n_train_steps: Measure after every so many optimizer steps, too. Default: ``None``, not by steps.
+        every_n_epochs: The number of epochs from one measurement to the next; ``None``: not by epochs. Default: ``1``.
+        every_n_train_steps: The number of optimizer steps from one measurement to the next, in addition. Default: ``None``,
+            not by steps.
         layers: Names or shell patterns of the layers to measure. Default: ``None``, all.
-        metrics: What is logged for each layer: names among `lightning_ww.METRICS`, or ``"all"``. Without any that begins
-            with ``distance_from_init`` no copy of the initial weights is kept. Default: `KEY_METRICS`.
-        shuffle: How the shuffled spectra are had, as in `lightning_ww.analyze`. ``"off"`` leaves out ``ww/rand_distance``,
+        metrics: The metrics to log for each layer: names in `lightning_ww.METRICS`, or ``"all"``. If none begins with
+            ``distance_from_init``, no copy of the initial weights is kept. Default: `KEY_METRICS`.
+        shuffle: How the shuffles' spectra are made, as in `lightning_ww.analyze`. ``"off"`` leaves out ``ww/rand_distance``,
             ``ww/rank_deficit`` and the flags `rank_collapse` and `correlation_trap`. Default: ``"auto"``.
-        seed: Of the shuffles. Default: ``0``.
-        include_frozen: Whether layers without anything to train are measured too. Default: ``True``.
-        triggers: What layers are flagged for: objects such as ``RankCollapse(enter=0.6)``, or your own. Default: ``None``,
+        seed: The seed of the shuffles. Default: ``0``.
+        include_frozen: Whether layers without trainable parameters are measured, too. Default: ``True``.
+        triggers: The triggers that flag layers: objects such as ``RankCollapse(enter=0.6)``, or your own. Default: ``None``,
             `Nonfinite`, `RankCollapse` and `CorrelationTrap` with their defaults; with ``shuffle="off"``, `Nonfinite` alone.
-        log_key_prefix: Put before every key, to tell two monitors apart. Default: ``""``.
-        max_logged_layers: Of more layers than this, so many, evenly by depth, are logged one by one (all are measured, and
-            a layer that is flagged joins for good). Default: ``60``: with five metrics and three flags a layer, about the
-            500 tags that TensorBoard shows without delay.
-        panels: Whether images are drawn, and TensorBoard's Custom Scalars laid out (in a run ``lightning-ww`` of its own, so
-            that your layout stays). What it costs: `benchmarks/panels.md`. Default: ``True``.
+        log_key_prefix: A prefix of every key, which tells two monitors apart. Default: ``""``.
+        max_logged_layers: The most layers that are logged one by one; if there are more, this many are chosen evenly by
+            depth. All layers are measured, and a flagged layer is logged from then on. Default: ``60``: with five metrics
+            and three flags per layer, about the 500 tags that TensorBoard shows without delay.
+        panels: Whether images are drawn, and TensorBoard's Custom Scalars laid out (in a separate run ``lightning-ww``, so
+            that your own layout stays). The cost is in `benchmarks/panels.md`. Default: ``True``.
         figure_layers: Names or shell patterns of layers whose spectrum is drawn at the start, at the end and at every
-            ``figure_every``-th measurement, instead of the three. Default: ``None``.
-        figure_every: Measurements from one drawing of those layers to the next. Default: ``10``.
-        compare_tails: Whether those figures say how well other distributions describe the tail, by powerlaw; it
-            takes several times as long. Default: ``False``.
-        max_history: Measurements kept in `history`, and so in each checkpoint. Default: ``1000``: 4 MB for a hundred
-            layers and five metrics.
-        on_error: An error inside a measurement warns once per kind and lets the run go on (``"warn"``, the default), or is
-            raised (``"raise"``).
+            ``figure_every``-th measurement, instead of the three layers above. Default: ``None``.
+        figure_every: The number of measurements from one drawing of those layers to the next. Default: ``10``.
+        compare_tails: Whether those figures compare the tail with other distributions, by powerlaw; this takes several
+            times as long. Default: ``False``.
+        max_history: The most measurements kept in `history`, and so in each checkpoint. Default: ``1000``: 4 MB for a
+            hundred layers and five metrics.
+        on_error: ``"warn"`` (default): an error inside a measurement causes a warning, once per kind, and the run
+            continues. ``"raise"``: the error is raised.
 
     Attributes:
         report: The latest `WeightReport`, or ``None``.
         history: The measurements so far; ``history.to_pandas()`` is a table of them.
-        measurement: The latest of them, or ``None``.
+        measurement: The latest measurement, or ``None``.
         diagnosis: The latest flags.
 
     Raises:
-        ValueError: In construction, if an argument is out of its domain; when fitting starts, if the model holds no weight
-            matrix or a pattern of ``layers`` matches none.
+        ValueError: At construction, if an argument is out of its domain; when fitting starts, if the model has no weight
+            matrix or a pattern of ``layers`` matches nothing.
 
     Example:
         >>> from pytorch_lightning import Trainer
@@ -184,7 +185,7 @@ class WeightSpectrumMonitor(Monitor[Snapshot, WeightReport]):
 
     @property
     def report(self) -> WeightReport | None:
-        """The latest report."""
+        """The latest report, or ``None``."""
         return self._run.findings
 
     @override
@@ -200,14 +201,14 @@ class WeightSpectrumMonitor(Monitor[Snapshot, WeightReport]):
         run.memory = memory
         if state is not None:
             memory.load_state_dict(state)
-        directory = trainer.log_dir or trainer.default_root_dir  # asked for on every rank: it is broadcast
+        directory = trainer.log_dir or trainer.default_root_dir  # read on every rank, since it is broadcast
         if memory.initial is not None:
             if trainer.ckpt_path and state is None:
                 said = "finds nothing of its own in the checkpoint: `distance_from_init` counts from here."
                 run.guard.warn_once(trainer, "checkpoint", said)
             if trouble := memory.initial.begin(state, trainer.ckpt_path, directory):
                 run.guard.warn_once(trainer, "initial weights", trouble)
-        # what this run cannot measure would be held for ever at the resumed run's last value
+        # a number that this run cannot measure would keep the resumed run's last value forever
         lost = {*memory.lost(needing("initial")), *(needing("shuffle") if self.shuffle == "off" else ())}
         run.held = {name: value for name, value in run.held.items() if name not in lost}
 
@@ -219,7 +220,7 @@ class WeightSpectrumMonitor(Monitor[Snapshot, WeightReport]):
         return WeightMemory(initial, LoggedLayers(self.max_logged_layers), pictures)
 
     def _needs(self, need: Need) -> bool:
-        """Whether a metric that is logged, or that a trigger needs, needs this."""
+        """Whether this input is needed for a metric that is logged, or that a trigger needs."""
         needed = {name for trigger in self.triggers for name in trigger.needs}
         return not {*self.metrics, *needed}.isdisjoint(needing(need))
 
@@ -246,7 +247,7 @@ class WeightSpectrumMonitor(Monitor[Snapshot, WeightReport]):
     @override
     def _view(self, measurement: WeightReport) -> View:
         run, memory, report = self._run, self._memory, measurement
-        if memory.floors is None:  # at the first measurement only: what noise of these shapes reads
+        if memory.floors is None:  # the rand_distance of noise, measured only once
             floors = {layer.name: layer.rand_distance_floor for layer in report.layers}
             memory.floors = {name: floor for name, floor in floors.items() if floor is not None}
         flagged = run.diagnosis.flagged_layers

@@ -1,4 +1,4 @@
-"""What the curvature of a loss says, by its products with vectors. It needs a loss and a batch, and no Lightning."""
+"""The curvature of a loss, from matrix–vector products. It needs a loss and a batch, but no Lightning."""
 
 from lightning_ww.curvature.density import SpectralDensity, spectral_density
 from lightning_ww.curvature.edge_of_stability import EdgeOfStability

@@ -1,4 +1,4 @@
-"""The spectral density of a symmetric operator by stochastic Lanczos quadrature, and what follows from it."""
+"""The spectral density of a symmetric operator by stochastic Lanczos quadrature, and the numbers that follow from it."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 NEGLIGIBLE = 1e-3
-"""Nodes within this share of the largest one, in absolute value, count as zero."""
+"""Nodes up to this share of the largest node, in absolute value, count as zero."""
 
 CONVERGED_RESIDUAL, CONVERGED_GAP = 1e-2, 1e-1
-"""A Ritz value has converged where its residual is below these shares of itself and of its distance to the next one."""
+"""A Ritz value has converged if its residual is below these shares of its size and of the distance to its neighbor."""
 
 SIMPLE_WEIGHT = 10.8
-"""A simple eigenvalue's weight is χ²₁/P; P·w above this (once in a thousand) tells of several equal ones."""
+"""The 99.9 % quantile of χ²₁. A simple eigenvalue's weight is χ²₁/P, so a larger P·w means several equal eigenvalues."""
 
 NORMAL_QUANTILE = 3.09
-"""Once in a thousand, too, for all of them together."""
+"""The 99.9 % quantile of the normal law, for the weights of all simple eigenvalues together."""
 
 UNCONVERGED = 0.05
-"""A top eigenvalue whose residual exceeds this share of it is marked."""
+"""A top eigenvalue has not converged if its residual exceeds this share of it."""
 
 
 @dataclass(frozen=True)
@@ -39,36 +39,36 @@ class TopEigenvalue:
     """An extreme Ritz value."""
 
     value: float
-    residual: float  # an eigenvalue lies within this of the value
+    residual: float  # an eigenvalue lies within this distance of the value
     converged: bool
 
 
 @dataclass(frozen=True)
 class SpectralDensity:
-    """Nodes θ and weights w: ``Σ w f(θ) ≈ tr f(A)/P``. Stems, not a smooth curve: smoothing biases the moments."""
+    """A spectral density: nodes θ and weights w, ``Σ w f(θ) ≈ tr f(A)/P``. Smoothing would bias the moments."""
 
     nodes: Tensor  # (n,), float64, ascending within a probe
     weights: Tensor  # (n,), float64, sum 1
     residuals: Tensor  # (n,), float64
     probes: Tensor  # (n,), int64, the probe that a node comes from
-    is_simple: Tensor  # (n,), bool, taken for one converged eigenvalue of weight 1/P
-    dim: int  # P
-    has_copies: bool = False  # made without a basis: an eigenvalue may stand there more than once
+    is_simple: Tensor  # (n,), bool, whether it counts as a single converged eigenvalue, of weight 1/P
+    dim: int  # P, the number of eigenvalues
+    has_copies: bool = False  # made without a basis: an eigenvalue may occur more than once
 
     @property
     def columns(self) -> dict[str, Any]:
-        """The fields by name, of which the density can be built again."""
+        """The fields by name, from which the density can be rebuilt."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
     def plot(self, title: str = "", stability_edge: float | None = None) -> Figure:
         """Draw a stem for each node.
 
         Args:
-            title: Above the figure. Default: the ends of the spectrum.
-            stability_edge: Marked by a line, as 2/lr. Default: none.
+            title: The title above the figure. Default: the ends of the spectrum.
+            stability_edge: The edge 2/lr, marked by a line. Default: none.
 
         Returns:
-            A figure of matplotlib's that no global state knows of.
+            A matplotlib figure that pyplot does not manage.
         """
         from lightning_ww.curvature.plots.stems import spectrum_figure
 
@@ -81,7 +81,7 @@ class SpectralDensity:
 
     @cached_property
     def tol(self) -> float:
-        """What counts as zero: ``1e-3 · max|θ|``."""
+        """The absolute value up to which a node counts as zero, ``1e-3 · max|θ|``."""
         return NEGLIGIBLE * float(self.nodes.abs().max())
 
     @property
@@ -91,12 +91,12 @@ class SpectralDensity:
 
     @property
     def lambda_min(self) -> float:
-        """The least Ritz value."""
+        """λ_min, the smallest Ritz value."""
         return float(self.nodes.min())
 
     @property
     def top_eigenvalues(self) -> tuple[TopEigenvalue, ...]:
-        """The positive Ritz values of the probe that found the largest; without a basis that one alone."""
+        """The positive Ritz values of the probe with the largest Ritz value; without a basis, only the largest."""
         first = (self.probes == self.probes[self.nodes.argmax()]) & (self.nodes > self.tol)
         pairs = list(zip(self.nodes[first].flip(0).tolist(), self.residuals[first].flip(0).tolist(), strict=True))
         pairs = pairs[:1] if self.has_copies else pairs
@@ -104,14 +104,16 @@ class SpectralDensity:
 
     @property
     def trace(self) -> float:
-        """``P · Σ wθ``."""
+        """The sum of all eigenvalues, ``P · Σ wθ``."""
         return self.dim * float((self.weights * self.nodes).sum())
 
     @property
     def trace_stderr(self) -> float:
-        """Of several probes, that of their mean; of one, ``√(2P Σ w(θ - θ̄)²)`` over the nodes not taken as simple.
+        """The standard error of the trace.
 
-        θ̄ is the mean of those nodes: their share of the whole is fixed, since Σw = 1; only its distribution is chance.
+        With several probes, it is the standard error of their mean. With one probe, it is ``√(2P Σ w(θ - θ̄)²)`` over the
+        nodes that do not count as simple, where θ̄ is their mean. Their total weight is fixed, since Σw = 1; only its
+        distribution among them is random.
         """
         if self.num_probes > 1:
             terms = self.num_probes * self.weights * self.nodes
@@ -136,7 +138,7 @@ class SpectralDensity:
 
     @property
     def condition(self) -> float | None:
-        """Sharpness over the weighted median of the nodes above ``tol``; ``None`` if there is none."""
+        """The sharpness over the weighted median of the nodes above ``tol``; ``None`` if there are no such nodes."""
         above = self.nodes > self.tol
         if not above.any():
             return None
@@ -148,13 +150,13 @@ class SpectralDensity:
 
     @property
     def log_pseudodet(self) -> float:
-        """``P · Σ w ln θ`` over nodes above ``tol``: the volume of the basin, in logs."""
+        """The sum of ln λ, ``P · Σ w ln θ`` over nodes above ``tol``: the volume of the basin, in logs."""
         above = self.nodes > self.tol
         return self.dim * float((self.weights[above] * self.nodes[above].log()).sum())
 
     @cached_property
     def _outliers(self) -> tuple[int, float] | None:
-        """The number of outliers and the bulk's edge, by the largest ratio of neighbors after the second."""
+        """The number of outliers and the edge of the bulk, by the largest ratio of neighbors, without the first pair."""
         values = [top.value for top in self.top_eigenvalues if top.converged]
         if len(values) < 3:
             return None
@@ -163,22 +165,22 @@ class SpectralDensity:
 
     @property
     def num_outliers(self) -> int | None:
-        """Converged eigenvalues above the widest relative gap; ``None`` with fewer than three."""
+        """The number of converged eigenvalues above the widest relative gap; ``None`` if fewer than three converged."""
         return None if self._outliers is None else self._outliers[0]
 
     @property
     def bulk_edge(self) -> float | None:
-        """The largest converged eigenvalue below that gap."""
+        """The largest converged eigenvalue below the widest relative gap."""
         return None if self._outliers is None else self._outliers[1]
 
     def effective_dimension(self, num_samples: int, gamma: float = 1.0) -> float:
-        """``P · Σ w θ₊/(θ₊ + c)``, c = γ/(nβ), nβ = n/ln n for n training samples."""
+        """The effective dimension, ``P · Σ w θ₊/(θ₊ + c)`` with c = γ/(nβ), nβ = n/ln n for n training samples."""
         c = gamma * math.log(num_samples) / num_samples
         positive = self.nodes.clamp(min=0)
         return self.dim * float((self.weights * positive / (positive + c)).sum())
 
     def llc_quadratic(self, num_samples: int, gamma: float = 1.0) -> float:
-        """Half the effective dimension: the learning coefficient's quadratic approximation."""
+        """The quadratic approximation of the learning coefficient: half the effective dimension."""
         return self.effective_dimension(num_samples, gamma) / 2
 
 
@@ -198,21 +200,23 @@ def spectral_density(
     Args:
         operator: Anything with ``shape``, ``dtype``, ``device`` and ``@`` on vectors: a `HessianOperator`, a
             ``linear_operator.LinearOperator``, a tensor.
-        num_steps: Lanczos steps, one product each. Default: ``30``, which reaches both ends of a network's spectrum
-            (Granziol et al., 2019, Deep Curvature Suite).
-        num_probes: Random start vectors. Default: ``1``: enough for a large operator that is not close to rank one.
-        seed: With the probe's number it fixes the start vector, so that a curve moves because the operator moved.
-        probe: The start vector's distribution, scaled to length one.
-        quadrature: ``"plain"`` gives the classical weights; ``"reduced"`` (default) the same with less variance: a Ritz
-            value that has converged to a simple eigenvalue carries 1/P, and the others share the rest.
-        lanczos: Whose iteration: ours (default), or GPyTorch's ``lanczos_tridiag``: one product more, and sound
-            only for eigenvalues that are not small.
-        storage: Of the Krylov basis, P numbers a step: ``"full"``, ``"half"`` (16 bits), or ``"none"``, three vectors
-            in all. Without a basis outliers are not counted, only the largest eigenvalue is given, and weights are
-            classical.
+        num_steps: The number of Lanczos steps, each with one product. Default: ``30``, which reaches both ends of a
+            network's spectrum (Granziol et al., 2019, Deep Curvature Suite).
+        num_probes: The number of random start vectors. Default: ``1``: enough for a large operator that is not close to
+            rank one.
+        seed: The seed. With the probe's number it fixes the start vector, so that results change only with the operator.
+            Default: ``0``.
+        probe: The distribution of the start vector, which is scaled to length one. Default: ``"gaussian"``.
+        quadrature: ``"plain"`` gives the classical weights. ``"reduced"`` (default) reduces their variance: a Ritz value
+            that has converged to a simple eigenvalue has the weight 1/P, and the others share the rest.
+        lanczos: The implementation: ours (``"own"``, default), or GPyTorch's ``lanczos_tridiag``, which takes one product
+            more, and is accurate only for eigenvalues that are not small.
+        storage: The storage of the Krylov basis, P numbers per step: ``"full"`` (default), ``"half"`` (16 bits), or
+            ``"none"``, three vectors in all. Without a basis, outliers are not counted, only the largest eigenvalue is
+            given, and weights are classical.
 
     Returns:
-        Nodes and weights.
+        The spectral density, as nodes and weights.
 
     References:
         Golub, Welsch (1969), Calculation of Gauss quadrature rules, Math. Comp. 23(106).
@@ -247,7 +251,7 @@ def spectral_density(
 
 
 def _reduce_variance(nodes: Tensor, weights: Tensor, residuals: Tensor, dim: int) -> tuple[Tensor, Tensor]:
-    """Give each converged simple eigenvalue its exact weight 1/P; scale the others to what is left."""
+    """Give each converged simple eigenvalue its exact weight 1/P; scale the other weights to the rest."""
     gaps = torch.full_like(nodes, torch.inf)
     if nodes.numel() > 1:
         steps = nodes.diff()
@@ -256,10 +260,10 @@ def _reduce_variance(nodes: Tensor, weights: Tensor, residuals: Tensor, dim: int
     simple = (residuals < CONVERGED_RESIDUAL * nodes.abs()) & (residuals < CONVERGED_GAP * gaps)
     simple &= (nodes.abs() > NEGLIGIBLE * nodes.abs().max()) & (dim * weights <= SIMPLE_WEIGHT)
     count = int(simple.sum())
-    if count == dim:  # all that there are
+    if count == dim:  # all eigenvalues are known
         return torch.full_like(weights, 1 / dim), simple
-    # together, simple eigenvalues weigh χ²_m/P (its quantile by Wilson and Hilferty): several small multiplicities that
-    # each could be one eigenvalue are found here
+    # the total weight of m simple eigenvalues is χ²_m/P (its quantile by Wilson and Hilferty): this detects several
+    # multiple eigenvalues, each of which could pass for a simple eigenvalue
     most = count * (1 - 2 / (9 * count) + NORMAL_QUANTILE * (2 / (9 * count)) ** 0.5) ** 3 if count else 0.0
     left, share = 1 - count / dim, weights[~simple].sum()
     if not count or dim * float(weights[simple].sum()) > most or not share > 0:

@@ -1,4 +1,4 @@
-"""How far an optimizer's step is from the edge of stability, at the present curvature."""
+"""The edge of stability: the curvature in units of what an optimizer's learning rates allow."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from lightning_ww.curvature.density import spectral_density
 from lightning_ww.curvature.operators import CurvatureOperator, ScaledOperator
 
 GRADIENT_DESCENT = 2.0
-"""On a quadratic of curvature λ, gradient descent diverges where lr·λ exceeds this."""
+"""On a quadratic of curvature λ, gradient descent diverges if lr·λ exceeds this."""
 
 
 @dataclass(frozen=True)
 class EdgeOfStability:
-    """Sharpness in units of what the learning rates allow; 1 is the edge of stability."""
+    """The sharpness in units of what the learning rates allow; 1 is the edge of stability."""
 
-    lr_sharpness: float  # as for plain gradient descent with these learning rates
+    lr_sharpness: float  # for plain gradient descent with these learning rates
     stability_edge: float | None  # 2/lr, the sharpness at that edge; None with several learning rates, or lr = 0
-    optimizer_sharpness: float | None  # as for the optimizer in use, momentum and preconditioner counted, if known
+    optimizer_sharpness: float | None  # for the optimizer in use, with momentum and preconditioner; None if unknown
 
     @classmethod
     def of(
@@ -40,20 +40,20 @@ class EdgeOfStability:
 
         The edge is that of a quadratic: for plain gradient descent lr·λ_max = 2; with momentum β it is 2 + 2β, with
         Nesterov's (2 + 2β)/(1 + 2β); for Adam and AdamW lr·λ_max(P^-½ H P^-½) = (2 + 2β₁)/(1 - β₁), where
-        P = (1 - β₁ᵗ)(√v̂ + ε); RMSprop is Adam without β₁. Parameters of different learning rates are scaled each by its
-        own: λ_max of D^½HD^½, D the diagonal matrix of lr over its edge. Weight decay is not counted.
+        P = (1 - β₁ᵗ)(√v̂ + ε); RMSprop is Adam without β₁. With several learning rates, each parameter is scaled by its
+        own: the ratio is λ_max of D^½HD^½, where D is the diagonal matrix of lr over its edge. Weight decay is ignored.
 
         Args:
-            operator: H or G, over ``params``.
-            sharpness: Its largest eigenvalue; where the scaling is the same for all parameters, nothing else is needed.
-            params: The parameters that the optimizers hold, in the operator's order.
-            optimizers: Whose learning rates count; a parameter that is in none does not move.
-            num_steps: Lanczos steps for a scaled operator. Default: ``15``.
-            seed: Of its start vector.
-            preconditioned: Whether to run Lanczos also for a preconditioner. Default: ``True``.
+            operator: The Hessian H or the Gauss–Newton matrix G, over ``params``.
+            sharpness: The operator's largest eigenvalue, which is enough if all parameters have equal scaling.
+            params: The parameters that the optimizers have, in the operator's order.
+            optimizers: The optimizers whose learning rates count; a parameter of none of them does not move.
+            num_steps: The number of Lanczos steps for a scaled operator. Default: ``15``.
+            seed: The seed of their start vector. Default: ``0``.
+            preconditioned: Whether to run Lanczos for a preconditioner, too. Default: ``True``.
 
         Returns:
-            The ratios, or ``None`` if no parameter is in any of the optimizers.
+            The ratios, or ``None`` if no parameter is in any of the optimizers, or an optimizer has no learning rate.
 
         References:
             Cohen et al. (2021), Gradient descent on neural networks typically occurs at the edge of stability,
@@ -84,7 +84,7 @@ class EdgeOfStability:
             ratios = {
                 round(GRADIENT_DESCENT * scale / rate, 12) for scale, rate in zip(plain, rates, strict=False) if rate
             }
-            if len(plain) == len(known) and len(ratios) <= 1:  # the same multiple of what is known already
+            if len(plain) == len(known) and len(ratios) <= 1:  # a multiple of lr_sharpness
                 optimizer_sharpness = lr_sharpness * ratios.pop() if ratios else 0.0
             elif len(plain) == len(known) or preconditioned:
                 optimizer_sharpness = largest(known)
@@ -93,7 +93,7 @@ class EdgeOfStability:
 
 
 def single_rate(params: Sequence[Tensor], optimizers: Sequence[torch.optim.Optimizer]) -> float | None:
-    """The learning rate that all parameters have, if it is one."""
+    """The learning rate of all parameters, or ``None`` if there are several."""
     owners = _owners(params, optimizers)
     if not all(_has_rate(owner) for owner in owners):
         return None
@@ -104,7 +104,7 @@ def single_rate(params: Sequence[Tensor], optimizers: Sequence[torch.optim.Optim
 def _owners(
     params: Sequence[Tensor], optimizers: Sequence[torch.optim.Optimizer]
 ) -> list[tuple[torch.optim.Optimizer, Mapping[str, Any]] | None]:
-    """The optimizer that holds each parameter, and its group."""
+    """The optimizer and the parameter group of each parameter, or ``None``."""
     owners = {id(held): (one, group) for one in optimizers for group in one.param_groups for held in group["params"]}
     return [owners.get(id(parameter)) for parameter in params]
 
@@ -115,10 +115,10 @@ def _has_rate(owner: tuple[torch.optim.Optimizer, Mapping[str, Any]] | None) -> 
 
 
 def _over_edge(optimizer: torch.optim.Optimizer, group: Mapping[str, Any], parameter: Tensor) -> float | Tensor | None:
-    """What the curvature is multiplied by so that 1 is this optimizer's edge: lr over edge and preconditioner."""
+    """The scale of the curvature that puts this optimizer's edge at 1, lr over edge and preconditioner, if known."""
     lr, state = float(group["lr"]), optimizer.state.get(parameter, {})
     if not state and optimizer.state and not isinstance(optimizer, torch.optim.SGD):
-        return 0.0  # others have moved, and this one has not: it had no gradient
+        return 0.0  # other parameters have moved, but this one had no gradient
     if isinstance(optimizer, torch.optim.SGD):
         beta = float(group["momentum"])
         if beta and group["dampening"]:

@@ -1,4 +1,4 @@
-"""The generalized Gauss–Newton matrix of a loss as an operator."""
+"""The generalized Gauss–Newton matrix of a loss, as an operator."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from lightning_ww.curvature.second_derivatives.context import Rewritten, differe
 from lightning_ww.curvature.second_derivatives.loss_hessians import curve
 
 Engine = Literal["auto", "dual", "double_vjp"]
-"""How products with the Jacobian are had: by dual numbers, by the derivative of a backward pass, or by the faster."""
+"""The ways of multiplying by the Jacobian: dual numbers, the derivative of a backward pass, or the faster of the two."""
 
 MISMATCH = 1e-3
-"""⟨u, J Jᵀu⟩ and ‖Jᵀu‖² differ by float32's roundings, or by much more than this."""
+"""The largest relative difference between ⟨u, J Jᵀu⟩ and ‖Jᵀu‖², far above rounding and far below that of a wrong J."""
 
 DUAL_PASSES = 2
-"""Dual numbers cost a forward pass and its derivative: what is faster than two forward passes is faster than they."""
+"""The cost of dual numbers in forward passes (the pass and its derivative); a cheaper way need not be compared."""
 
 NOT_TRANSPOSED = (
     "the outputs' derivative is not the transpose of its backward pass: a custom function's backward cannot be "
@@ -43,21 +43,22 @@ NOT_TRANSPOSED = (
 class GGNOperator(CurvatureOperator):
     """The generalized Gauss–Newton matrix, ``G v = Jᵀ ∇²ℓ(z) J v``.
 
-    It is the Hessian as if the outputs were linear in the weights; positive semidefinite where ℓ is convex. Jᵀ is a
+    It is the Hessian as if the outputs were linear in the weights, and positive semidefinite if ℓ is convex. Jᵀ is a
     backward pass over a graph that is built once. J is a forward pass with dual numbers, or the derivative of that
-    backward pass; which is faster depends on the model. ∇²ℓ is closed for one call of
-    `torch.nn.functional.cross_entropy`, `mse_loss` or `binary_cross_entropy_with_logits`, and by autograd for others.
+    backward pass; which is faster depends on the model. ∇²ℓ has a closed form for a single call of
+    `torch.nn.functional.cross_entropy`, `mse_loss` or `binary_cross_entropy_with_logits`; for others it is by autograd.
 
     Args:
-        outputs: ``() -> z`` at the current weights, any shape; or several, each with its weight (the batch's size).
-        loss: ``z -> 0-d tensor``, convex in z; as many as there are outputs.
-        params: What to differentiate by.
-        engine: ``"dual"``, ``"double_vjp"``, or ``"auto"`` (default): the faster, tried at the first product.
-        check: Whether to hold J against Jᵀ at the first product; needless where that was done. Default: ``True``.
+        outputs: A function ``() -> z`` of the current weights, z of any shape; or several such functions, each with its
+            weight (the batch's size).
+        loss: A function ``z -> 0-d tensor``, convex in z; one for each of the ``outputs``.
+        params: The parameters to differentiate with respect to.
+        engine: ``"dual"``, ``"double_vjp"``, or ``"auto"`` (default), the faster of them, chosen at the first product.
+        check: Whether to check J against Jᵀ at the first product; not needed if that was done before. Default: ``True``.
 
     Raises:
-        ArgumentError: If there is no parameter to differentiate by, or a loss is not a scalar. It is a `ValueError`.
-        WrongDerivativeError: In the first product, if neither way gives the derivative.
+        ArgumentError: If no parameter requires a gradient, or a loss is not a scalar. It is a `ValueError`.
+        WrongDerivativeError: In the first product, if neither engine gives the derivative.
 
     References:
         Schraudolph (2002), Fast curvature matrix-vector products for second-order gradient descent, Neural
@@ -105,41 +106,41 @@ class GGNOperator(CurvatureOperator):
 
     @property
     def engine(self) -> Engine:
-        """The one in use; ``"auto"`` until it is decided."""
+        """The engine in use; ``"auto"`` until one is chosen."""
         return self._pushes.engine
 
 
 class _Jacobian:
-    """The derivative J of the outputs by the parameters: products with it and with its transpose."""
+    """The derivative J of the outputs with respect to the parameters: products with J and with Jᵀ."""
 
     def __init__(self, outputs: Callable[[], Tensor], params: Sequence[Tensor], rewritten: Rewritten | None) -> None:
         self._function, self._params = outputs, params
         self.outputs, self.seconds = _timed(outputs)
         self._cotangent = torch.zeros_like(self.outputs, requires_grad=True)
-        # Jᵀu, whose derivative by u is J
+        # Jᵀu, whose derivative with respect to u is J
         self._pulled = None
         if rewritten is not None and self.outputs.requires_grad:
             with rewritten.linear_in_cotangents():
                 self._pulled = gradient(self.outputs, params, self._cotangent, create_graph=True)
 
     def pull(self, vector: Tensor) -> Tensor:
-        """``Jᵀ u``."""
+        """The product ``Jᵀ u``."""
         return gradient(self.outputs, self._params, vector)
 
     def push(self, vector: Tensor, engine: Engine) -> Tensor:
-        """``J v``."""
+        """The product ``J v``."""
         if engine == "dual":
             return self._push_dual(vector)
         assert self._pulled is not None
         return torch.autograd.grad(self._pulled, self._cotangent, vector, retain_graph=True)[0]
 
     def forget_double(self) -> None:
-        """Free what only ``"double_vjp"`` needs."""
+        """Free the graph that only ``"double_vjp"`` needs."""
         self._pulled = None
 
     def _push_dual(self, vector: Tensor) -> Tensor:
-        # The parameters are given their own values, with tangents: the outputs are a function of nothing, and read them
-        # where they are.
+        # The function of the outputs has no arguments: it reads the parameters in place. So they get their own values
+        # again, with tangents.
         with torch.no_grad(), forward_ad.dual_level(), unseen_writes(self._params):
             for parameter, tangent in zip(self._params, parts_of(vector, self._params), strict=True):
                 parameter.copy_(forward_ad.make_dual(parameter.detach(), tangent))  # type: ignore[no-untyped-call]
@@ -148,7 +149,7 @@ class _Jacobian:
 
 
 class _Pushes:
-    """Products with J by the faster of two ways, found at the first; each is held against Jᵀ before."""
+    """Products with J by the faster of two engines, chosen at the first product, when each is checked against Jᵀ."""
 
     def __init__(self, engine: Engine, *, check: bool) -> None:
         self.engine = engine
@@ -163,8 +164,8 @@ class _Pushes:
         return jacobian.push(vector, self.engine)
 
     def _decide(self, jacobian: _Jacobian) -> Engine:
-        """The faster of the ways that give J: ``⟨u, J Jᵀu⟩ = ‖Jᵀu‖²``, and Jᵀ is a plain backward pass."""
-        # not ⟨u, J v⟩ of another v: both sides would be close to zero where there are many parameters
+        """The faster of the engines that give J: ``⟨u, J Jᵀu⟩ = ‖Jᵀu‖²``, where Jᵀ is a plain backward pass."""
+        # not ⟨u, J v⟩ with an independent v: with many parameters, both sides would be close to zero
         generator = torch.Generator().manual_seed(0)
         probe = torch.randn(jacobian.outputs.shape, generator=generator, dtype=torch.float64).to(jacobian.outputs)
         pulled = jacobian.pull(probe)
@@ -185,13 +186,13 @@ class _Pushes:
         if not seconds:
             raise errors[0] if len(errors) == len(self._candidates) else WrongDerivativeError(NOT_TRANSPOSED)
         if len(seconds) == 2 and seconds["dual"] > seconds["double_vjp"]:
-            # once more: the first use of dual numbers in a process loads what the other way does not need
+            # timed again: the first use of dual numbers in a process loads code that the other engine does not need
             seconds["dual"] = _timed(partial(jacobian.push, pulled, "dual"))[1]
         return min(seconds, key=seconds.__getitem__)
 
 
 def _timed(action: Callable[[], Tensor]) -> tuple[Tensor, float]:
-    """What it gives, and the seconds it took."""
+    """The result of an action, and the seconds that it took."""
     began = time.perf_counter()
     result = action()
     if result.is_cuda:

@@ -1,4 +1,4 @@
-"""Krylov basis and tridiagonal matrix of a symmetric operator, by Lanczos with full reorthogonalisation."""
+"""The Krylov basis and tridiagonal matrix of a symmetric operator, by Lanczos with full reorthogonalization."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 BREAKDOWN = 64
-"""An off-diagonal below so many roundings of the operator's own scale means that the Krylov space is invariant."""
+"""An off-diagonal below this many roundings of the operator's scale means that the Krylov space is invariant."""
 
 
 GPYTORCH_TOLERANCE = 1e-6
 """GPyTorch's iteration stops at an off-diagonal below this, whatever the operator's scale."""
 
 CHUNK = 2**16
-"""So many elements of each vector are worked on at a time on a CPU: what two sums need is read once."""
+"""The number of elements of each vector that a CPU processes at a time, so that two sums read them only once."""
 
 Storage = Literal["full", "half", "none"]
 
 
 @dataclass(frozen=True)
 class Krylov:
-    """``A Q = Q T + off_diagonal_last · q_next e_kᵀ`` with orthonormal ``Q`` and tridiagonal ``T``, of k steps."""
+    """The result of k steps, ``A Q = Q T + off_diagonal_last · q_next e_kᵀ``, ``Q`` orthonormal and ``T`` tridiagonal."""
 
     diagonal: Tensor  # (k,), float64, on the CPU
     off_diagonal: Tensor  # (k - 1,), float64, on the CPU
-    remainder: float  # norm of what the last step left over; 0 if the space is invariant
-    basis: Tensor  # (k, P), rows orthonormal, on the start vector's device; of storage "half" times √P, of "none" empty
-    rounding: float  # of the start vector's dtype
+    remainder: float  # norm of the vector that the last step left; 0 if the space is invariant
+    basis: Tensor  # (k, P), rows orthonormal, on the start vector's device; times √P if "half", empty if "none"
+    rounding: float  # the relative rounding of the start vector's dtype; with storage "half", at least float32's
 
     @property
     def tridiagonal(self) -> Tensor:
@@ -45,10 +45,10 @@ class Krylov:
         return torch.diag(self.diagonal) + torch.diag(self.off_diagonal, 1) + torch.diag(self.off_diagonal, -1)
 
     def ritz(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Ritz values ascending, first components of T's eigenvectors, and residual norms; each ``(k,)``, float64.
+        """The ascending Ritz values, the first components of T's eigenvectors, and residuals; each ``(k,)``, float64.
 
-        The residual ``‖A y - θ y‖`` of a Ritz pair is the remainder times the last component of T's eigenvector, and
-        the products' rounding besides; an eigenvalue of A lies within it of θ.
+        The residual ``‖A y - θ y‖`` of a Ritz pair is the remainder times the last component of T's eigenvector, plus
+        the rounding of the products. An eigenvalue of A lies within this distance of θ.
         """
         values, vectors = torch.linalg.eigh(self.tridiagonal)
         return values, vectors[0], self._residuals(values, vectors)
@@ -67,20 +67,20 @@ class Krylov:
 def lanczos(matvec: Callable[[Tensor], Tensor], start: Tensor, num_steps: int, storage: Storage = "full") -> Krylov:
     """Build the Krylov basis of a symmetric operator from a start vector.
 
-    Each new vector is made orthogonal to all before it, twice, by two matrix products a pass: once is enough for most
-    operators, twice for all. Norms and diagonals are summed in float64. On an accelerator nothing is copied to the host
-    before the end. The steps end early where the Krylov space is invariant, measured against the operator's own scale.
+    Each new vector is made orthogonal to all earlier vectors in two passes, each of two matrix products. One pass is
+    enough for most operators, two for all. Norms and diagonals are summed in float64. On an accelerator nothing is copied
+    to the host before the end. The steps end early if the Krylov space is invariant, relative to the operator's scale.
 
     Args:
         matvec: The product with a vector of shape ``(P,)``.
-        start: Not zero, shape ``(P,)``.
-        num_steps: At most so many products, and at most P.
-        storage: Of the basis: ``"full"`` in the start vector's precision (default), ``"half"`` in 16 bits, ``"none"``
-            not at all. Without a basis each vector is made orthogonal to the last two alone, and converged eigenvalues
-            come back as copies: both ends of the spectrum hold, how many outliers there are does not.
+        start: The start vector, not zero, shape ``(P,)``.
+        num_steps: The number of steps, each with one product; at most P are made.
+        storage: The storage of the basis: ``"full"`` in the start vector's precision (default), ``"half"`` in 16 bits,
+            or ``"none"``. Without a basis, each vector is made orthogonal to the last two only, and converged eigenvalues
+            appear again as copies: both ends of the spectrum are right, but the number of outliers is not.
 
     Returns:
-        Basis and tridiagonal matrix.
+        The basis and the tridiagonal matrix.
 
     Raises:
         ArgumentError: If the start vector is zero or not finite, or ``num_steps`` is below 1. It is a `ValueError`.
@@ -110,7 +110,7 @@ def lanczos(matvec: Callable[[Tensor], Tensor], start: Tensor, num_steps: int, s
         remainder = _norm(image)
         alive = alive & (remainder > rounding * scale)
         off_diagonal.append(torch.where(alive, remainder, 0.0))
-        # past a breakdown the vectors are zero, and so are all numbers: no look at the host is needed to go on
+        # after a breakdown all vectors and numbers are zero, so the loop need not wait for a copy to the host
         vector = image.mul_(torch.where(alive, 1 / remainder, 0.0).to(image.dtype))
         if start.device.type == "cpu" and not alive:
             break
@@ -125,9 +125,9 @@ def lanczos(matvec: Callable[[Tensor], Tensor], start: Tensor, num_steps: int, s
 
 
 def gpytorch_lanczos(operator: Any, start: Tensor, num_steps: int) -> Krylov:
-    """The same by GPyTorch's own routine, one product more.
+    """Build the Krylov basis by GPyTorch's own routine, which takes one product more than `lanczos`.
 
-    It stops where an off-diagonal is below 1e-6, whatever the operator's scale, and fails on a zero operator.
+    It stops at an off-diagonal below 1e-6, whatever the operator's scale, and fails on a zero operator.
     """
     norm = float(_norm(start))
     steps = min(num_steps + 1, start.numel())
@@ -156,7 +156,7 @@ def gpytorch_lanczos(operator: Any, start: Tensor, num_steps: int) -> Krylov:
 
 
 class _Basis:
-    """The vectors that a new one is made orthogonal to; the last two are always there in full precision."""
+    """The vectors to which each new vector is made orthogonal; the last two are always in full precision."""
 
     def __init__(self, steps: int, start: Tensor, storage: Storage) -> None:
         size = start.numel()
@@ -168,7 +168,7 @@ class _Basis:
         self._added = 0
 
     def add(self, vector: Tensor) -> None:
-        """One more."""
+        """Add a vector."""
         if len(self.rows):
             self.rows[self._added] = self._scale * vector
         if len(self._last):
@@ -176,7 +176,7 @@ class _Basis:
         self._added += 1
 
     def without(self, vector: Tensor) -> Tensor:
-        """The vector, less its parts along the basis, and once more less what rounding has left of them."""
+        """The vector without its components along the basis, which are removed twice because of rounding."""
         if len(self._last):
             return self._once(self._once(vector))
         known = self.rows[: self._added]
@@ -201,7 +201,7 @@ class _Basis:
 
 
 def _parts(*tensors: Tensor) -> list[tuple[Tensor, ...]]:
-    """Along the last dimension; on an accelerator all in one, as it would only have more to start."""
+    """Split tensors along the last dimension; on an accelerator into one part, since each part costs kernel launches."""
     size = CHUNK if tensors[0].device.type == "cpu" else tensors[0].shape[-1]
     return list(zip(*(torch.split(tensor, size, dim=-1) for tensor in tensors), strict=True))
 

@@ -1,8 +1,8 @@
 """The Hessian of a loss as an operator: products with vectors, without the matrix.
 
-Operators are ``linear_operator.LinearOperator``s, GPyTorch's own, so that its decompositions work on them. Products are
-exact derivatives, by backward passes over a graph of the gradient that is built once and kept: the weights must not
-change in place while an operator is in use.
+Operators are ``linear_operator.LinearOperator``s, as GPyTorch uses, so that its decompositions work on them. Products are
+exact derivatives, by backward passes over a graph of the gradient. The graph is built once and kept, so the weights must
+not change in place while an operator is in use.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from lightning_ww._errors import ArgumentError, LightningWWError
 from lightning_ww.curvature.second_derivatives.context import differentiable_twice
 
 Batches = Callable[[], Tensor] | Sequence[tuple[float, Callable[[], Tensor]]]
-"""One loss, or several with their weights: the sizes of the batches that they are means over."""
+"""A loss, or several losses, each with its weight: the size of the batch over which it is the mean."""
 
 
 class WrongDerivativeError(LightningWWError, ValueError):
-    """Autograd gives derivatives that are wrong, or none. It is a `ValueError`."""
+    """A derivative that autograd gets wrong, or does not have. It is a `ValueError`."""
 
 
 class NotFiniteError(LightningWWError, ValueError):
-    """A loss, or a product, is NaN or infinite. It is a `ValueError`."""
+    """A loss or a product that is NaN or infinite. It is a `ValueError`."""
 
 
 class CurvatureOperator(LinearOperator):  # type: ignore[misc]
     """A symmetric operator on the flattened parameters, given by its product with a vector.
 
-    The overridden methods are those by which LinearOperator would otherwise rebuild an operator from its tensors at
-    each product, and with it the graph of the gradient.
+    The methods are overridden because LinearOperator would otherwise rebuild the operator from its tensors at each
+    product, and with it the graph of the gradient.
     """
 
     def __init__(self, product: Callable[[Tensor], Tensor], params: Sequence[Tensor]) -> None:
@@ -46,7 +46,7 @@ class CurvatureOperator(LinearOperator):  # type: ignore[misc]
 
     @property
     def params(self) -> list[Tensor]:
-        """What is differentiated by, in the order of the flat vector."""
+        """The parameters, in the order of the flat vector."""
         return self._params
 
     @property
@@ -58,11 +58,11 @@ class CurvatureOperator(LinearOperator):  # type: ignore[misc]
         return self._params[0].device
 
     def representation(self) -> tuple[Tensor, ...]:
-        """Nothing: the operator is not rebuilt from tensors."""
+        """No tensors, as the operator is not rebuilt from tensors."""
         return ()
 
     def representation_tree(self) -> Any:
-        """Itself, which is what rebuilding it from nothing gives."""
+        """A tree that gives the operator itself, from no tensors."""
         return _Itself(self)
 
     def matmul(self, other: Tensor) -> Tensor:
@@ -75,11 +75,11 @@ class CurvatureOperator(LinearOperator):  # type: ignore[misc]
         return (dense + dense.T) / 2
 
     def clone(self) -> LinearOperator:
-        """Itself: it holds no numbers to copy."""
+        """The operator itself, as it has no numbers to copy."""
         return self
 
     def detach(self) -> LinearOperator:
-        """Itself: its products carry no graph."""
+        """The operator itself, as its products have no graph."""
         return self
 
     def _size(self) -> torch.Size:
@@ -101,12 +101,12 @@ class HessianOperator(CurvatureOperator):
     """The Hessian of a loss at the current weights, ``H v = ∂/∂w ⟨∂L/∂w, v⟩``.
 
     Args:
-        loss: ``() -> 0-d tensor`` at the current weights; or several, each with its weight (the batch's size), for
-            their weighted mean.
-        params: What to differentiate by. A parameter that the loss does not depend on has zero rows.
+        loss: A function ``() -> 0-d tensor`` of the current weights; or several, each with its weight (the batch's
+            size), for their weighted mean.
+        params: The parameters to differentiate with respect to. A parameter without effect on the loss has zero rows.
 
     Raises:
-        ArgumentError: If there is no parameter to differentiate by, or a loss is not a scalar. It is a `ValueError`.
+        ArgumentError: If no parameter requires a gradient, or a loss is not a scalar. It is a `ValueError`.
         NotFiniteError: If a loss is NaN or infinite. It is a `ValueError`.
 
     Example:
@@ -143,10 +143,10 @@ class HessianOperator(CurvatureOperator):
 
 
 class ScaledOperator(CurvatureOperator):
-    """``D^½ A D^½``, D diagonal and not negative: the curvature in coordinates in which an optimizer's step is plain.
+    """``D^½ A D^½`` with D diagonal and not negative: the curvature in coordinates of plain gradient descent.
 
     Args:
-        operator: A, of P parameters.
+        operator: The operator A, of P parameters.
         scale: The diagonal of D, shape ``(P,)``.
     """
 
@@ -156,12 +156,12 @@ class ScaledOperator(CurvatureOperator):
 
 
 class ReducedOperator(CurvatureOperator):
-    """An operator whose products are combined with other processes': each has a part of the data.
+    """An operator whose products are combined with those of other processes, each of which has a part of the data.
 
     Args:
-        operator: This process's part.
-        reduce: What makes of each process's product the whole one; it is a collective call. Products that fail here
-            are passed to it as NaN, so that no process waits for another; why is kept in ``error``.
+        operator: The operator of this process's part of the data.
+        reduce: A collective call that combines the products of all processes. A product that fails in this process is
+            passed to it as NaN, so that no process waits for another; the exception is kept in ``error``.
     """
 
     def __init__(self, operator: CurvatureOperator, reduce: Callable[[Tensor], Tensor]) -> None:
@@ -192,7 +192,7 @@ class _Itself:
 def gradient(
     value: Tensor, params: Sequence[Tensor], weight: Tensor | None = None, *, create_graph: bool = False
 ) -> Tensor:
-    """The gradient of ``⟨value, weight⟩`` by the parameters, flat, shape ``(P,)``."""
+    """The gradient of ``⟨value, weight⟩`` with respect to the parameters, flat, shape ``(P,)``."""
     parts = torch.autograd.grad(
         value, params, weight, create_graph=create_graph, retain_graph=True, allow_unused=True, materialize_grads=True
     )
@@ -201,19 +201,19 @@ def gradient(
 
 @contextmanager
 def unseen_writes(params: Sequence[Tensor]) -> Iterator[None]:
-    """Let parameters be written that a graph holds; whoever does leaves in them what the graph was built with."""
+    """Allow writes to parameters that a graph refers to; the writer must restore the values that it was built with."""
     with torch.autograd._unsafe_preserve_version_counter(tuple(params)):  # type: ignore[attr-defined]
         yield
 
 
 def parts_of(vector: Tensor, params: Sequence[Tensor]) -> list[Tensor]:
-    """A flat vector, shape ``(P,)``, in the parameters' shapes and precision."""
+    """A flat vector, shape ``(P,)``, split into the parameters' shapes, in their dtypes."""
     parts = torch.split(vector, [parameter.numel() for parameter in params])
     return [part.view_as(parameter).to(parameter.dtype) for part, parameter in zip(parts, params, strict=True)]
 
 
 def shares(call: str, loss: Batches) -> list[tuple[float, Callable[[], Tensor]]]:
-    """Each batch's part of the weighted mean, and its function."""
+    """The share of each batch in the weighted mean, and its function."""
     if callable(loss):
         return [(1.0, loss)]
     if not loss or any(not size > 0 for size, _ in loss):

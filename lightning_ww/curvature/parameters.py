@@ -1,4 +1,4 @@
-"""The parameters of a module that are differentiated by, chosen by name."""
+"""The choice by name of the parameters to differentiate with respect to."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ def select_parameters(
 ) -> dict[str, Tensor]:
     """The trainable parameters of a module by name, in the order in which they are registered; tied ones once.
 
-    A spectrum over some of them is that of a diagonal block of the whole matrix.
+    The spectrum for some of the parameters is that of a diagonal block of the whole matrix.
 
     Args:
         module: Any module.
         params: Names or shell patterns. Default: all that require gradients.
-        call: What an error message names.
+        call: The function or class that error messages name. Default: ``"select_parameters"``.
 
     Returns:
         Each parameter by its full name.

@@ -1,1 +1,1 @@
-"""Canvas, heat-maps, scales and labels: how anything is drawn. It knows no subject."""
+"""Drawing tools that do not depend on what is drawn: canvas, heat maps, color scales, labels, Markdown tables."""

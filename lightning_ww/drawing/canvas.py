@@ -1,4 +1,4 @@
-"""Matplotlib without pyplot: figures that no global state knows of, as pixels; text that fits."""
+"""Matplotlib figures that pyplot does not manage, their pixels, and text that is broken into lines."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ if TYPE_CHECKING:
     from PIL import ImageFont
 
 BLUE, ORANGE, GRAY = "#0072B2", "#D55E00", "#555555"
-"""Colors that color-blind readers tell apart (Okabe and Ito, 2008)."""
+"""Colors that color-blind readers can tell apart (Okabe and Ito, 2008)."""
 
 X_LARGE, LARGE = 20.0, 16.7
-"""Heights in pixels of matplotlib's sizes of letters, at a hundred pixels an inch."""
+"""Heights in pixels of matplotlib's font sizes, at a hundred pixels per inch."""
 
 LOOKS = (
     *("axes", "figure", "font", "grid", "legend", "lines", "markers", "mathtext", "patch", "path", "text"),
     *("xtick", "ytick"),
 )
-"""Groups of matplotlib's settings that say how a figure looks."""
+"""Groups of matplotlib's settings that determine the look of a figure."""
 
 
 def new_figure(width: float, height: float, layout: Literal["constrained", "none"] = "constrained") -> Figure:
-    """An empty one, in inches of a hundred pixels; a layout that finds room for everything takes most of the time.
+    """Make an empty figure, in inches of a hundred pixels; a constrained layout takes most of the drawing time.
 
-    It grows with the size of letters that is set.
+    The figure's size grows with the current font size.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -43,14 +43,14 @@ def new_figure(width: float, height: float, layout: Literal["constrained", "none
 
 
 def magnified(inches: float) -> float:
-    """A length that is right for letters of ten points, for those that are set."""
+    """Scale a length that suits a font size of ten points to the current font size."""
     import matplotlib
 
     return inches * float(matplotlib.rcParams["font.size"]) / 10
 
 
 def picture(draw: Callable[[], Figure]) -> NDArray[np.uint8]:
-    """A figure's pixels, ``(height, width, 3)``, in matplotlib's own style, whatever the process has set."""
+    """Draw a figure in matplotlib's default style, whatever the process has set; return pixels, ``(height, width, 3)``."""
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
@@ -62,7 +62,7 @@ def picture(draw: Callable[[], Figure]) -> NDArray[np.uint8]:
 
 
 def ink() -> str:
-    """The color of text in the style that is set."""
+    """The color of text in the current style."""
     import matplotlib
 
     return str(matplotlib.rcParams["text.color"])
@@ -70,7 +70,7 @@ def ink() -> str:
 
 @lru_cache(maxsize=16)
 def font(size: float) -> ImageFont.FreeTypeFont:
-    """Matplotlib's own, for Pillow; ``size`` in pixels."""
+    """Matplotlib's default font for Pillow; ``size`` is in pixels."""
     import matplotlib
     from PIL import ImageFont
 
@@ -78,7 +78,7 @@ def font(size: float) -> ImageFont.FreeTypeFont:
 
 
 def wrapped(text: str, width: float, size: float, *, after: str = " ") -> list[str]:
-    """The text in lines of at most so many pixels, broken after these letters, and elsewhere only if it must be."""
+    """Break a text into lines of at most ``width`` pixels, after the letters ``after``, elsewhere only if necessary."""
 
     def fits(line: str) -> bool:
         return font(size).getlength(line.rstrip()) <= width

@@ -1,6 +1,6 @@
-"""Rows over time as one image: a cell for each measurement, colored by a scale that stays.
+"""Heat maps: rows over time as an image with a cell for each measurement, in the colors of a fixed scale.
 
-It is painted by Pillow: matplotlib spends most of its time on the labels of many rows.
+They are drawn by Pillow, since matplotlib spends most of its time on the labels of many rows.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ if TYPE_CHECKING:
     Pixels = NDArray[np.uint8]
 
 WIDTH = 540
-"""Pixels: TensorBoard's thumbnails are 350 wide, and letters are to be read there, too."""
+"""The width in pixels. TensorBoard's thumbnails are 350 pixels wide, and letters must be readable there, too."""
 
 LETTERS = 14
-"""Height of the letters, in pixels."""
+"""The height of the letters in pixels."""
 
 ROW_HEIGHTS = ((12, 30), (40, 20), (10_000, 15))
-"""Up to so many rows, so many pixels each; below fifteen, letters run into each other."""
+"""Pairs of a number of rows, and the height in pixels of each row up to that number; below 15, letters overlap."""
 
 MAX_ROWS = 150
-"""More are too many for a picture; which are left out is the caller's choice."""
+"""The most rows of a picture; the caller chooses which rows to leave out."""
 
 MISSING, INK, FRAME = (208, 208, 208), (30, 30, 30), (214, 39, 40)
 
@@ -55,16 +55,16 @@ def heat_map(
     """Draw values by row and column.
 
     Args:
-        title: Above it.
-        rows: Their names, from the top, of a few letters.
-        columns: Their names, from the left; a few of them are shown.
-        values: Shape ``(rows, columns)``; NaN is gray.
-        scale: Which value has which color.
-        framed: Cells with a frame about them, same shape. Default: none.
-        unit: Of the columns' names.
-        note: A line below, as what a frame means.
-        latest: Whether the last column stands in numbers at the right.
-        nothing: What NaN means.
+        title: The title above the map.
+        rows: The names of the rows, from the top, of a few letters each.
+        columns: The names of the columns, from the left; a few of them are shown.
+        values: The values of the cells, shape ``(rows, columns)``; NaN is gray.
+        scale: The colors of the values.
+        framed: Whether a cell has a frame around it, same shape. Default: no frames.
+        unit: The unit of the columns' names. Default: ``"steps"``.
+        note: A line below the map, such as the meaning of a frame. Default: none.
+        latest: Whether the numbers of the last column are written at the right. Default: ``True``.
+        nothing: The meaning of NaN, for the legend. Default: ``"no value"``.
 
     Returns:
         Pixels, ``(height, WIDTH, 3)``.
@@ -109,23 +109,23 @@ def heat_map(
 
 
 def chosen(count: int, most: int) -> list[int]:
-    """Evenly spread places, first and last among them, where there are more than so many."""
+    """Choose at most ``most`` of ``count`` indices, evenly spread, with the first and the last among them."""
     return [int(i) for i in np.unique(np.linspace(0, count - 1, min(count, most)).round())]
 
 
 def most_columns() -> int:
-    """More could not be told apart."""
+    """The most columns that can be told apart."""
     return WIDTH // 3
 
 
 def _fitting(text: str, size: int) -> ImageFont.FreeTypeFont:
-    """Letters of that size, or as much smaller as the text is too long."""
+    """The font of that size, or of the smaller size at which the text fits."""
     return font(size * min(1.0, (WIDTH - 24) / max(1.0, font(size).getlength(text))))
 
 
 @lru_cache(maxsize=1)
 def _palette() -> Pixels:
-    """Viridis, whose order people read who do not see red or green; it has no gray (Smith, van der Walt 2015)."""
+    """Viridis, which people who do not see red or green can read; it has no gray (Smith, van der Walt 2015)."""
     import matplotlib
 
     colors: Pixels = matplotlib.colormaps["viridis"](np.linspace(0, 1, 256), bytes=True)
@@ -152,12 +152,12 @@ def _color_bar(draw: ImageDraw, scale: Scale, box: tuple[int, int, int, int], le
 def _column_names(
     draw: ImageDraw, columns: Sequence[str], edges: NDArray[np.int_], y: float, letters: ImageFont.FreeTypeFont
 ) -> None:
-    """The first, the last, and of the others those that have room."""
+    """Write the names of the first and the last column, and of other columns where there is room."""
     centers = (edges[:-1] + edges[1:]) / 2
     taken: list[tuple[float, float]] = []
     for i in [0, len(columns) - 1, *chosen(len(columns), 9)]:
         half = letters.getlength(columns[i]) / 2
-        x = min(max(centers[i], edges[0] + half), WIDTH - half - 2)  # left of the cells stands the unit
+        x = min(max(centers[i], edges[0] + half), WIDTH - half - 2)  # the unit is left of the cells
         if all(x + half + 12 < low or high + 12 < x - half for low, high in taken):
             taken.append((x - half, x + half))
             draw.line((centers[i], y - 4, centers[i], y), fill=INK)
@@ -165,7 +165,7 @@ def _column_names(
 
 
 def _runs(framed: NDArray[np.bool_]) -> list[tuple[int, int, int]]:
-    """Row, first column and the one after the last, of each stretch of framed cells."""
+    """Each stretch of framed cells in a row: the row, the first column, and the column after the last."""
     found = []
     for i, row in enumerate(framed):
         steps = np.flatnonzero(np.diff(np.concatenate([[0], row.astype(int), [0]])))

@@ -1,4 +1,4 @@
-"""What layers are called where there is little room: names short, and no two alike."""
+"""The labels of layers where there is little room: short, and all different."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 MAX_LABEL = 26
-"""Longer names are abbreviated."""
+"""The most letters of a label; longer names are abbreviated."""
 
 
 def labels(names: Sequence[str]) -> list[str]:
-    """One for each name: what all names begin with is left out if there are long ones, the rest abbreviated."""
+    """Make a label for each name: if some are long, the part that all begin with is left out, and the rest abbreviated."""
     parts = [name.split(".") for name in names]
     shared = 0
     if any(len(name) > MAX_LABEL for name in names):
@@ -23,7 +23,7 @@ def labels(names: Sequence[str]) -> list[str]:
     short = [shortened(".".join(one[shared:])) for one in parts]
     count, taken = Counter(short), set(short)
     for i, label in enumerate(short):
-        if count[label] > 1:  # numbered in model order, for want of anything better
+        if count[label] > 1:  # equal labels are numbered in model order
             marks = (f"#{k}" for k in range(1, len(names) + 1))
             short[i] = next(new for mark in marks if (new := label[: MAX_LABEL - len(mark)] + mark) not in taken)
             taken.add(short[i])
@@ -31,7 +31,7 @@ def labels(names: Sequence[str]) -> list[str]:
 
 
 def shortened(name: str) -> str:
-    """A dotted name of at most `MAX_LABEL` letters: parts lose theirs from the left, numbers stay."""
+    """Shorten a dotted name to at most `MAX_LABEL` letters: its parts are abbreviated from the left, numbers stay."""
     parts = name.split(".")
     for letters in (2, 1):
         for i in range(len(parts)):
@@ -43,7 +43,7 @@ def shortened(name: str) -> str:
 
 
 def _initials(part: str, letters: int) -> str:
-    """``self_attn`` → ``s_a``, ``model`` → ``mo``, ``attn1`` → ``at1``."""
+    """Abbreviate a part of a name: ``self_attn`` → ``s_a``, ``model`` → ``mo``, ``attn1`` → ``at1``."""
     words = [re.fullmatch(r"(.*?)(\d*)", word) for word in part.split("_") if word]
     first = letters if len(words) < 2 else 1
     return "_".join(word[1][:first] + word[2] for word in words if word)

@@ -9,12 +9,12 @@ if TYPE_CHECKING:
 
 
 def markdown(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Rows under headings; a bar in a cell is escaped, and a line that ends in one goes on."""
+    """Write a table with headings; bars in a cell are escaped, and its line breaks become spaces."""
     lines = [headings, ["---"] * len(headings), *rows]
     clean = [[" ".join(cell.replace("|", "\\|").split()) for cell in line] for line in lines]
     return "\n".join("| " + " | ".join(line) + " |" for line in clean)
 
 
 def number(value: float | None) -> str:
-    """Three digits, or a dash."""
+    """Write a number with three digits, or a dash for ``None``."""
     return "–" if value is None else f"{value:.3g}"

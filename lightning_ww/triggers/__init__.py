@@ -1,4 +1,4 @@
-"""Conditions on a history of measurements become flags on layers. They know no Trainer, and stop nothing."""
+"""Triggers: conditions on a history of measurements that flag layers. They know no Trainer, and stop nothing."""
 
 from lightning_ww.triggers.correlation_trap import CorrelationTrap
 from lightning_ww.triggers.diagnosis import Diagnosis, Flag, diagnose

@@ -16,16 +16,16 @@ from lightning_ww.triggers.trigger import Trigger
 class CorrelationTrap(Trigger):
     """Flag a layer whose shuffle has an eigenvalue beyond the edge of noise, and an element large enough to cause it.
 
-    The second condition tells large elements from a mean that is not zero, which healthy Adam runs have.
+    The second condition distinguishes large elements from a nonzero mean, which healthy Adam runs have.
 
     Args:
-        enter: A flag rises above this `trap_z`. Default: ``3.27``, the Tracy–Widom law's 99.9 % point.
-        leave: It falls below this one. Default: ``2``, the 99 % point.
-        enter_element: A flag rises only at this `trap_element`, the largest element over the size at which it shows in the
-            shuffle. Default: ``1``.
-        leave_element: It falls below this one, too. Default: ``0.8``.
-        share: The share of the judged layers whose flags make it fire. Default: ``0.5``.
-        min_short_side: Layers with a shorter short side are not judged. Default: ``16``.
+        enter: The `trap_z` above which a flag rises. Default: ``3.27``, the Tracy–Widom law's 99.9 % point.
+        leave: The `trap_z` below which a flag falls. Default: ``2``, the 99 % point.
+        enter_element: The smallest `trap_element` with which a flag rises: the largest element over the size at which it
+            shows in the shuffle. Default: ``1``.
+        leave_element: The `trap_element` below which a flag falls, too. Default: ``0.8``.
+        share: The share of the judged layers that must be flagged for the trigger to fire. Default: ``0.5``.
+        min_short_side: The smallest short side of layers that are judged. Default: ``16``.
 
     Raises:
         ArgumentError: If a threshold is out of its domain. It is a `ValueError`.

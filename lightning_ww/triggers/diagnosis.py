@@ -1,7 +1,7 @@
-"""`diagnose`: a measurement in, flags out. It stops nothing.
+"""`diagnose`: the flags of a measurement. It stops nothing.
 
-A flag rises at its trigger's enter threshold and falls only below the leave threshold, so that a number that trembles about
-one of them does not make a flag flicker.
+A flag rises at its trigger's enter threshold and falls only below the leave threshold, so that small changes of a number
+around a threshold do not make the flag flicker.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ DEFAULTS: tuple[Trigger, ...] = (Nonfinite(), RankCollapse(), CorrelationTrap())
 
 @dataclass(frozen=True)
 class Flag:
-    """One layer, flagged."""
+    """A layer, flagged by a trigger."""
 
     trigger: str
     layer: str  # "" for the model as a whole
     evidence: str  # the number and its threshold
-    meaning: str = ""  # what it may mean, a sentence
-    lever: str = ""  # what may be done about it, a sentence
+    meaning: str = ""  # its possible meaning, a sentence
+    lever: str = ""  # a possible remedy, a sentence
 
     def __str__(self) -> str:
         where = f" at layer `{self.layer}`" if self.layer else ""
@@ -63,9 +63,9 @@ def diagnose(measured: Findings | History[Any], triggers: Sequence[Trigger] = DE
     """Flag the layers of a report, or of the last measurement of a history.
 
     Args:
-        measured: A `WeightReport`; or a history up to the measurement at hand (`History.up_to`), whose earlier flags
-            decide which leave thresholds hold.
-        triggers: What is looked for. Default: `Nonfinite`, `RankCollapse` and `CorrelationTrap` with their defaults.
+        measured: A `WeightReport`; or a history up to the new measurement (`History.up_to`), whose earlier flags decide
+            where leave thresholds apply.
+        triggers: The triggers to judge. Default: `Nonfinite`, `RankCollapse` and `CorrelationTrap` with their defaults.
 
     Returns:
         The flags, and the triggers that fire.

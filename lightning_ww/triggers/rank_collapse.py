@@ -17,15 +17,15 @@ from lightning_ww.triggers.trigger import Trigger
 class RankCollapse(Trigger):
     """Flag a layer whose `rank_deficit` is large: many singular values far below those of the same elements shuffled.
 
-    The defaults are those at which healthy SGD and Adam runs on scikit-learn's digits stay silent
+    With the defaults it stays silent in healthy SGD and Adam runs on scikit-learn's digits
     (`docs/false_alarms.md`).
 
     Args:
-        enter: A flag rises at this rank deficit, the share of collapsed singular values. Default: ``0.5``.
-        leave: It falls below this one. Default: ``0.4``.
-        share: The share of the judged layers whose flags make it fire. Default: ``0.25``.
-        alone: One flagged layer with this rank deficit makes it fire, too. Default: ``0.9``.
-        min_short_side: Layers with a shorter short side are not judged. Default: ``16``.
+        enter: The rank deficit, the share of collapsed singular values, at which a flag rises. Default: ``0.5``.
+        leave: The rank deficit below which a flag falls. Default: ``0.4``.
+        share: The share of the judged layers that must be flagged for the trigger to fire. Default: ``0.25``.
+        alone: The rank deficit at which a single flagged layer makes the trigger fire. Default: ``0.9``.
+        min_short_side: The smallest short side of layers that are judged. Default: ``16``.
 
     Raises:
         ArgumentError: If a threshold is out of its domain. It is a `ValueError`.

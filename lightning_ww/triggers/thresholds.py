@@ -1,4 +1,4 @@
-"""Thresholds of triggers: that they are in their domain, and that the leave threshold is not above the enter threshold."""
+"""Checks of triggers' thresholds: each is in its domain, and the leave threshold is not above the enter threshold."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from lightning_ww.triggers.trigger import Trigger
 
 
 def check_band(call: str, trigger: Trigger, names: Sequence[str], *, most: float | None = None) -> None:
-    """Raise if one of these thresholds is no number from 0 to ``most``, or the second is above the first."""
+    """Raise if one of these thresholds is not a number from 0 to ``most``, or the second is above the first."""
     for name in names:
         _checks.number(call, name, getattr(trigger, name), most=most)
     if len(names) > 1:
@@ -20,10 +20,10 @@ def check_band(call: str, trigger: Trigger, names: Sequence[str], *, most: float
 
 
 def check_short_side(call: str, value: int) -> None:
-    """Raise if the shortest short side is no integer of at least 1."""
+    """Raise if the smallest short side is not an integer of at least 1."""
     _checks.count(call, "min_short_side", value, least=1)
 
 
 def held_down_to(*leave: float) -> str:
-    """The words that a flag is held between the two thresholds."""
+    """The words for a flag that stays up between the two thresholds."""
     return f", held down to {' and '.join(f'{value:g}' for value in leave)}"

@@ -1,4 +1,4 @@
-"""`Trigger`: a condition on a layer, judged at each measurement; what a new one says, and what all have in common."""
+"""`Trigger`: the base class of triggers, which are conditions on layers, judged at each measurement."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from typing import Any, ClassVar
 from lightning_ww.history import History
 
 WHOLE = ""
-"""In place of a layer's name, where a monitor measures the model as a whole."""
+"""The name in place of a layer's if a monitor measures the model as a whole."""
 
 
 class Trigger(ABC):
-    """A condition on a layer's history that becomes a flag.
+    """A condition on a layer's history that raises a flag.
 
-    A trigger of your own is a frozen dataclass, its thresholds as fields, with one method, `judge`; give it to a monitor
-    with ``triggers=``. Which layers it judges, and how many flags make it fire, are the two other methods, which you may
-    leave as they are.
+    Your own trigger is a frozen dataclass, with its thresholds as fields, and one method, `judge`. Give it to a monitor by
+    ``triggers=``. Two other decisions have methods that you may leave as they are: which layers it judges, and how many
+    flags make it fire.
 
     Attributes:
-        name: What it is called in tags, tables and ``stop_on=``. Default: the class's name in snake case.
-        needs: Metrics of a layer, or numbers of a monitor's summary, that have to be measured; they are kept in the
-            history also when they are not logged. Default: ``()``.
-        meaning: What a flag may mean, a sentence. Default: ``""``.
-        lever: What may be done about it, a sentence. Default: ``""``.
-        share: The share of the judged layers whose flags make it fire. Default: ``0``, any flag does.
+        name: Its name in tags, tables and ``stop_on=``. Default: the class's name in snake case.
+        needs: The metrics of a layer, or numbers of a monitor's summary, that must be measured; the history keeps them even
+            if they are not logged. Default: ``()``.
+        meaning: The possible meaning of a flag, a sentence. Default: ``""``.
+        lever: A possible remedy, a sentence. Default: ``""``.
+        share: The share of the judged layers that must be flagged for it to fire. Default: ``0``: any flag is enough.
         acts_at_once: Whether `SpectralEarlyStopping` stops at the first measurement at which it fires. Default: ``False``.
 
     Example:
@@ -57,28 +57,29 @@ class Trigger(ABC):
 
     @abstractmethod
     def judge(self, history: History[Any], layer: str) -> str | None:
-        """Say what speaks for a flag on a layer at the last measurement.
+        """Return the evidence for a flag on a layer at the last measurement.
 
         Args:
-            history: Up to the measurement at hand, which is the last: ``history.value(layer, metric)`` is a number of it,
-                ``history[-2]`` the measurement before, ``history.baseline`` the first ever,
-                ``history.was_flagged(trigger, layer)`` the last flag, ``history.others["curvature"]`` another monitor's.
-            layer: The layer's name; ``""`` where the monitor measures the model as a whole.
+            history: The history up to the new measurement: ``history.value(layer, metric)`` is a number of the new
+                measurement, ``history[-2]`` is the measurement before it, ``history.baseline`` the first measurement,
+                ``history.was_flagged(trigger, layer)`` tells if the layer was flagged at the measurement before, and
+                ``history.others["curvature"]`` is another monitor's history.
+            layer: The layer's name; ``""`` if the monitor measures the model as a whole.
 
         Returns:
             The evidence in words, a number and its threshold, or ``None`` for no flag.
         """
 
     def is_eligible(self, record: Any) -> bool:
-        """Whether a layer is judged: by default, whether it is trained and no embedding."""
+        """Whether a layer is judged: by default, whether it is trained and not an embedding."""
         return not getattr(record, "is_embedding", False) and not getattr(record, "is_frozen", False)
 
     def candidates(self, history: History[Any]) -> list[str]:
-        """The layers that are judged at the last measurement: the eligible ones; else the model as a whole."""
+        """The layers that are judged at the last measurement: the eligible layers, or else the model as a whole."""
         if history.findings is None or not history[-1].layers:
             return [] if history[-1].metrics else [WHOLE]
         return [record.name for record in history.findings.layers if self.is_eligible(record)]
 
     def fires(self, history: History[Any], flagged: Sequence[str], candidates: Sequence[str]) -> bool:
-        """Whether these flags make it fire: by default, flags on at least the `share` of the judged layers."""
+        """Whether the trigger fires: by default, if at least the `share` of the judged layers is flagged."""
         return bool(flagged) and len(flagged) >= self.share * len(candidates)

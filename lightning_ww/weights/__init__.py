@@ -1,4 +1,4 @@
-"""The spectra of weights: a model in, a `WeightReport` out; power-law and Marchenko–Pastur fits of eigenvalues."""
+"""The spectra of weights: the analysis of a model into a `WeightReport`, and power-law and Marchenko–Pastur fits."""
 
 from lightning_ww.weights.marchenko_pastur import MarchenkoPasturFit, fit_marchenko_pastur
 from lightning_ww.weights.power_law import (

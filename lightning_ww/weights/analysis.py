@@ -1,4 +1,4 @@
-"""Layers in, a `WeightReport` out: each is read, decomposed once, and compared with its shuffle."""
+"""The analysis of layers into a `WeightReport`: each is read, decomposed once, and compared with its shuffle."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ LEVERS: Mapping[Need, str] = {
     "initial": "no initial weights were given (`initial=`)",
     "shuffle": "not asked for (`shuffle='off'`)",
 }
-"""Why a number was not made, and which argument of `analyze` makes it."""
+"""For each input of metrics, the reason if it was not requested, with the argument of `analyze` that requests it."""
 
 
 def analyze(
@@ -52,19 +52,20 @@ def analyze(
 ) -> WeightReport:
     """Measure the spectra of a model's weights.
 
-    One decomposition per matrix, and at most one more for the same matrix with its elements shuffled. The model is only
-    read: no flag, buffer, gradient or random stream of it or of the process is touched.
+    This takes one decomposition per matrix, and at most one more for its shuffle, which has the same elements in random
+    order. The model is only read: its flags, buffers and gradients and the process's random streams are not touched.
 
     Args:
         model: Any module.
         layers: Names or shell patterns (``"encoder.*"``) of the layers to measure. Default: all.
-        initial: The weights from which distances are measured: a module of the same make, or its ``state_dict()``.
-        shuffle: How the shuffled spectra are made: ``"exact"`` draws one shuffle and decomposes it; ``"analytic"``
+        initial: The weights from which distances are measured: a module of equal architecture, or its ``state_dict()``.
+            Default: ``None``, no distances.
+        shuffle: How the shuffles' spectra are made: ``"exact"`` draws a shuffle and decomposes it; ``"analytic"``
             predicts its spectrum; ``"auto"`` (default) predicts it where the prediction differs from a draw by less than
             two draws differ from each other (short side ≥ 256, light-tailed elements) and draws it elsewhere; ``"off"``
-            leaves out what needs it.
-        seed: The seed of the shuffles. With the layer's name it fixes the permutation, so that curves move only with the
-            layer. Default: ``0``.
+            leaves out the metrics that need a shuffle.
+        seed: The seed of the shuffles. With the layer's name it fixes the permutation, so that numbers change only with
+            the layer. Default: ``0``.
         include_frozen: Whether layers without trainable parameters are measured, too; otherwise they are reported as
             skipped. Default: ``True``.
         mp_fit: Whether to fit a Marchenko–Pastur bulk: ``mp_scale``, ``bulk_min``, ``bulk_max``, ``num_spikes``,
@@ -73,10 +74,10 @@ def analyze(
         floor: Whether to measure ``rand_distance_floor``, by two further shuffles per matrix. Default: ``False``.
 
     Returns:
-        Layers in model order, and what was skipped with the reason.
+        The report on the layers, in model order, and the skipped layers with reasons.
 
     Raises:
-        ArgumentError: If the model holds no matrix to measure, a pattern matches none, or an argument is out of its
+        ArgumentError: If the model has no matrix to measure, a pattern matches nothing, or an argument is out of its
             domain. It is a `ValueError`.
 
     Example:
@@ -114,11 +115,11 @@ def measure(
     """Measure these layers.
 
     Args:
-        found: The layers, unread.
-        skipped: What is known not to be one.
-        request: What is asked for.
-        include_frozen: Whether layers without trainable parameters are measured, too.
-        levers: Why a number was not made, in terms of the caller's arguments.
+        found: The layers, not yet read.
+        skipped: The weights that are skipped without being read.
+        request: The options of the analysis.
+        include_frozen: Whether layers without trainable parameters are measured, too. Default: ``True``.
+        levers: The reasons for metrics without a value, in terms of the caller's arguments. Default: those of `analyze`.
     """
     began = time.perf_counter()
     reports: list[LayerReport] = []
@@ -129,11 +130,11 @@ def measure(
             if not include_frozen and layer.is_frozen:
                 raise UnreadableWeightError("frozen", "nothing in this layer is trained")
             check_size(stored)
-            with np.errstate(all="ignore"):  # a number that overflows is withheld, with its reason
+            with np.errstate(all="ignore"):  # a metric that overflows gets a reason instead of a value
                 reports.append(_measure_layer(layer, stored, request, levers))
         except UnreadableWeightError as unreadable:
             skips.append(SkippedLayer(layer.name, unreadable.reason, unreadable.sentence))
-        except Exception as error:  # nothing in one layer may stop the analysis of the others
+        except Exception as error:  # an error in one layer must not stop the analysis of the others
             skips.append(SkippedLayer(layer.name, "failed", f"{type(error).__name__}: {error}"))
     return WeightReport(tuple(reports), tuple(skips), time.perf_counter() - began)
 
@@ -177,10 +178,10 @@ def _number(
     reasons: Mapping[str, str],
     levers: Mapping[Need, str],
 ) -> float:
-    """One number of one layer.
+    """One metric of one layer.
 
     Raises:
-        NoValueError: With the reason, if there is none.
+        NoValueError: If the metric has no value; the message is the reason.
     """
     for need in metric.needs:
         if not request.asks_for(need, layer):

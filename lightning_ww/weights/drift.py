@@ -1,4 +1,4 @@
-"""How far a layer has moved from where it began."""
+"""The drift of a layer: the distances of its weight from its initial weight."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Drift:
-    """Distances between a layer's weight and its initial one, over the whole weight; ``None`` where undefined."""
+    """The distances between a layer's weight and its initial weight, over all slices; ``None`` where undefined."""
 
     distance_from_init: float  # ‖W - W₀‖_F
-    distance_from_init_relative: float | None  # over ‖W₀‖_F; None if W₀ = 0
+    distance_from_init_relative: float | None  # ‖W - W₀‖_F / ‖W₀‖_F; None if W₀ = 0
     distance_from_init_cosine: float | None  # 1 - ⟨W, W₀⟩/(‖W‖‖W₀‖); None if either is 0
-    distance_from_init_cka: float | None  # 1 - uncentered linear CKA; None if not asked for, or either is 0
+    distance_from_init_cka: float | None  # 1 - uncentered linear CKA; None if not requested, or either is 0
 
 
 def distance_from_init(slices: Array, initial: Array, *, cka: bool = False) -> Drift:
-    """Measure how far a weight has moved.
+    """Measure the distances of a weight from its initial values.
 
     Args:
-        slices: Shape ``(slices, rows, cols)``.
-        initial: The same, at the start.
-        cka: Also 1 − linear CKA, ``‖WᵀW₀‖²/(‖WᵀW‖‖W₀ᵀW₀‖)`` in Frobenius norms, uncentered; W is ``rows ×
-            (slices·cols)``.
+        slices: The weight, shape ``(slices, rows, cols)``.
+        initial: The initial weight, same shape.
+        cka: Whether to measure 1 − linear CKA, too: uncentered, ``‖WᵀW₀‖²/(‖WᵀW‖‖W₀ᵀW₀‖)`` in Frobenius norms, where W
+            is ``rows × (slices·cols)``. Default: ``False``.
     """
     before, now = float(np.linalg.norm(initial)), float(np.linalg.norm(slices))
     moved = float(np.linalg.norm(slices - initial))
@@ -49,7 +49,7 @@ def distance_from_init(slices: Array, initial: Array, *, cka: bool = False) -> D
 
 
 def _linear_cka(slices: Array, initial: Array) -> float:
-    """``‖WᵀW₀‖²_F = ⟨WWᵀ, W₀W₀ᵀ⟩``: two Gram matrices on the rows, or on the columns of a single tall slice."""
+    """Linear CKA, ``‖WᵀW₀‖²_F = ⟨WWᵀ, W₀W₀ᵀ⟩``, by two Gram matrices of the rows, or of a single tall slice's columns."""
     if slices.shape[0] == 1 and slices.shape[1] > slices.shape[2]:
         # ‖WᵀW₀‖ itself is cols × cols
         w, w0 = slices[0], initial[0]

@@ -1,9 +1,9 @@
-"""The weight that a module computes with at this moment, read without a trace.
+"""The effective weight of a module, with which its next forward pass computes, read without side effects.
 
-A plain parameter is just that. A pruned, weight-normed or parametrized weight is a function of other tensors, which
-torch evaluates in the forward pass: after an optimizer step the attribute itself is one step old, and evaluating a
-parametrization may advance its buffers (spectral norm's power iteration) or the random stream. Here it is evaluated
-anew, on a copy, in evaluation mode, with the random streams put back.
+For a plain parameter it is the parameter itself. A pruned, weight-normalized or parametrized weight is a function of other
+tensors, which torch evaluates in the forward pass. So after an optimizer step the attribute itself is one step old, and
+evaluating a parametrization may change its buffers (spectral norm's power iteration) or advance the random streams. Here
+it is evaluated again, on a copy, in evaluation mode, and the random streams are restored.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 SUFFIXES = ("_orig", "_g", "_v")
-"""Under which pruning, spectral norm and weight norm of the older kind keep a weight's sources."""
+"""Suffixes of the tensors that make up a weight under pruning, and under the older spectral norm and weight norm."""
 
 
 def owns(module: nn.Module, attribute: str) -> bool:
-    """Whether the module itself holds that weight, rather than handing on another module's by a property."""
+    """Whether the weight is the module's own, rather than a property that returns another module's weight."""
     if attribute in _held(module._parameters) or parametrize.is_parametrized(module, attribute) or _is_packed(module):
         return True
-    buffer = _held(module._buffers).get(attribute)  # a loss's weights of the classes have one axis, and are no layer
+    buffer = _held(module._buffers).get(attribute)  # class weights of a loss have one axis, and are no layer
     return isinstance(vars(module).get(attribute), Tensor) or (buffer is not None and buffer.ndim >= 2)
 
 
 def sources(module: nn.Module, attribute: str) -> Sequence[Tensor]:
-    """The parameters (or buffer) that the weight is made of; they tell tied weights and frozen ones."""
+    """The parameters (or the buffer) that make up the weight; they show if it is tied or frozen."""
     if parametrize.is_parametrized(module, attribute):
         return list(_parametrization(module, attribute).parameters())
     names = (attribute, *(attribute + suffix for suffix in SUFFIXES))
@@ -55,7 +55,7 @@ def attribute_of(parameter_name: str) -> str:
 
 
 def weight(module: nn.Module, attribute: str, originals: Mapping[str, Tensor] | None = None) -> Tensor | None:
-    """The weight as the next forward pass will use it; ``originals`` stand in for a parametrization's own tensors."""
+    """The weight as the next forward pass will use it; ``originals`` replace a parametrization's own tensors."""
     with torch.no_grad():
         if parametrize.is_parametrized(module, attribute):
             return _evaluate(_parametrization(module, attribute), originals or {})
@@ -71,7 +71,7 @@ def weight(module: nn.Module, attribute: str, originals: Mapping[str, Tensor] | 
 
 
 def _evaluate(parametrization: nn.Module, originals: Mapping[str, Tensor]) -> Tensor:
-    """The tensor that a parametrization yields, from a copy of it: whatever it does leaves no trace."""
+    """The tensor that a parametrization returns, evaluated on a copy so that there are no side effects."""
     twin = copy.deepcopy(parametrization)
     for module in twin.modules():
         module.training = False
@@ -86,7 +86,7 @@ def _parametrization(module: nn.Module, attribute: str) -> nn.Module:
 
 
 def _held(tensors: Mapping[str, Tensor | None]) -> dict[str, Tensor | None]:
-    """As a dict: a scripted module's is a wrapper that has ``items()`` and little else."""
+    """The tensors as a dict; a scripted module has them in a wrapper with little else than ``items()``."""
     return dict(tensors.items())
 
 

@@ -1,7 +1,7 @@
-"""What the numbers of one layer are computed from: each ingredient is made once, when a number first asks for it.
+"""The ingredients of a layer's metrics, each computed once, when a metric first needs it.
 
-An ingredient that a layer does not have raises `NoValueError`, whose message becomes the reason of every number that
-needs it.
+An ingredient that a layer does not have raises `NoValueError`. The message becomes the reason of every metric that needs
+the ingredient.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
 
 Shuffle = Literal["auto", "exact", "analytic", "off"]
-"""Which way the shuffled spectra are made."""
+"""The ways of making a shuffle's spectrum."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked of every layer besides its own spectrum."""
+    """The options of an analysis: the inputs that are requested for every layer in addition to its own spectrum."""
 
     shuffler: Shuffler
     shuffle: Shuffle = "auto"
     initial: Mapping[str, Tensor] | None = None  # slices by layer name
     mp_fit: bool = False
     cka: bool = False
-    floors: Mapping[str, float] | None = field(default_factory=dict)  # known ones by layer; None: measure them
+    floors: Mapping[str, float] | None = field(default_factory=dict)  # known floors by layer; None: measure them
 
     def asks_for(self, need: str, layer: str) -> bool:
-        """Whether a need of a metric is met for this layer."""
+        """Whether an input that a metric needs is requested for this layer."""
         if need == "shuffle":
             return self.shuffle != "off"
         if need == "initial":
@@ -54,12 +54,12 @@ class Request:
 
 
 class Ingredients:
-    """One layer's matrices, and what follows from them.
+    """The matrices of one layer, and the quantities that follow from them.
 
     Args:
         layer: The layer's name.
-        stored: Its slices, shape ``(slices, rows, cols)``, as they are stored.
-        request: What is asked for.
+        stored: The layer's slices, shape ``(slices, rows, cols)``, in their stored dtype.
+        request: The options of the analysis.
 
     Raises:
         UnreadableWeightError: If an element is not finite.
@@ -84,7 +84,7 @@ class Ingredients:
 
     @cached_property
     def spectrum(self) -> spectra.Spectrum:
-        """All singular values, by one decomposition a slice."""
+        """All singular values, by one decomposition per slice."""
         if self.is_approximate:
             most = spectra.MAX_EXACT
             raise NoValueError(f"a spectrum of {self.M} eigenvalues per matrix is not computed (at most {most})")
@@ -93,21 +93,21 @@ class Ingredients:
 
     @property
     def live(self) -> spectra.Spectrum:
-        """The spectrum of a weight that is not zero."""
+        """The spectrum, if the weight is not zero."""
         if not self.spectrum.eigenvalues[-1] > 0:
             raise NoValueError("the weight is zero")
         return self.spectrum
 
     @cached_property
     def sv_max(self) -> float:
-        """The largest singular value of any slice; of a matrix too large to be decomposed by Lanczos."""
+        """The largest singular value of any slice, by Lanczos if the matrix is too large to be decomposed."""
         if self.is_approximate:
             return max(spectra.largest_singular_value(matrix) for matrix in self.slices)
         return self.spectrum.sv_max
 
     @property
     def sum_and_largest(self) -> tuple[float, float]:
-        """``Σλ`` and ``λ_max`` of a weight that is not zero."""
+        """``Σλ`` and ``λ_max``, if the weight is not zero."""
         if not self.is_approximate:
             eigenvalues = self.live.eigenvalues
             return float(eigenvalues.sum()), float(eigenvalues[-1])
@@ -127,7 +127,7 @@ class Ingredients:
 
     @property
     def elements(self) -> shuffle.ElementStatistics:
-        """The moments of elements that are not all alike."""
+        """The moments of the elements, if these are not all alike."""
         if not self._elements.varies.any():
             raise NoValueError("the weight is zero" if not self._elements.mean.any() else "all elements are alike")
         return self._elements
@@ -149,13 +149,13 @@ class Ingredients:
 
     @cached_property
     def shuffled_eigenvalues(self) -> Array:
-        """Their squares, of a weight that is not zero."""
+        """The shuffle's eigenvalues, shape ``(slices, M)``, if the weight is not zero."""
         _ = self.live
         return np.square(self.shuffled)
 
     @cached_property
     def trap_scores(self) -> Array:
-        """How far each eigenvalue of the shuffle lies beyond the edge of noise, shape ``(slices, M)``."""
+        """The distance of each eigenvalue of the shuffle beyond the edge of noise, shape ``(slices, M)``."""
         _ = self.live
         scores = shuffle.trap_scores(self.shuffled, self._elements)
         if scores is None:
@@ -169,7 +169,7 @@ class Ingredients:
 
     @cached_property
     def traps(self) -> Array:
-        """The shuffle's eigenvalues that noise exceeds once in a thousand."""
+        """The shuffle's eigenvalues above a size that noise exceeds once in a thousand."""
         return self.shuffled_eigenvalues[self.trap_scores > tracy_widom_threshold(len(self.slices))]
 
     @property

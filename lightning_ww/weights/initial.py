@@ -1,4 +1,4 @@
-"""The weights that a model began with, by layer name, for the distances from them."""
+"""The initial weights of a model by layer name, from which distances are measured."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ if TYPE_CHECKING:
 
 
 def snapshot(layers: Sequence[Layer]) -> dict[str, Tensor]:
-    """A copy of every readable layer's slices, in its own dtype, on the CPU."""
+    """Copies of the slices of every readable layer by name, in the layer's dtype, on the CPU."""
     kept = {}
     for layer in layers:
-        with suppress(Exception):  # what cannot be read is skipped, and reported, when it is measured
+        with suppress(Exception):  # an unreadable layer is reported when it is measured
             kept[layer.name] = layer.read().cpu().clone()
     return kept
 
 
 def initial_slices(layers: Sequence[Layer], initial: nn.Module | Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The initial slices of these layers, from a module of the same make or from its ``state_dict()``.
+    """The initial slices of these layers, from a module of equal architecture or from its ``state_dict()``.
 
     Raises:
-        ArgumentError: If not one of the layers is found, or ``initial`` is neither. It is a `ValueError`.
+        ArgumentError: If ``initial`` has none of the layers, or is neither a module nor a mapping. It is a `ValueError`.
     """
     if isinstance(initial, nn.Module):
         then = {layer.name: layer for layer in find_layers(initial, call="analyze(initial=...)")[0]}
@@ -56,7 +56,7 @@ def initial_slices(layers: Sequence[Layer], initial: nn.Module | Mapping[str, Te
 
 
 def _from_state_dict(layer: Layer, tensors: Mapping[str, Tensor]) -> Tensor | None:
-    """A layer's effective weight, from the tensors that its kind of weight is kept in."""
+    """A layer's effective weight from the tensors of a state dict, or ``None`` if it is not among them."""
     prefix = f"{layer.owner}." if layer.owner else ""
     weight = prefix + layer.attribute
     if (plain := tensors.get(weight)) is not None:

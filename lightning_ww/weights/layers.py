@@ -1,8 +1,8 @@
-"""A module's weight matrices, by name; what was left out, and why.
+"""The weight matrices of a module by name, and the weights that are skipped, with reasons.
 
-Two steps: `find_layers` names every weight without looking at its values; `Layer.read` gives the matrices of one of
-them, or raises `UnreadableWeightError` with the reason. So a model is never copied whole, and one bad layer spoils
-nothing.
+There are two steps. `find_layers` names every weight without reading its values. `Layer.read` returns the matrices of a
+single layer, or raises `UnreadableWeightError` with the reason. So a model is never copied whole, and a bad layer does
+not affect the others.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ SkipReason = Literal[
     "no_weight", "one_axis", "too_small", "empty", "tied", "frozen", "meta", "uninitialised", "quantised", "sharded",
     "nonfinite", "unsupported_shape", "unsupported_dtype", "not_a_weight", "failed",
 ]  # fmt: skip
-"""Why a weight was not analyzed."""
+"""The reasons for skipping a weight, as codes."""
 
 MIN_EIGENVALUES = 8
-"""The fewest eigenvalues (short side × slices) of a layer that is analyzed; WeightWatcher's rule."""
+"""The fewest eigenvalues (short side × slices) that an analyzed layer may have; WeightWatcher's rule."""
 
 PARALLEL_WRAPPERS = ("DataParallel", "DistributedDataParallel", "FullyShardedDataParallel")
-"""Classes whose attribute `module` is the module that the user named."""
+"""Classes whose attribute `module` is the user's module."""
 
 GATES = {(nn.LSTM, nn.LSTMCell): "ifgo", (nn.GRU, nn.GRUCell): "rzn"}
 """The gate blocks of recurrent weights, in torch's order."""
 
 
 class UnreadableWeightError(LightningWWError):
-    """The values of a weight cannot be analyzed: a reason code and a sentence."""
+    """A weight whose values cannot be analyzed, with the reason as a code and as a sentence."""
 
     def __init__(self, reason: SkipReason, sentence: str) -> None:
         super().__init__(sentence)
@@ -60,15 +60,15 @@ class SkippedLayer:
 
 @dataclass(frozen=True)
 class Layer:
-    """One weight of a model, named; its values are read when asked for."""
+    """A weight of a model, by name; its values are read on demand."""
 
     name: str  # dotted, without wrappers; "encoder.0", "attention.q_proj", "lstm.weight_hh_l0.f"
     kind: str  # the module's class
     owner: str  # the module's dotted name, "" for the model itself
     module: nn.Module
-    attribute: str  # of the module
-    block: tuple[int, int] = (0, 1)  # which of how many equal blocks of rows
-    is_weight: bool = True  # False: a parameter of its own, which only has to be finite
+    attribute: str  # the name of the module's attribute
+    block: tuple[int, int] = (0, 1)  # the index of its block of rows, and the number of equal blocks
+    is_weight: bool = True  # False: a bare parameter, which is only checked for NaN and infinity
 
     @property
     def is_embedding(self) -> bool:  # noqa: D102
@@ -80,7 +80,7 @@ class Layer:
 
     @property
     def is_frozen(self) -> bool:
-        """Whether nothing behind the weight is trained."""
+        """Whether none of the tensors that make up the weight is trained."""
         sources = effective.sources(self.module, self.attribute)
         return not any(source.requires_grad for source in sources)
 
@@ -90,12 +90,12 @@ class Layer:
         A convolution has one ``out × in/groups`` matrix per kernel position, anything else one matrix.
 
         Raises:
-            UnreadableWeightError: With the reason.
+            UnreadableWeightError: If the weight cannot be analyzed; it has the reason.
         """
         return self.slices_of(effective.weight(self.module, self.attribute))
 
     def slices_of(self, weight: Tensor | None) -> Tensor:
-        """The same of another tensor in the place of the weight (at initialization, say)."""
+        """The slices of another tensor in place of the weight, such as the initial one; shape as in `read`."""
         weight = _readable(weight)
         index, count = self.block
         if count > 1:
@@ -104,7 +104,7 @@ class Layer:
             return weight.unsqueeze(0)
         if self.is_weight and weight.ndim > 2 and self.is_convolution:
             return _kernel_positions(self.module, weight)
-        check_finite(weight)  # no matrix, but that it is lost must not go unseen
+        check_finite(weight)  # even if it is not a matrix, NaN in it must be reported
         if not self.is_weight:
             sentence = "a parameter of its own, not a module's `weight`; wrap it in a module to have it analyzed"
             raise UnreadableWeightError("not_a_weight", sentence)
@@ -126,14 +126,16 @@ def find_layers(
 
     Args:
         model: Any module.
-        layers: Names or shell patterns of those wanted. Default: all.
-        call: What an error message names …
-        argument: … and which argument of it.
-        strict: Whether a pattern that matches nothing is an error. (A layer may be taken away during training.)
+        layers: Names or shell patterns of the wanted layers. Default: all.
+        call: The function or class that error messages name. Default: ``"analyze"``.
+        argument: The argument that error messages name. Default: ``"layers"``.
+        strict: Whether a pattern that matches nothing is an error. (A layer may be removed during training.) Default:
+            ``True``.
 
     Returns:
-        The layers (last, parameters with two axes or more that are no module's weight: reading them gives the reason),
-        and what is known not to be one without reading it: weights that are ``None``, or that another layer shares.
+        The layers, and the weights that are skipped without being read: those that are ``None``, or shared with another
+        layer. Parameters with two axes or more that are no module's weight are the last layers; reading them raises the
+        reason.
 
     Raises:
         ArgumentError: If a pattern matches nothing. It is a `ValueError`.
@@ -146,7 +148,7 @@ def find_layers(
     for name, module in modules:
         try:
             own = list(_layers_of(name, module))
-        except Exception as error:  # a module that does not let itself be looked at
+        except Exception as error:  # a module whose attributes cannot be read
             skipped.append(SkippedLayer(name or "weight", "failed", f"{type(error).__name__}: {error}"))
             continue
         if not own and effective.is_packed_recurrent(module):
@@ -200,7 +202,7 @@ def require_a_matrix(model: nn.Module, found: Sequence[Layer], skipped: Sequence
 
 
 def check_size(slices: Tensor) -> None:
-    """Raise `UnreadableWeightError` if there are too few eigenvalues; a small weight must be finite all the same."""
+    """Raise `UnreadableWeightError` if there are too few eigenvalues, or if such a small weight is not finite."""
     count, rows, cols = slices.shape
     if min(rows, cols) * count < MIN_EIGENVALUES:
         check_finite(slices)
@@ -218,7 +220,7 @@ def check_finite(weight: Tensor) -> None:
 
 
 def _named_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Modules by clean name; a parallel wrapper's attribute `module` is dropped too, a user's own is kept."""
+    """The modules with their plain names; `module` is dropped from a name where it belongs to a parallel wrapper."""
     dropped = {
         f"{name}.module".lstrip(".")
         for name, module in model.named_modules()
@@ -231,7 +233,7 @@ def _named_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 
 def _layers_of(name: str, module: nn.Module) -> Iterable[Layer]:
-    """The layers that a module itself is, without its children."""
+    """The layers of a module itself, without those of its children."""
     kind = _kind(module)
     prefix = f"{name}." if name else ""
     if isinstance(module, nn.MultiheadAttention):
@@ -255,7 +257,7 @@ def _layers_of(name: str, module: nn.Module) -> Iterable[Layer]:
 
 
 def _kind(module: nn.Module) -> str:
-    """The module's class; torch gives a parametrized module a class of its own."""
+    """The name of the module's class, even if parametrization has replaced that class."""
     return str(parametrize.type_before_parametrizations(module).__name__)
 
 

@@ -1,6 +1,6 @@
-"""What a matrix of pure noise shows: the Marchenko–Pastur bulk, the Tracy–Widom scale of its edge, spikes above it.
+"""The spectrum of a noise matrix: the Marchenko–Pastur bulk, the Tracy–Widom scale of its edge, and spikes above it.
 
-Throughout, an ``N × M`` matrix (``N ≥ M``) of independent elements of variance ``σ²`` is not divided by √N: the
+A noise matrix is ``N × M`` (``N ≥ M``), with independent elements of variance ``σ²``. It is not divided by √N, so the
 eigenvalues of ``WᵀW`` fill ``σ²(√N - √M)² … σ²(√N + √M)²``.
 """
 
@@ -23,7 +23,7 @@ FALSE_TRAP_RATE = 0.001
 """The chance that the shuffle of a layer without large elements shows a trap."""
 
 TRACY_WIDOM_MEAN = -1.2065335745820
-"""Of the largest eigenvalue of a noise matrix, in the units of `edge_statistics` (Tracy–Widom law, β = 1)."""
+"""The mean of a noise matrix's largest eigenvalue, in the units of `edge_statistics` (Tracy–Widom law, β = 1)."""
 
 
 def edge_statistics(N: int, M: int) -> tuple[float, float]:
@@ -45,9 +45,9 @@ def edge_statistics(N: int, M: int) -> tuple[float, float]:
 
 @lru_cache(maxsize=64)
 def tracy_widom_threshold(slices: int = 1) -> float:
-    """The Tracy–Widom quantile (β = 1) that noise exceeds with a chance of 0.001, shared among ``slices`` matrices.
+    """The Tracy–Widom quantile (β = 1) that any of ``slices`` noise matrices exceeds with a chance of 0.001.
 
-    3.27 for one slice.
+    It is 3.27 for one slice.
     """
     from scipy.optimize import brentq
 
@@ -76,7 +76,7 @@ def tracy_widom_cdf(s: float) -> float:
 def bulk_quantiles(N: int, M: int) -> Array:
     """The ``M`` eigenvalues that a noise matrix of unit variance is expected to have, ascending, shape ``(M,)``.
 
-    Quantiles ``(i - ½)/M`` of the Marchenko–Pastur law; the largest at the mean of the Tracy–Widom law.
+    They are the quantiles ``(i - ½)/M`` of the Marchenko–Pastur law; the largest is at the mean of the Tracy–Widom law.
     """
     # With λ = N + M + 2√(NM)·cosθ the density's square roots become sines, and the integrand is smooth.
     theta = np.linspace(np.pi, 0.0, max(2048, 8 * M))
@@ -97,18 +97,18 @@ def bulk_quantiles(N: int, M: int) -> Array:
 
 
 def bulk_edges(N: int, M: int, variance: float) -> tuple[float, float]:
-    """Where the bulk of noise begins and ends, ``σ² (√N ∓ √M)²``."""
+    """The lower and the upper edge of the bulk of noise, ``σ² (√N ∓ √M)²``."""
     return variance * (N**0.5 - M**0.5) ** 2, variance * (N**0.5 + M**0.5) ** 2
 
 
 def bulk_density(eigenvalues: Array, N: int, M: int, variance: float) -> Array:
-    """The Marchenko–Pastur density, ``√((λ₊ - λ)(λ - λ₋)) / (2π σ² M λ)``; zero outside of the bulk.
+    """The Marchenko–Pastur density, ``√((λ₊ - λ)(λ - λ₋)) / (2π σ² M λ)``; zero outside the bulk.
 
     Args:
-        eigenvalues: Where, positive.
+        eigenvalues: The positive λ at which it is evaluated.
         N: Long side.
         M: Short side.
-        variance: σ², of an element.
+        variance: The variance σ² of an element.
     """
     low, high = bulk_edges(N, M, variance)
     inside = np.clip((high - eigenvalues) * (eigenvalues - low), 0, None)
@@ -116,9 +116,9 @@ def bulk_density(eigenvalues: Array, N: int, M: int, variance: float) -> Array:
 
 
 def spike_position(strength: float, N: int, M: int) -> float | None:
-    """Where a rank-one part of that singular value shows above the bulk of unit variance, or ``None`` if it does not.
+    """The eigenvalue at which a rank-one part shows above a bulk of unit variance, or ``None`` if it does not.
 
-    ``(t² + N)(t² + M)/t²`` for ``t > (NM)^¼``.
+    With the part's singular value t (``strength``) it is ``(t² + N)(t² + M)/t²`` for ``t > (NM)^¼``.
 
     References:
         Baik, Ben Arous, Péché (2005), Phase transition of the largest eigenvalue, Ann. Probab. 33(5).
@@ -143,12 +143,12 @@ class MarchenkoPasturFit:
 def fit_marchenko_pastur(eigenvalues: Array, N: int, M: int) -> MarchenkoPasturFit:
     """Fit the width of a Marchenko–Pastur bulk to a spectrum, by WeightWatcher's objective.
 
-    The sum of squared differences between the law's density and the spectrum's, on a grid, the latter by a triangular
-    kernel of bandwidth 0.1 (for square matrices: of the singular values). The kernel density is the same for every
-    width that is tried: it is computed once, in closed form.
+    The objective is the sum of squared differences, on a grid, between the law's density and the spectrum's. The latter
+    is a kernel density with a triangular kernel of bandwidth 0.1 (for square matrices, of the singular values). It does
+    not depend on the width, so it is computed once, in closed form.
 
     Args:
-        eigenvalues: Ascending, shape ``(n,)``; pooled over slices.
+        eigenvalues: The eigenvalues of all slices together, ascending, shape ``(n,)``.
         N: Long side of one slice.
         M: Short side.
 
@@ -201,7 +201,7 @@ def fit_marchenko_pastur(eigenvalues: Array, N: int, M: int) -> MarchenkoPasturF
 
 
 def _triangle_density(points: Array, grid: Array, bandwidth: float) -> Array:
-    """Kernel density with kernel ``(1 - |u|/h)/h``, from prefix sums over the sorted points."""
+    """The kernel density with kernel ``(1 - |u|/h)/h``, from prefix sums over the sorted points."""
     points = np.sort(points)
     sums = np.concatenate([[0.0], np.cumsum(points)])
     left, middle, right = (np.searchsorted(points, grid + d) for d in (-bandwidth, 0.0, bandwidth))
@@ -212,6 +212,6 @@ def _triangle_density(points: Array, grid: Array, bandwidth: float) -> Array:
 
 @lru_cache(maxsize=1)
 def _half_line_rule(order: int = 64) -> tuple[Array, Array]:
-    """Gauss–Legendre nodes and weights on (0, 24), where the Airy kernel has died out for every s above -8."""
+    """Gauss–Legendre nodes and weights on (0, 24); beyond it the Airy kernel is negligible for every s above -8."""
     nodes, weights = np.polynomial.legendre.leggauss(order)
     return 12 * (nodes + 1), 12 * weights

@@ -1,7 +1,7 @@
-"""Every number of a layer, one row each: what it means, its colors, how it is summed up, what it needs, how it is made.
+"""The table of all metrics of a layer: their meaning, colors, summary, required inputs, and computation.
 
-A new metric is a function of matrices in a file of this folder, and a row here. The row's place is that of the number in
-tables; a row stands below those that it follows.
+A new metric is a function of matrices in a file of this folder, and a row here. Tables list the metrics in the order of
+the rows. A row comes after the row that it follows.
 """
 
 from __future__ import annotations
@@ -18,26 +18,26 @@ from lightning_ww.weights.power_law import hill_alpha
 from lightning_ww.weights.shuffle import jensen_shannon_distance, rank_deficit
 
 Need = Literal["shuffle", "mp_fit", "floor", "initial", "cka"]
-"""What is made only when it is asked for."""
+"""The inputs of metrics that are computed only on request."""
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A row of the table."""
+    """A metric: a row of the table."""
 
     name: str
     meaning: str  # as short as a comment
-    scale: Scale  # which value has which color, the same in every run
-    of: Callable[[Ingredients], float | None]  # the number of one layer; `None` where it has none
-    summary: Literal["mean", "least", "largest"] | None = None  # how the layers' numbers become one of the model
-    quantiles: bool = False  # whether their spread over the layers is logged
+    scale: Scale  # the colors of its values, equal in every run
+    of: Callable[[Ingredients], float | None]  # its value for a layer; `None` if there is none
+    summary: Literal["mean", "least", "largest"] | None = None  # how the layers' values become a number of the model
+    quantiles: bool = False  # whether its quantiles over the layers are logged
     needs: tuple[Need, ...] = ()
-    follows: str | None = None  # the metric without which it has no value, for the same reason
-    absent: str = ""  # why `of` gives `None`
+    follows: str | None = None  # another metric; if that has no value, this has none, for the other's reason
+    absent: str = ""  # the reason if `of` returns `None`
 
 
 def _row(meaning: str, scale: Scale, of: Callable[[Ingredients], float | None], **more: Any) -> Any:
-    """A field of `LayerMetrics`; its name is the metric's."""
+    """A field of `LayerMetrics`, from which the metric gets its name."""
     return field(default=None, metadata={"metric": Metric("", meaning, scale, of, **more)})
 
 
@@ -58,9 +58,9 @@ def _entropy(x: Ingredients) -> float | None:
 
 @dataclass(frozen=True, kw_only=True)
 class LayerMetrics:
-    """The numbers of one layer; ``None`` where one has no value.
+    """The metrics of one layer; ``None`` where a metric has no value.
 
-    λ are the squares of all slices' singular values s, pooled, n of them; N is the long and M the short side of a slice.
+    λ stands for the n squared singular values of all slices together; N is the long side of a slice, and M the short side.
     """
 
     # ── The power law of the spectrum's tail
@@ -139,7 +139,7 @@ class LayerMetrics:
         follows="alpha",
     )
 
-    # ── Against the same elements, shuffled
+    # ── Comparison with the shuffle
     rand_distance: float | None = _row(
         "Jensen–Shannon distance between the spectrum and the shuffle's, 0 … 0.83",
         DISTANCE,
@@ -149,7 +149,10 @@ class LayerMetrics:
         needs=("shuffle",),
     )
     rand_distance_floor: float | None = _row(
-        "the same between two shuffles: what noise of this shape reads", DISTANCE, lambda x: x.floor, needs=("floor",)
+        "rand_distance between two shuffles: its value for noise of this shape",
+        DISTANCE,
+        lambda x: x.floor,
+        needs=("floor",),
     )
     max_rand_eigenvalue: float | None = _row(
         "λ_max of the shuffle", EIGENVALUE, lambda x: float(x.shuffled_eigenvalues.max()), needs=("shuffle",)
@@ -161,13 +164,13 @@ class LayerMetrics:
         needs=("shuffle",),
     )
     trap_z: float | None = _row(
-        "how far the shuffle's λ_max lies beyond the edge of noise, in Tracy–Widom units",
+        "distance of the shuffle's λ_max beyond the edge of noise, in Tracy–Widom units",
         Scale(-4, 12),
         lambda x: float(np.nanmax(x.trap_scores)),
         needs=("shuffle",),
     )
     correlation_traps: int | None = _row(
-        "eigenvalues of the shuffle that noise exceeds once in a thousand",
+        "eigenvalues of the shuffle above a size that noise exceeds once in a thousand",
         Scale(0, 8),
         lambda x: x.traps.size,
         needs=("shuffle",),
@@ -247,12 +250,12 @@ METRICS: tuple[str, ...] = tuple(TABLE)
 """The names of all metrics of a layer, in the order of the table."""
 
 KEY_METRICS = ("alpha", "alpha_hill", "rand_distance", "sv_min", "distance_from_init", "stable_rank")
-"""What is logged and shown of each layer by default: the four that tell most, Hill's alpha and stable_rank."""
+"""The metrics that are logged and shown for each layer by default: the four most telling, Hill's alpha, and stable_rank."""
 
 BANDS = tuple(name for name, metric in TABLE.items() if metric.quantiles)
 """Metrics whose quantiles over the layers are logged."""
 
 
 def needing(need: Need) -> tuple[str, ...]:
-    """The metrics that are made only when this is asked for."""
+    """The metrics that need this input."""
     return tuple(name for name, metric in TABLE.items() if need in metric.needs)

@@ -1,4 +1,4 @@
-"""The power-law tail of an empirical spectral density: alpha, xmin, KS distance; Hill's alpha; other tails."""
+"""The power-law tail of an empirical spectral density: its fit, Hill's alpha, and comparisons with other distributions."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
 
 SMALL_SAMPLE = 20
-"""Below this many eigenvalues the maximum-likelihood exponent is corrected for its bias (WeightWatcher's cut)."""
+"""Below this many eigenvalues the maximum-likelihood exponent is corrected for its bias (WeightWatcher's threshold)."""
 
 MIN_SMALL_TAIL = 8
-"""The fewest eigenvalues of a tail, and of a fit, in a small sample (WeightWatcher's cut)."""
+"""The fewest eigenvalues of a fit, and of a tail in a small sample (WeightWatcher's threshold)."""
 
 NARROWEST = 1e-3
-"""A tail whose mean log-ratio to xmin is at most this has alpha > 1001: its eigenvalues are all alike."""
+"""The mean log-ratio to xmin up to which the eigenvalues of a tail count as all alike (alpha > 1001)."""
 
 RELATIVE_FLOOR = 1e-12
-"""Eigenvalues at or below this share of the largest one are float64 rounding, not spectrum."""
+"""Eigenvalues at or below this share of the largest eigenvalue count as float64 rounding."""
 
 
 class NoPowerLawError(NoValueError):
-    """There is no power law to fit; the message says why. It is a `ValueError`."""
+    """A spectrum without a power law to fit; the message gives the reason. It is a `ValueError`."""
 
 
 @dataclass(frozen=True)
@@ -47,10 +47,10 @@ class PowerLawFit:
 
 @dataclass(frozen=True)
 class TailComparison:
-    """How much better a power law describes the tail than one other distribution does (Vuong's test)."""
+    """Vuong's test of a power law against another distribution of the same tail."""
 
     log_likelihood_ratio: float  # normalized; positive favors the power law
-    p_value: float  # that the sign of the ratio is chance
+    p_value: float  # of the hypothesis that the sign of the ratio is chance
 
 
 def positive_part(eigenvalues: ArrayLike) -> Array:
@@ -65,14 +65,14 @@ def fit_power_law(eigenvalues: ArrayLike) -> PowerLawFit:
     """Fit a power law to the tail of an empirical spectral density.
 
     Each eigenvalue ``x_i`` but the largest is tried as ``xmin``. With ``m`` eigenvalues at or above it and
-    ``S = Σ ln(x_j/x_i)`` over these, the exponent is the maximum-likelihood one, ``alpha = 1 + m/S``, and its
+    ``S = Σ ln(x_j/x_i)`` over these, the exponent has the maximum-likelihood value ``alpha = 1 + m/S``, and its
     distance is ``D = max_j |1 - (x_j/x_i)^(1-alpha) - (j-i)/m|``. The first minimum of ``D`` wins. Below 20 eigenvalues
-    ``alpha = 1 + (m-1)/S`` and tails have at least 8. No tail is fitted whose eigenvalues are all alike
-    (``S ≤ 1e-3·m``). The search is exact: a candidate is passed over only when a lower bound of its ``D`` is too large.
+    ``alpha = 1 + (m-1)/S`` and tails have at least 8. A tail whose eigenvalues are all alike (``S ≤ 1e-3·m``) is not
+    fitted. The search is exact: a candidate is skipped only if a lower bound of its ``D`` is too large.
 
     Args:
         eigenvalues: Not negative, in any order, shape ``(n,)``. Those at or below ``1e-12`` of the largest are left
-            out: they are float64 rounding.
+            out as float64 rounding.
 
     Returns:
         The fit with the smallest Kolmogorov–Smirnov distance.
@@ -102,7 +102,7 @@ def best_tail(x: Array, *, narrowest: float) -> PowerLawFit | None:
     """The search of `fit_power_law`, over positive values in ascending order; ``None`` if no tail is wide enough."""
     n = x.size
     logs = np.log(x)
-    logs -= logs[-1]  # differences alone matter; small numbers keep their digits
+    logs -= logs[-1]  # only differences matter, and small numbers have more digits
     tail = np.arange(n, 1, -1)  # m of every candidate
     sums = np.cumsum(logs[::-1])[::-1][:-1] - tail * logs[:-1]  # S of every candidate
     fits = sums > narrowest * tail
@@ -121,8 +121,8 @@ def best_tail(x: Array, *, narrowest: float) -> PowerLawFit | None:
 def hill_alpha(eigenvalues: ArrayLike) -> float:
     """Hill's estimate of the exponent over the upper half of the spectrum, ``1 + m / Σ ln(x_j/x_i)``, ``i = ⌊n/2⌋``.
 
-    No xmin is searched for, so that it is nearly free of noise; it depends on the matrix's aspect ratio, and is read
-    against the layer's own first value.
+    There is no search for xmin, so the estimate is nearly free of noise. It depends on the matrix's aspect ratio:
+    compare it with the layer's own first value.
 
     Args:
         eigenvalues: Not negative, in any order, shape ``(n,)``.
@@ -140,7 +140,7 @@ def hill_alpha(eigenvalues: ArrayLike) -> float:
     if x.size < MIN_SMALL_TAIL:
         raise NoPowerLawError(f"spectrum too narrow: {x.size} positive eigenvalues, a power law needs {MIN_SMALL_TAIL}")
     n = np.size(eigenvalues)
-    upper = x[-(n - n // 2) :]  # of all n; where more than half of them are zero, those that are not
+    upper = x[-(n - n // 2) :]  # half of all n, or all positive ones if these are fewer
     total = float(np.log(upper / upper[0]).sum())
     if total <= NARROWEST * upper.size:
         raise NoPowerLawError("spectrum too narrow: all eigenvalues are alike (alpha > 1001)")
@@ -151,22 +151,22 @@ def compare_tails(eigenvalues: ArrayLike, fit: PowerLawFit) -> Mapping[str, Tail
     """Compare the fitted power law with other distributions of the same tail, by likelihood.
 
     Args:
-        eigenvalues: What was fitted, shape ``(n,)``.
-        fit: The power law; the others are fitted from its ``xmin`` upwards.
+        eigenvalues: The eigenvalues that were fitted, shape ``(n,)``.
+        fit: The power law; the other distributions are fitted from its ``xmin`` upward.
 
     Returns:
-        By name (``"lognormal"``, ``"exponential"``, ``"truncated_power_law"``): the ratio and its p-value, or
-        ``None`` where that distribution cannot be fitted. The power
-        law is the first argument of the ratio: **positive favors it**.
+        The ratio and its p-value by the other distribution's name (``"lognormal"``, ``"exponential"``,
+        ``"truncated_power_law"``), or ``None`` if that distribution cannot be fitted. The power law is the first
+        argument of the ratio: **positive favors it**.
 
     References:
         Alstott, Bullmore, Plenz (2014), powerlaw: a Python package for analysis of heavy-tailed distributions.
     """
-    import powerlaw  # pulls matplotlib, which nobody needs who does not ask for this
+    import powerlaw  # imported only here, because it loads matplotlib
 
     compared: dict[str, TailComparison | None] = {}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that a distribution does not fit is said by the result
+        warnings.simplefilter("ignore")  # the result tells if a distribution cannot be fitted
         tails = powerlaw.Fit(
             positive_part(eigenvalues), xmin=fit.xmin, parameter_ranges={"alpha": [1, None]}, verbose=False
         )
@@ -178,10 +178,10 @@ def compare_tails(eigenvalues: ArrayLike, fit: PowerLawFit) -> Mapping[str, Tail
 
 
 def _smallest_distance(logs: Array, slopes: Array, candidates: NDArray[np.intp]) -> tuple[int, float]:
-    """The first candidate of least KS distance, and that distance, by branch and bound.
+    """The first candidate of smallest KS distance, and that distance, by branch and bound.
 
-    A maximum over some of the points never exceeds the maximum over all of them: at 16 points of each tail, then at 64
-    for those left, it rules out nearly every candidate before its whole tail is looked at.
+    The maximum over some points of a tail is a lower bound of the maximum over all. At 16 points of each tail, then at
+    64 points of the remaining tails, it rules out nearly every candidate before its whole tail is evaluated.
     """
     best, distance = -1, np.inf
     for points in (16, 64):

@@ -1,4 +1,4 @@
-"""What was measured: frozen records of layers and models, and tables of them."""
+"""The reports on a layer and on a model, and tables of them."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ SUMMARIES: Mapping[str, Callable[[list[float]], np.floating[Any]]] = {
     "least": np.min,
     "largest": np.max,
 }
-"""How the layers' numbers become one of the model."""
+"""The functions that turn the layers' numbers into a number of the model."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LayerReport(LayerMetrics):
-    """The numbers of one layer. A metric that has no value here is ``None``, and `reasons` says why.
+    """The report on one layer. A metric without a value is ``None``, and `reasons` gives the reason.
 
-    `docs/metrics.md` lists the metrics, each an attribute of this record.
+    `docs/metrics.md` lists the metrics, each of which is an attribute of this report.
     """
 
-    # ── What it is
+    # ── The layer
     name: str
     kind: str  # the module's class
     N: int  # long side of a slice
@@ -47,16 +47,16 @@ class LayerReport(LayerMetrics):
     is_embedding: bool
     is_convolution: bool
     is_frozen: bool
-    approximate: bool = False  # too large for an exact spectrum: only what needs none is given
-    shuffle: Literal["exact", "analytic", "off"] = "off"  # which way the shuffle's spectrum was made
+    approximate: bool = False  # too large for an exact spectrum: metrics that need a spectrum are None
+    shuffle: Literal["exact", "analytic", "off"] = "off"  # the way in which the shuffle's spectrum was made
 
-    # ── What its numbers came from
+    # ── The sources of its numbers
     reasons: Mapping[str, str] = field(default_factory=dict)  # why a metric is None, by metric
     spectrum: Spectrum | None = field(default=None, repr=False, compare=False)
     shuffled: Array | None = field(default=None, repr=False, compare=False)  # singular values, (slices, M)
     trap_eigenvalues: Array | None = field(
         default=None, repr=False, compare=False
-    )  # the shuffle's, those that are traps
+    )  # the eigenvalues of the shuffle that are traps
 
     @property
     def num_eigenvalues(self) -> int:
@@ -69,19 +69,19 @@ class LayerReport(LayerMetrics):
         return f"{self.N} × {self.M}" + (f" × {self.slices}" if self.slices > 1 else "")
 
     def metric(self, name: str) -> float | None:
-        """One metric by name."""
+        """A metric by name, or ``None`` where it has no value."""
         value = getattr(self, name)
         return None if value is None else float(value)
 
     def plot(self, *, compare: bool = False) -> Figure:
-        """Draw the layer's spectrum: its density, the power law of its tail, the same elements shuffled.
+        """Draw the layer's spectrum: its density, the power law of its tail, and the density of its shuffle.
 
         Args:
-            compare: Whether powerlaw compares the tail with other distributions, in the title; it takes several times as
-                long. Default: ``False``.
+            compare: Whether the title compares the tail with other distributions, by powerlaw; this takes several times
+                as long. Default: ``False``.
 
         Returns:
-            A matplotlib figure, which pyplot does not know of.
+            A matplotlib figure that pyplot does not manage.
 
         Raises:
             ValueError: If there is no spectrum to draw.
@@ -93,7 +93,7 @@ class LayerReport(LayerMetrics):
 
 @dataclass(frozen=True)
 class WeightReport:
-    """What the weights of a model look like at one moment."""
+    """The report on the weights of a model at one moment."""
 
     layers: tuple[LayerReport, ...]  # in model order
     skipped: tuple[SkippedLayer, ...]
@@ -111,7 +111,7 @@ class WeightReport:
 
     @cached_property
     def summary(self) -> Mapping[str, float]:
-        """The model at a glance, over all measured layers but embeddings; a key without any value is left out.
+        """The numbers of the model, over all measured layers except embeddings; a key without a value is left out.
 
         Means of alpha, alpha_weighted, log_norm, stable_rank, rand_distance and distance_from_init_relative; the smallest
         sv_min; the largest rank_deficit.
@@ -135,13 +135,13 @@ class WeightReport:
         return spread
 
     def plot(self, metrics: str | Sequence[str] = KEY_METRICS) -> Figure:
-        """Draw each of these metrics of every layer.
+        """Draw each of these metrics for every layer.
 
         Args:
-            metrics: Names among `lightning_ww.METRICS`, or ``"all"``. Default: `lightning_ww.KEY_METRICS`.
+            metrics: Names in `lightning_ww.METRICS`, or ``"all"``. Default: `lightning_ww.KEY_METRICS`.
 
         Returns:
-            A matplotlib figure, which pyplot does not know of.
+            A matplotlib figure that pyplot does not manage.
 
         Raises:
             ArgumentError: If a metric is unknown, or there is no layer. It is a `ValueError`.
@@ -151,15 +151,15 @@ class WeightReport:
         return report_figure(self, metrics)
 
     def to_pandas(self, like: Literal["weightwatcher"] | None = None) -> pandas.DataFrame:
-        """Give the report as a table, one row a layer.
+        """Return the report as a table with a row for each layer.
 
         Args:
             like: ``"weightwatcher"`` gives the columns of weightwatcher 0.7.7 in its own conventions (halved and
-                squared norms, its cut at 1e-5, …). Default: ``None``, our names and definitions.
+                squared norms, its threshold of 1e-5, …). Default: ``None``, this package's names and definitions.
 
         Raises:
-            ModuleNotFoundError: Without pandas.
-            ArgumentError: If ``like`` is something else. It is a `ValueError`.
+            ModuleNotFoundError: If pandas is not installed.
+            ArgumentError: If ``like`` is another value. It is a `ValueError`.
         """
         frame = data_frame("WeightReport.to_pandas")
         if like is not None:

@@ -1,8 +1,8 @@
-"""A layer against the same elements in random order: rand_distance, correlation traps, rank deficit.
+"""Comparisons of a layer with its shuffle: rand_distance, correlation traps, and rank deficit.
 
-A shuffle keeps a matrix's elements and destroys their correlations: what its spectrum shows beyond the Marchenko–Pastur
-bulk comes from a few large elements or from a mean that is not zero; what the layer's spectrum shows beyond its
-shuffle's is structure that was learned.
+A layer's shuffle is its matrix with the elements in random order, which destroys their correlations. Eigenvalues of the
+shuffle beyond the Marchenko–Pastur bulk come from a few large elements, or from a mean that is not zero. Differences
+between the spectra of a layer and of its shuffle come from learned structure.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
 
 MAX_CACHED_BYTES = 64 * 2**20
-"""Permutations kept for the next measurement; those beyond are drawn again."""
+"""The most bytes of permutations kept for the next measurement; beyond that they are drawn again."""
 
 PREDICTABLE_FROM = 256
-"""The shortest short side whose shuffled spectrum is predicted (below, the prediction is coarser than a draw)."""
+"""The smallest short side at which a shuffle's spectrum is predicted; below it a draw is more accurate."""
 
 COLLAPSED = 0.1
-"""A singular value at or below this share of its shuffle's same-rank one counts towards rank_deficit."""
+"""A singular value counts toward rank_deficit up to this share of the shuffle's singular value of equal rank."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class ElementStatistics:
 
     mean: Array
     std: Array
-    trimmed_variance: Array  # without the elements that the shuffled spectrum would show: |w - mean| ≥ std·(NM)^¼
+    trimmed_variance: Array  # without the elements that the shuffle's spectrum shows: |w - mean| ≥ std·(NM)^¼
     excess_kurtosis: Array
     largest: Array  # max |w - mean|
     N: int
@@ -43,17 +43,17 @@ class ElementStatistics:
 
     @property
     def visible(self) -> Array:
-        """Elements beyond this distance from the mean show as spikes of the shuffled spectrum: ``std·(NM)^¼``."""
+        """The distance from the mean at which an element shows as a spike of the shuffle's spectrum, ``std·(NM)^¼``."""
         return np.asarray(self.std * (self.N * self.M) ** 0.25)
 
     @property
     def has_visible_elements(self) -> NDArray[np.bool_]:
-        """Whether a slice has an element large enough to be seen."""
+        """Whether each slice has an element of at least the visible size."""
         return np.asarray(self.varies & (self.largest >= self.visible))
 
     @property
     def varies(self) -> NDArray[np.bool_]:
-        """Whether a slice's elements differ by more than rounding."""
+        """Whether the elements of each slice differ by more than rounding."""
         return np.asarray(self.std > 1e-12 * np.abs(self.mean))
 
     @property
@@ -70,10 +70,10 @@ class ElementStatistics:
 
     @property
     def predictable(self) -> bool:
-        """Whether the shuffle's spectrum is known well enough without drawing it.
+        """Whether the shuffle's spectrum can be predicted accurately.
 
-        ``M ≥ 256``, excess kurtosis ≤ ½ M^⅓ and no element beyond half of the visible size: then the prediction differs
-        from one draw by less than two draws differ from each other (measured).
+        This needs ``M ≥ 256``, an excess kurtosis of at most ½ M^⅓, and no element beyond half of the visible size. Then
+        the prediction differs from a draw by less than two draws differ from each other (measured).
         """
         if self.M < PREDICTABLE_FROM or not self.varies.all():
             return False
@@ -82,7 +82,7 @@ class ElementStatistics:
 
 
 def element_statistics(slices: Array) -> ElementStatistics:
-    """Moments of the elements of each slice, shape ``(slices, rows, cols)``."""
+    """Compute the moments of each slice's elements, of slices of shape ``(slices, rows, cols)``."""
     count, rows, cols = slices.shape
     N, M = max(rows, cols), min(rows, cols)
     flat = slices.reshape(count, -1)
@@ -100,20 +100,20 @@ def element_statistics(slices: Array) -> ElementStatistics:
 
 
 class Shuffler:
-    """Draws the permutations, the same ones for the same seed, layer and shape, at every measurement.
+    """A source of permutations, which depend only on the seed, the layer's name and its shape.
 
-    The draw depends on nothing else, so that a curve moves because the layer moved. The process's random streams are
-    not touched.
+    So they are equal at every measurement, and a number changes only if the layer changes. The process's random streams
+    are not touched.
     """
 
     def __init__(self, seed: int = 0, *, max_cached_bytes: int = MAX_CACHED_BYTES) -> None:
-        """Keep at most ``max_cached_bytes`` of permutations; a layer beyond that is drawn again each time."""
+        """Keep at most ``max_cached_bytes`` of permutations; those of further layers are drawn again each time."""
         self.seed = seed
         self._free = max_cached_bytes
         self._cache: dict[tuple[str, int, int, int], list[NDArray[np.int32]]] = {}
 
     def shuffle(self, slices: Array, layer: str, *, draw: int = 0) -> Array:
-        """Each slice's elements in random order, shape as given; ``draw`` numbers independent shuffles."""
+        """Return each slice's elements in random order, shape as given; each ``draw`` is an independent shuffle."""
         count, size = slices.shape[0], slices[0].size
         key = (layer, draw, count, size)
         orders = self._cache.get(key)
@@ -129,17 +129,17 @@ class Shuffler:
 
 
 def predicted_singular_values(slices: Array, statistics: ElementStatistics) -> Array:
-    """The shuffle's spectrum without a shuffle.
+    """Predict the singular values of the shuffle without drawing it.
 
-    Marchenko–Pastur quantiles of the variance without the large elements, and above them one spike for each element,
-    and for a mean, that is large enough to be seen.
+    They are the Marchenko–Pastur quantiles for the variance without the large elements. Above them there is a spike for
+    each element of the visible size, and for the mean if it is large enough.
 
     Args:
-        slices: Shape ``(slices, rows, cols)``.
-        statistics: Of the same slices.
+        slices: The layer's slices, shape ``(slices, rows, cols)``.
+        statistics: The moments of their elements.
 
     Returns:
-        Shape ``(slices, M)``, ascending within a slice.
+        Singular values, shape ``(slices, M)``, ascending within a slice.
     """
     N, M = statistics.N, statistics.M
     bulk = marchenko_pastur.bulk_quantiles(N, M)
@@ -158,13 +158,14 @@ def predicted_singular_values(slices: Array, statistics: ElementStatistics) -> A
 
 
 def jensen_shannon_distance(eigenvalues: Array, others: Array) -> float:
-    """``√(½[KL(p‖m) + KL(q‖m)])`` between two spectra as lists: ascending, each scaled to sum 1, in nats.
+    """The Jensen–Shannon distance ``√(½[KL(p‖m) + KL(q‖m)])`` between two spectra p and q with the mean m, in nats.
 
-    From 0 to √ln 2 = 0.83. WeightWatcher's rand_distance: between ranked eigenvalues, not between histograms.
+    Each spectrum is a list of eigenvalues in ascending order, scaled to sum 1. The distance is from 0 to √ln 2 = 0.83. It
+    is WeightWatcher's rand_distance, which compares ranked eigenvalues, not histograms.
 
     Args:
-        eigenvalues: Not negative, shape ``(n,)``.
-        others: The same.
+        eigenvalues: Eigenvalues of a spectrum, not negative, shape ``(n,)``.
+        others: Eigenvalues of the other spectrum, not negative, shape ``(n,)``.
     """
     p, q = (np.sort(x) / x.sum() for x in (eigenvalues, others))
     m = (p + q) / 2
@@ -174,16 +175,16 @@ def jensen_shannon_distance(eigenvalues: Array, others: Array) -> float:
 
 
 def trap_scores(shuffled: Array, statistics: ElementStatistics) -> Array | None:
-    """How far each eigenvalue of the shuffle lies beyond the edge of noise, in Tracy–Widom units.
+    """The distance of each eigenvalue of the shuffle beyond the edge of noise, in Tracy–Widom units.
 
-    ``z = (λ/σ² - μ)/τ``, σ² the variance without the large elements.
+    It is ``z = (λ/σ² - μ)/τ``, where σ² is the variance without the large elements.
 
     Args:
-        shuffled: Singular values of the shuffled slices, shape ``(slices, M)``.
-        statistics: Of the same slices.
+        shuffled: Singular values of the shuffle, shape ``(slices, M)``.
+        statistics: The moments of the slices' elements.
 
     Returns:
-        Shape as given, NaN for slices whose elements are alike; ``None`` where no slice has an edge.
+        Distances, shape as given, NaN for slices whose elements are alike; ``None`` if no slice has an edge of noise.
     """
     usable = statistics.varies & (statistics.trimmed_variance > 0)
     if statistics.N < 2 or not usable.any():
@@ -194,13 +195,13 @@ def trap_scores(shuffled: Array, statistics: ElementStatistics) -> Array | None:
 
 
 def rank_deficit(singular_values: Array, shuffled: Array) -> float:
-    """The share of singular values at or below a tenth of the same-rank one of their own slice's shuffle.
+    """The share of singular values at or below a tenth of the shuffle's singular value of equal slice and rank.
 
     Args:
-        singular_values: Shape ``(slices, M)``, ascending within a slice.
-        shuffled: The same, of the shuffle.
+        singular_values: The layer's singular values, shape ``(slices, M)``, ascending within a slice.
+        shuffled: The shuffle's singular values, same shape and order.
 
     Returns:
-        Between 0 and 1; a zero slice counts in full.
+        A share from 0 to 1; all singular values of a zero slice count.
     """
     return float((singular_values <= COLLAPSED * shuffled).mean())

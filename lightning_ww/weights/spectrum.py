@@ -1,4 +1,4 @@
-"""Singular values, once per matrix; the norms, ranks and entropies that follow from them."""
+"""The singular values of matrices, and the norms, ranks and entropies that follow from them."""
 
 from __future__ import annotations
 
@@ -15,32 +15,32 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
 
 MAX_EXACT = 8192
-"""The longest short side whose spectrum is computed whole; the work grows with its cube."""
+"""The largest short side at which the whole spectrum is computed; the cost grows with its cube."""
 
 TORCH_SOLVES_FROM = 2048
-"""From this order on torch's LAPACK outruns numpy's at eigenvalues (measured; below, numpy's is faster)."""
+"""The order of matrices from which torch's LAPACK computes eigenvalues faster than numpy's (measured)."""
 
 SMALL_MATRIX = 64
-"""Stacks of matrices up to this order are multiplied in one batch; above, one by one, where `A.T @ A` costs half."""
+"""Matrices up to this order are multiplied in one batch; larger ones one by one, where `A.T @ A` costs half."""
 
 GRAM_LOSES_DIGITS = 1e-10
-"""For float64 weights, a λ_min/λ_max below this is too small to be read off the Gram matrix."""
+"""The λ_min/λ_max of a float64 weight below which its Gram matrix has lost too many digits of λ_min."""
 
 CHUNK = 1 << 23
-"""Elements of a long matrix that are multiplied at once (64 MiB of float64)."""
+"""The number of elements of a long matrix that are multiplied at once (64 MiB of float64)."""
 
 
 @dataclass(frozen=True)
 class Spectrum:
-    """The singular values of a layer's slices, and what follows from them.
+    """The singular values of a layer's slices, and the quantities that follow from them.
 
-    ``N`` is the long and ``M`` the short side of one slice; ``eigenvalues`` are the squares of all slices' singular
-    values, pooled: the matrices are **not** divided by √N.
+    ``N`` is the long side of a slice, and ``M`` the short side. ``eigenvalues`` are the squared singular values of all
+    slices together; the matrices are **not** divided by √N.
     """
 
     singular_values: Array  # (slices, M), ascending within a slice
     N: int
-    eps: float  # the precision at which the weight is stored, at most float32's
+    eps: float  # the relative rounding of the stored weight, at most float32's
 
     @property
     def M(self) -> int:  # noqa: D102, N802 - the field's name of the short side
@@ -57,27 +57,27 @@ class Spectrum:
 
     @property
     def sv_min(self) -> float:
-        """The least singular value of any slice."""
+        """The smallest singular value of any slice."""
         return float(self.singular_values.min())
 
     @cached_property
     def matrix_rank(self) -> int:
-        """How many singular values exceed ``√N · eps · s_max`` of their slice.
+        """The number of singular values above ``√N · eps · s_max`` of their slice.
 
         Numpy's own tolerance, ``N · eps · s_max``, calls healthy square layers rank-deficient from about N = 1000 on:
-        the least singular value of a random square matrix is about ``s_max / 2N``.
+        the smallest singular value of a random square matrix is about ``s_max / 2N``.
         """
         return int((self.above_rounding > 0).sum())
 
     @cached_property
     def above_rounding(self) -> Array:
-        """The singular values, those at or below the rank's tolerance set to zero, shape ``(slices, M)``."""
+        """The singular values, shape ``(slices, M)``; those at or below the tolerance of `matrix_rank` are set to zero."""
         tolerance = self.N**0.5 * self.eps * self.singular_values.max(axis=1, keepdims=True)
         return np.where(self.singular_values > tolerance, self.singular_values, 0.0)
 
     @property
     def condition_number(self) -> float | None:
-        """``sv_max / sv_min``, or ``None`` where a slice's least value is at or below its rank's tolerance."""
+        """``sv_max / sv_min``, or ``None`` if a singular value is at or below the tolerance of `matrix_rank`."""
         return self.sv_max / self.sv_min if self.above_rounding.min() > 0 else None
 
     @property
@@ -106,23 +106,23 @@ class Spectrum:
 
 
 def storage_eps(dtype: torch.dtype) -> float:
-    """The rounding of a weight's dtype, at most float32's: a bf16 weight's own matrix is exact in float32."""
+    """The relative rounding of a weight's dtype, at most float32's, since a bf16 weight is exact in float32."""
     return float(min(torch.finfo(dtype).eps, torch.finfo(torch.float32).eps))
 
 
 def singular_values(slices: Array, *, precise: bool = False) -> Array:
     """All singular values of a stack of matrices, by the eigenvalues of their float64 Gram matrices.
 
-    Squaring halves the digits, and float64 has twice those of float32: for float32 weights this is more accurate than
-    LAPACK's float32 SVD, and two to three times as fast as its float64 one.
+    Squaring halves the number of digits, and float64 has twice as many as float32. So for float32 weights this is more
+    accurate than LAPACK's float32 SVD, and two to three times as fast as its float64 SVD.
 
     Args:
-        slices: Shape ``(slices, rows, cols)``.
-        precise: The matrices hold more digits than float32's: where the least eigenvalue is below ``1e-10`` of the
-            largest, decompose the matrix itself.
+        slices: The matrices, shape ``(slices, rows, cols)``.
+        precise: Whether the matrices have more digits than float32. Then a matrix whose smallest eigenvalue is below
+            ``1e-10`` of the largest is itself decomposed. Default: ``False``.
 
     Returns:
-        Shape ``(slices, min(rows, cols))``, ascending within a slice.
+        Singular values, shape ``(slices, min(rows, cols))``, ascending within a slice.
     """
     _, rows, cols = slices.shape
     if min(rows, cols) == 1:  # a vector has one singular value, its norm
@@ -149,14 +149,14 @@ def largest_singular_value(matrix: Array, *, seed: int = 0) -> float:
     from scipy.sparse.linalg import svds
 
     scale = float(np.abs(matrix).max())
-    if min(matrix.shape) == 1 or scale == 0:  # a vector's is its norm
+    if min(matrix.shape) == 1 or scale == 0:  # the singular value of a vector is its norm
         return scale * float(np.linalg.norm(matrix / (scale or 1.0)))
     start = np.random.default_rng(seed).standard_normal(min(matrix.shape))
     return scale * float(svds(matrix / scale, k=1, v0=start, return_singular_vectors=False)[0])
 
 
 def _gram(tall: Array) -> Array:
-    """``A.T @ A``, in chunks of rows; numpy hands it to BLAS's symmetric product, which costs half a product."""
+    """``A.T @ A``, in chunks of rows; numpy computes it by BLAS's symmetric product, at half the cost of a product."""
     step = max(tall.shape[1], CHUNK // tall.shape[1])
     if tall.shape[0] <= 2 * step:
         return np.asarray(tall.T @ tall)

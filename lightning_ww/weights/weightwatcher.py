@@ -1,8 +1,8 @@
-"""A layer's numbers as weightwatcher 0.7.7 would give them, for those who compare with it.
+"""The numbers of a layer in the conventions of weightwatcher 0.7.7, for comparisons with it.
 
-Its conventions, where they differ from ours: eigenvalues of convolutions are halved; `norm` and `spectral_norm` are
-squares; eigenvalues up to 1e-5 are left out of the fit; ranks are counted with float64's rounding whatever the
-weight's dtype; `sv_min` is the largest of the slices' least singular values; a fit that fails is -1, and called
+Its conventions differ from ours: eigenvalues of convolutions are halved; `norm` and `spectral_norm` are squares;
+eigenvalues up to 1e-5 are left out of the fit; ranks are counted with float64's rounding, whatever the weight's dtype;
+`sv_min` is the largest of the slices' smallest singular values; a failed fit has the value -1, and the warning
 over-trained.
 """
 
@@ -30,11 +30,11 @@ FLOAT64 = float(np.finfo(np.float64).eps)
 
 
 def weightwatcher_row(layer: LayerReport, index: int) -> dict[str, Any]:
-    """One row of the data frame of ``WeightWatcher.analyze()``.
+    """A row of the data frame of ``WeightWatcher.analyze()``.
 
     Args:
         layer: A measured layer.
-        index: Its place in the report (weightwatcher numbers all modules).
+        index: The layer's position in the report. (weightwatcher itself numbers all modules.)
     """
     row: dict[str, Any] = {
         "layer_id": index,
@@ -120,7 +120,7 @@ def _fit(ev: Array) -> dict[str, Any]:
 
 
 def _their_fit(x: Array) -> PowerLawFit | None:
-    """Our search without our refusal of narrow spectra; below 8 values, one fit to all of them."""
+    """Fit as weightwatcher does: our search without our refusal of narrow spectra; below 8 values, a fit to all of them."""
     n = x.size
     if n >= MIN_SMALL_TAIL:
         return best_tail(x, narrowest=0.0)
@@ -133,10 +133,10 @@ def _their_fit(x: Array) -> PowerLawFit | None:
 
 
 def _erg(ev: Array, num: int | None, num_tail: int) -> dict[str, Any]:
-    """The eigenvalue at which the product of the largest falls below 1; its two names are swapped, as theirs are."""
+    """The eigenvalue at which the product of the largest falls below 1; its two keys are swapped, as in weightwatcher."""
     if num is None:
         return {}
-    value = float(ev[-num if num < ev.size else 1])  # theirs never tries the whole spectrum
+    value = float(ev[-num if num < ev.size else 1])  # weightwatcher never tries the whole spectrum
     return {
         "detX_num": num,
         "num_ERG_spikes": num,

@@ -1,1 +1,1 @@
-"""What `CurvatureMonitor` alone needs."""
+"""The parts that only `CurvatureMonitor` needs."""

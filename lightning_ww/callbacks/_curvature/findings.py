@@ -1,4 +1,4 @@
-"""What a measurement of the curvature found: its numbers, and how they were made."""
+"""The findings of a measurement of the curvature: its numbers, and the reading that they come from."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from lightning_ww.curvature.density import SpectralDensity
 from lightning_ww.curvature.edge_of_stability import EdgeOfStability
 
 NUM_LOGGED_EIGENVALUES = 5
-"""Curves of the largest eigenvalues: the first outliers, of which a classifier has about as many as classes."""
+"""The number of largest eigenvalues that are logged: the first outliers. A classifier has about one for each class."""
 
 SUMMARIES = (
     *("sharpness", "sharpness_residual", "lambda_min", "lambda_min_residual", "trace", "trace_stderr"),
@@ -22,17 +22,17 @@ SUMMARIES = (
 
 @dataclass(frozen=True)
 class Reading:
-    """What was read off the loss."""
+    """The curvature of a loss at one moment, as it was read."""
 
     density: SpectralDensity
     edge: EdgeOfStability | None
     num_samples: int  # in the batches of all processes
-    engine: str  # how the products with the matrix were made
+    engine: str  # the method of the products with the matrix, in words
     num_training_samples: int | None  # None: unknown
 
 
 class CurvatureFindings:
-    """A reading, and what follows from it."""
+    """A reading, and the numbers that follow from it."""
 
     layers = ()
     skipped = ()
@@ -72,6 +72,6 @@ class CurvatureFindings:
 
     @property
     def top_eigenvalues(self) -> dict[str, float]:
-        """``top_eigenvalues/<k>``, where the k-th largest has converged."""
+        """The largest eigenvalues that have converged, the k-th under ``top_eigenvalues/<k>``."""
         tops = enumerate(self.density.top_eigenvalues[:NUM_LOGGED_EIGENVALUES], start=1)
         return {f"top_eigenvalues/{k}": top.value for k, top in tops if top.converged}

@@ -1,4 +1,4 @@
-"""Which pictures of the curvature are due: its spectrum each time, the whole history on occasion."""
+"""The pictures of the curvature: its spectrum at each measurement, and the whole history at some."""
 
 from __future__ import annotations
 
@@ -32,10 +32,11 @@ def curvature_pictures(
     """The pictures after a measurement: ``spectrum``, and ``maps/spectrum``, the spectra of the run.
 
     Args:
-        matrix: The monitor's argument.
-        latest: The measurement.
+        matrix: The monitor's argument ``matrix``.
+        latest: The latest measurement.
         history: The measurements so far.
-        redraws: Whether the second is drawn anew, given a measurement's number and how many are kept.
+        redraws: A function that says whether ``maps/spectrum`` is drawn again, from a measurement's number and the number
+            of measurements kept. Default: `is_redrawn`.
     """
     density, name = latest.density, NAMES[matrix]
     title = f"{name} spectrum after {latest.step} steps: from {density.lambda_min:.3g} to {density.sharpness:.3g}"

@@ -1,4 +1,4 @@
-"""The curvature of a run's loss at this moment, over the batches of all its processes."""
+"""The reader of the curvature of a run's loss at one moment, over the batches of all processes."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ T = TypeVar("T")
 Matrix = Literal["hessian", "ggn"]
 
 FAST_DEV_RUN_STEPS = 4
-"""Lanczos steps under `fast_dev_run`: the whole path, cheaply."""
+"""The number of Lanczos steps under `fast_dev_run`, which runs all of the code at low cost."""
 
 WARM_STEPS, COLD_STEPS = 3, 12
-"""Lanczos steps by which the sharpness is followed: from the last direction, and from a random one."""
+"""The numbers of Lanczos steps that follow the sharpness, from the last direction and from a random direction."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The monitor's arguments that say what is read, and how."""
+    """The monitor's arguments that determine what is read, and how."""
 
     matrix: Matrix
     params: Sequence[str] | None
@@ -60,30 +60,30 @@ class Settings:
 
 @dataclass(frozen=True)
 class _Matrices:
-    """What products are made with, within the sandbox."""
+    """The operators in the sandbox, and what they are made of."""
 
-    whole: CurvatureOperator  # over all processes' batches
-    own: CurvatureOperator  # over this one's
-    params: list[Tensor]  # those that the optimizers know
-    num_samples: int  # of all processes
+    whole: CurvatureOperator  # over the batches of all processes
+    own: CurvatureOperator  # over the batches of this process
+    params: list[Tensor]  # the module's own parameters, which the optimizers know
+    num_samples: int  # in the batches of all processes
 
 
 class CurvatureReader(Memory):
-    """Reads the curvature, and remembers what was learned about how."""
+    """A reader of the curvature, which remembers the faster engine and the direction of largest curvature."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._engine: Engine = "auto"
-        self._top: Tensor | None = None  # the direction of largest curvature when it was followed last
+        self._top: Tensor | None = None  # the direction of largest curvature at the last `follow`
         self._is_tried = False
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_top": None}  # as large as the weights
+        return {**vars(self), "_top": None}  # left out: it is as large as the weights
 
     def read(
         self, trainer: Trainer, pl_module: LightningModule, batches: Sequence[CapturedBatch], num_steps: int
     ) -> Reading:
-        """Read the spectrum by ``num_steps`` Lanczos steps, on every process alike: what fails on one fails on all.
+        """Read the spectrum by ``num_steps`` Lanczos steps, on all processes; an error on one is an error on all.
 
         Raises:
             RefusedError: If derivatives of this loss are wrong, or do not exist.
@@ -116,11 +116,11 @@ class CurvatureReader(Memory):
     def follow(
         self, trainer: Trainer, pl_module: LightningModule, batches: Sequence[CapturedBatch]
     ) -> dict[str, float]:
-        """The sharpness alone, from where it was the last time: three products, or more where it has moved."""
+        """Follow the sharpness alone, from its last direction: three products, or more if the direction has changed."""
         with self._matrices(trainer, pl_module, batches) as matrices:
             operator = matrices.whole
             if self._top is not None and self._top.numel() != operator.shape[0]:
-                self._top = None  # parameters have joined, or left
+                self._top = None  # parameters were added or removed
             start = self._top
             if start is None:
                 start = torch.randn(operator.shape[0], generator=torch.Generator().manual_seed(self._settings.seed))
@@ -140,7 +140,7 @@ class CurvatureReader(Memory):
     def _matrices(
         self, trainer: Trainer, pl_module: LightningModule, batches: Sequence[CapturedBatch]
     ) -> Iterator[_Matrices]:
-        """Make the operators in the sandbox; it is open for their products, too."""
+        """Make the operators in the sandbox, which stays open for their products."""
         settings = self._settings
         params = list(select_parameters(pl_module, settings.params).values())
         with ExitStack() as stack:
@@ -170,7 +170,7 @@ class CurvatureReader(Memory):
                 raise
 
     def _operator(self, loss: SandboxLoss) -> CurvatureOperator:
-        """The operator over this process's batches; the first time it is tried out."""
+        """The operator over this process's batches, which is checked the first time."""
         with what_helps():
             is_ggn = self._settings.matrix == "ggn"
             with differentiable_twice():
@@ -204,13 +204,13 @@ def _judged_loss(loss: SandboxLoss, captured: CapturedBatch) -> Tensor:
 
 
 def _first_then(first: Tensor, loss: SandboxLoss, captured: CapturedBatch) -> Callable[[], Tensor]:
-    """What was computed already, once; after that, computed again."""
+    """A function that returns the computed outputs at its first call, and computes them again at later calls."""
     known = [first]
     return lambda: known.pop() if known else loss.judged(captured)[0]
 
 
 def _on_all(trainer: Trainer, action: Callable[[], T]) -> T:
-    """What an action without collective calls returns, once it has succeeded on every process; else an error on each."""
+    """Run an action without collective calls; return its result if it succeeds on all processes, else raise on all."""
     error: Exception | None = None
     try:
         result = action()
@@ -232,7 +232,7 @@ def _summed(trainer: Trainer, tensor: Tensor) -> Tensor:
 
 
 def _num_training_samples(loader: Any) -> int | None:
-    """The length of the training data, where it is known."""
+    """The number of training samples, or ``None`` if it is unknown."""
     try:
         return len(loader.dataset)
     except (AttributeError, TypeError, NotImplementedError):

@@ -1,4 +1,4 @@
-"""What autograd says where it cannot give a second derivative, and what helps."""
+"""Refusals to measure: the errors of autograd that cause them, and the remedies."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ REMEDIES = (
     ("derivative for", FIRST_ONLY),
     ("double backward", FIRST_ONLY),
 )
-"""Words of an error, and what helps against it."""
+"""Pairs of words in an error and its remedy."""
 
 ELSEWHERE = "leave the layers out with `params=`, or pass another `loss_fn=`; `self_check=False` measures it as it is"
 
 
 @contextmanager
 def what_helps() -> Iterator[None]:
-    """Turn autograd's errors into refusals that say what helps; other errors stay as they are.
+    """Turn autograd's errors into refusals that name the remedy; other errors stay as they are.
 
     Raises:
         RefusedError: If derivatives are wrong, or do not exist.

@@ -1,4 +1,4 @@
-"""A file with a line for each measurement of the curvature, nodes and weights included."""
+"""The file of spectra, with a line for each measurement of the curvature, nodes and weights included."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ class SpectrumFile:
     """A file with a line for each measurement of one run.
 
     Args:
-        directory: The logger's; ``None``, or another machine's, if no file is to be written.
-        prefix: What the monitor's keys begin with, and the file's name, too.
+        directory: The logger's directory; for ``None`` or a directory on another machine, no file is written.
+        prefix: The prefix of the monitor's keys, and of the file's name.
     """
 
     def __init__(self, directory: str | None, prefix: str) -> None:
@@ -27,7 +27,7 @@ class SpectrumFile:
         return str(self._path)
 
     def append(self, measurement: CurvatureMeasurement) -> None:
-        """Add a measurement. The first decides: a new run takes a name that is free, a resumed one goes on."""
+        """Add a measurement. At the first one a new run takes a free file name, and a resumed run continues its file."""
         if not self._is_open:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             taken = sorted(self._path.parent.glob(f"{self._path.stem}*.jsonl"), key=lambda path: path.stat().st_mtime)

@@ -1,1 +1,1 @@
-"""What all monitors have in common."""
+"""The parts that all monitors share."""

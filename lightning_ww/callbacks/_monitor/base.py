@@ -1,7 +1,7 @@
-"""`Monitor`: when a measurement is made, what it costs, who hears of it, what is remembered.
+"""`Monitor`: the base class of monitors, which takes, publishes and remembers measurements, and times them.
 
-A monitor of your own says four things: what it looks at before training (`_prepare`), what a measurement needs of the moment
-(`_snapshot`), what is found (`_measure`), and what is shown of that (`_view`).
+Your own monitor defines four methods: `_prepare` checks the model before training, `_snapshot` takes the inputs of a
+measurement, `_measure` computes its results, and `_view` says what is shown of them.
 """
 
 from __future__ import annotations
@@ -35,29 +35,29 @@ M = TypeVar("M", bound=Findings)
 T = TypeVar("T")
 
 UNEXPECTED = ("failed", "meta", "sharded", "quantised", "uninitialised", "unsupported_shape", "unsupported_dtype")
-"""Reasons for skipping a layer of which a user is told; the others (norms, biases, ties …) stand in the report."""
+"""Reasons for skipping a layer that cause a warning; the others (norms, biases, ties …) are only in the report."""
 
 
 class Monitor(Scheduled, ABC, Generic[S, M]):
-    """A callback that measures on a schedule, publishes what it found, and never disturbs the run.
+    """A callback that measures on a schedule, publishes its results, and never disturbs the run.
 
     Attributes:
         history: The measurements so far; ``history.to_pandas()`` is a table of them.
-        measurement: The latest of them, or ``None``.
+        measurement: The latest measurement, or ``None``.
         diagnosis: The latest flags.
     """
 
     GROUP: ClassVar[str]
-    """What its keys begin with."""
+    """The group that its keys begin with."""
 
     GROUPS: ClassVar[set[str]] = set()
-    """The groups of all kinds of monitors."""
+    """The groups of all classes of monitors."""
 
     KEPT: ClassVar[type[Measurement]] = Measurement
-    """What its history keeps of a measurement."""
+    """The class of the measurements in its history."""
 
     FASTER: ClassVar[str | None] = None
-    """What to do about measurements that outlast their epoch; ``None``: nothing is said of them."""
+    """Advice on measurements that take longer than the rest of their epoch; ``None``: no warning about them."""
 
     def __init__(
         self,
@@ -94,7 +94,7 @@ class Monitor(Scheduled, ABC, Generic[S, M]):
         if hasattr(cls, "GROUP"):
             Monitor.GROUPS.add(cls.GROUP)
 
-    # ── What a monitor says
+    # ── The methods that each monitor defines
 
     @abstractmethod
     @override
@@ -104,7 +104,7 @@ class Monitor(Scheduled, ABC, Generic[S, M]):
         Args:
             trainer: The Trainer.
             pl_module: The model.
-            state: What `Run.memory` gave as its state, in a run that is resumed; else ``None``.
+            state: The state of `Run.memory` from the checkpoint, in a resumed run; else ``None``.
 
         Raises:
             ArgumentError: If the arguments do not fit the model.
@@ -113,7 +113,7 @@ class Monitor(Scheduled, ABC, Generic[S, M]):
 
     @abstractmethod
     def _snapshot(self, trainer: Trainer, pl_module: LightningModule) -> S:
-        """Take from the model, on the training thread, all that a measurement needs (of the past, too), and no more.
+        """Take the inputs of a measurement, from the model and from the past, on the training thread.
 
         Raises:
             RefusedError: If nothing can be measured in this run.
@@ -121,13 +121,13 @@ class Monitor(Scheduled, ABC, Generic[S, M]):
 
     @abstractmethod
     def _measure(self, snapshot: S, moment: Moment) -> M:
-        """Measure; a function of its arguments alone, which needs no Trainer."""
+        """Measure, as a function of the arguments alone, without the Trainer."""
 
     @abstractmethod
     def _view(self, measurement: M) -> View:
-        """Show what was found; its history, flags and events are up to date."""
+        """Return what is shown of the results; history, flags and events are up to date."""
 
-    # ── What it is asked for
+    # ── What a user reads and calls
 
     @property
     def history(self) -> History[Any]:
@@ -136,7 +136,7 @@ class Monitor(Scheduled, ABC, Generic[S, M]):
 
     @property
     def measurement(self) -> Measurement | None:
-        """The latest measurement."""
+        """The latest measurement, or ``None``."""
         return self._run.measurement
 
     @property
@@ -145,10 +145,10 @@ class Monitor(Scheduled, ABC, Generic[S, M]):
         return self._run.diagnosis
 
     def add_trigger(self, trigger: Trigger) -> None:
-        """Raise a trigger, too; in the place of one of its name, unless that was given to this monitor.
+        """Raise another trigger, too; it replaces a default trigger of equal name.
 
         Raises:
-            ArgumentError: If another one of its name was given, or something that it needs is not measured.
+            ArgumentError: If the user gave a different trigger of equal name, or a metric that it needs is not measured.
         """
         call, given = type(self).__name__, self._given_triggers
         self.triggers = with_trigger(call, self.triggers, trigger, self._measures, are_given=given)
@@ -180,7 +180,7 @@ class Monitor(Scheduled, ABC, Generic[S, M]):
                 partial(self._or_off, trainer, lambda: self._measure(self._snapshot(trainer, pl_module), moment)),
                 fatal=fatal,
             )
-            # Every rank takes part, also one that failed; one failure is everybody's, so that all remember the same.
+            # Every rank takes part, even if it failed. A failure on one rank counts for all, so that histories agree.
             if not trainer.strategy.reduce_boolean_decision(findings is not None, all=True) or findings is None:
                 return
             metrics = self._kept_metrics if findings.layers or findings.skipped else ()
@@ -194,7 +194,7 @@ class Monitor(Scheduled, ABC, Generic[S, M]):
             if not is_baseline:
                 summary["overhead"] = run.clock.share(began)
             summary = trainer.strategy.broadcast(summary)  # equal on all ranks
-            run.held |= summary  # where a number has no value now, the last one is held
+            run.held |= summary  # a number without a value now keeps its last value
             to_callback_metrics(trainer, run.held, self.GROUP, self.log_key_prefix)
             self._remember(trainer, measurement, summary)
             publish = partial(self._publish, trainer, findings, summary, moment)
@@ -236,7 +236,7 @@ class Monitor(Scheduled, ABC, Generic[S, M]):
 
     @override
     def _follow(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Publish what is followed between two measurements."""
+        """Compute and publish the numbers that are followed between two measurements, if it is time."""
         run, step = self._run, trainer.global_step
         between = run.between
         is_waiting = run.batches is not None and not run.batches.is_complete
@@ -256,11 +256,11 @@ class Monitor(Scheduled, ABC, Generic[S, M]):
                     publisher = self._publisher(trainer, run.guard, logged_step(trainer))
                     publisher.scalars(found, View(), {})
 
-    # ── Beside the measurements
+    # ── Other tasks
 
     @property
     def _kept_metrics(self) -> tuple[str, ...]:
-        """The metrics of each layer that the history keeps: what is logged, and what triggers need."""
+        """The metrics of each layer that the history keeps: those that are logged, and those that triggers need."""
         needed = [name for trigger in self.triggers for name in trigger.needs]
         return tuple(dict.fromkeys([*getattr(self, "metrics", ()), *needed]))
 
@@ -277,7 +277,7 @@ class Monitor(Scheduled, ABC, Generic[S, M]):
 
     @override
     def _say_if_slow(self, trainer: Trainer) -> None:
-        """Say once that the measurement of this epoch outlasted its training, and what to do about it."""
+        """Warn once if the measurement of this epoch took longer than its training, with advice."""
         last, trained = self._run.measurement, self._run.clock.trained_in_epoch
         if self.FASTER is None or last is None or last.is_baseline or last.epoch != trainer.current_epoch:
             return
@@ -291,7 +291,7 @@ class Monitor(Scheduled, ABC, Generic[S, M]):
 
     @override
     def _lay_out(self, trainer: Trainer) -> None:
-        """Lay out the charts of all monitors, once, as soon as each has had its first turn."""
+        """Lay out the charts of all monitors, if they are new or have changed."""
         monitors = [cb for cb in callbacks(trainer) if isinstance(cb, Monitor) and cb.panels]
         if not monitors or monitors[0] is not self or not trainer.is_global_zero:
             return

@@ -1,4 +1,4 @@
-"""Which flag rose and fell when, in words."""
+"""The events of a run, in words: when flags rose and fell."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from lightning_ww.triggers.diagnosis import Diagnosis, Flag
 
 MOST = 100
-"""The most lines that are kept, the latest ones."""
+"""The most lines that are kept; the oldest are dropped."""
 
 EARLIER = "There were earlier ones, which are not kept."
 
@@ -22,13 +22,13 @@ class Events:
     def note(
         self, when: str, diagnosis: Diagnosis, before: Mapping[str, Sequence[str]], measured: Collection[str]
     ) -> list[Flag]:
-        """Write down what changed since the last measurement.
+        """Add lines on the flags that changed since the last measurement.
 
         Args:
-            when: What each line begins with.
-            diagnosis: The flags now.
-            before: The layers that were flagged then, by trigger.
-            measured: The layers that are measured now.
+            when: The beginning of each line.
+            diagnosis: The current flags.
+            before: The layers flagged at the last measurement, by trigger.
+            measured: The layers of the current measurement.
 
         Returns:
             The flags that rose.

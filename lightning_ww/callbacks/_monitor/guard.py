@@ -1,4 +1,4 @@
-"""An error inside a measurement stays there: it warns once per cause, and the run goes on."""
+"""The guard of a run: an error inside a measurement causes a warning, once per cause, and the run continues."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ T = TypeVar("T")
 
 
 class RefusedError(LightningWWError, RuntimeError):
-    """Nothing can be measured in this run; the message says why, and what can be done."""
+    """A refusal to measure in this run; the message gives the reason and the remedy."""
 
 
 class Guard:
-    """What a monitor warned of so far, and what it does about errors."""
+    """The warnings of a monitor so far, and its treatment of errors."""
 
     def __init__(self, call: str, on_error: str) -> None:
-        """``call`` is the class that messages name; ``on_error`` is ``"warn"`` or ``"raise"``."""
+        """Name the class ``call`` in messages; ``on_error`` is ``"warn"`` or ``"raise"``."""
         self._call = call
         self._on_error = on_error
         self._warned: set[str] = set()
@@ -35,13 +35,13 @@ class Guard:
         what: str = "measure",
         fatal: tuple[type[Exception], ...] = (),
     ) -> T | None:
-        """What the action returns, or ``None`` if it failed.
+        """Run an action; return its result, or ``None`` if it failed.
 
         Args:
-            trainer: The Trainer whose run goes on.
-            action: What is tried.
-            what: What the action does, for the warning.
-            fatal: Errors that are raised all the same.
+            trainer: The Trainer of the run, which continues after an error.
+            action: A function without arguments.
+            what: The name of the action in the warning. Default: ``"measure"``.
+            fatal: Classes of errors that are always raised. Default: none.
         """
         try:
             return action()
@@ -58,13 +58,13 @@ class Guard:
             return None
 
     def warn_once(self, trainer: Trainer, cause: str, message: str) -> None:
-        """Warn, in the monitor's name, unless that was warned of before."""
+        """Warn in the monitor's name, unless there was a warning of this cause before."""
         if cause not in self._warned:
             self._warned.add(cause)
             warn(trainer, f"`{self._call}` {message}")
 
     def only_warning(self) -> Guard:
-        """The same, but errors are never raised: where one of the user's is on its way."""
+        """A guard with these warnings that never raises errors, for use while an error of the user's is raised."""
         quiet = Guard(self._call, "warn")
         quiet._warned = self._warned
         return quiet
@@ -74,5 +74,5 @@ class Guard:
         return sorted(self._warned)
 
     def load_state_dict(self, warned: Iterable[str]) -> None:
-        """Take up what `state_dict` gave."""
+        """Restore the state that `state_dict` returned."""
         self._warned = set(warned)

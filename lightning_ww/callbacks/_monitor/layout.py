@@ -1,7 +1,7 @@
-"""The overview under TensorBoard's Custom Scalars: which curves stand together.
+"""The overview under TensorBoard's Custom Scalars: the charts and their curves.
 
-TensorBoard merges the layouts of all runs that it shows, and cannot tell apart two charts of one name. So a chart is the
-same in each run that has it, and each monitor has a category of its own.
+TensorBoard merges the layouts of all runs that it shows, and confuses two charts with equal names. So a chart has equal
+content in all runs that have it, and each monitor has its own category.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from lightning_ww.callbacks._monitor.view import Chart, full_key
 
 Layout = dict[str, dict[str, list[object]]]
-"""By category and chart: ``["Multiline" or "Margin", tags]``, as `SummaryWriter.add_custom_scalars` takes it."""
+"""``["Multiline" or "Margin", tags]`` by category and chart, as `SummaryWriter.add_custom_scalars` takes it."""
 
 
 @dataclass(frozen=True)
@@ -27,11 +27,11 @@ class Category:
 
 
 def overview(categories: Sequence[Category], groups: Sequence[str]) -> Layout:
-    """Lay out these categories; below those of one prefix, what measuring costs.
+    """Lay out these categories, and below the categories of each prefix the cost of measuring.
 
     Args:
-        categories: The charts of each monitor that there is.
-        groups: The groups of all monitors that there could be.
+        categories: The charts of each monitor of the Trainer.
+        groups: The groups of all classes of monitors.
     """
     layout: Layout = {}
     for prefix in dict.fromkeys(one.prefix for one in categories):
@@ -49,7 +49,7 @@ def overview(categories: Sequence[Category], groups: Sequence[str]) -> Layout:
 
 
 def flagged_layers() -> Chart:
-    """How many layers are flagged, for each trigger."""
+    """The chart with the number of flagged layers for each trigger."""
     return Chart("flagged layers", ("flags",))
 
 
@@ -61,5 +61,5 @@ def _lines_of(chart: Chart, category: Category) -> list[object]:
 
 
 def _lines(tags: Sequence[str]) -> list[object]:
-    """Tags are patterns there: ours are to match themselves alone."""
+    """A chart of lines. TensorBoard takes tags as patterns, so each is escaped to match only itself."""
     return ["Multiline", [re.escape(tag) + "$" for tag in tags]]

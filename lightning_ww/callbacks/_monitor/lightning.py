@@ -1,8 +1,8 @@
-"""`pytorch_lightning` and `lightning.pytorch`, in one place. No other file of the package imports Lightning.
+"""The imports from `pytorch_lightning` and `lightning.pytorch`. No other file of the package imports Lightning.
 
-They are two copies of the same code whose classes differ. A callback that derives from both `Callback`s works in lists, alone
-and from LightningCLI with either; so `CallbackBase` has as many bases as the process has namespaces: those already imported,
-else those installed. A namespace that is imported later still accepts our callbacks in lists.
+The two namespaces are copies of the same code, with different classes. A callback that derives from both `Callback`s works
+with either, in lists, alone, and from LightningCLI. So `CallbackBase` derives from the `Callback` of each namespace that is
+already imported, or, if none is, of each that is installed. A namespace imported later accepts our callbacks in lists, too.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ else:
 
 
 class CallbackBase(_Both):
-    """What our callbacks derive from: the `Callback` of each namespace."""
+    """The base class of our callbacks, derived from the `Callback` of each namespace."""
 
 
 def callbacks(trainer: Trainer) -> list[Any]:
@@ -45,7 +45,7 @@ def callbacks(trainer: Trainer) -> list[Any]:
 
 
 def warn(trainer: Trainer, message: str) -> None:
-    """One warning, from the process of rank zero. Where warnings are errors, a line in the log: the run goes on."""
+    """Warn from the process of rank zero. If warnings are errors, write to the log instead, so that the run continues."""
     if trainer.is_global_zero:
         try:
             warnings.warn(message, UserWarning, stacklevel=3)
@@ -54,7 +54,7 @@ def warn(trainer: Trainer, message: str) -> None:
 
 
 def inform(trainer: Trainer, message: str) -> None:
-    """One line of information, by the logger whose lines a Lightning user sees."""
+    """Write a line to Lightning's own log, from the process of rank zero."""
     if trainer.is_global_zero:
         logging.getLogger(type(trainer).__module__).info(message)
 

@@ -1,4 +1,4 @@
-"""Loggers, as small classes: each says what it takes, and takes it in the logger's own form."""
+"""Adapters of loggers: each names the kinds of content that its logger takes, and logs them in the logger's format."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     Pixels = NDArray[np.uint8]
 
 Kind = Literal["histograms", "texts", "images"]
-"""What a logger may take besides scalars, which each one takes."""
+"""The kinds of content that a logger may take in addition to scalars, which every logger takes."""
 
 LAYOUT_RUN = "lightning-ww"
-"""The run in TensorBoard that holds the layout alone."""
+"""The run in TensorBoard that contains only the layout."""
 
 
 class Sink:
-    """A logger that takes scalars alone."""
+    """A logger that takes only scalars."""
 
     takes: ClassVar[frozenset[Kind]] = frozenset()
 
@@ -33,7 +33,7 @@ class Sink:
 
     @property
     def prefix(self) -> str:
-        """What the logger's `log_metrics` puts before a key."""
+        """The prefix that the logger's `log_metrics` puts before a key."""
         prefix = getattr(self.logger, "_prefix", "") or ""
         return f"{prefix}{getattr(self.logger, 'LOGGER_JOIN_CHAR', '-')}" if prefix else ""
 
@@ -54,7 +54,7 @@ class Sink:
         raise NotImplementedError
 
     def layout(self, layout: Layout) -> None:
-        """Lay out charts, where there is such a thing."""
+        """Lay out charts, if the logger has a layout."""
 
 
 class TensorBoardSink(Sink):
@@ -83,7 +83,7 @@ class TensorBoardSink(Sink):
         self.logger.experiment.add_image(self.prefix + key, pixels, global_step=step, dataformats="HWC")
 
     def layout(self, layout: Layout) -> None:
-        """Write the layout to a run of its own beside the user's: of several layouts of one run the last alone is shown."""
+        """Write the layout to a separate run next to the user's, since TensorBoard shows only the last layout of a run."""
         writer = self.logger.experiment
         if isinstance(folder := getattr(writer, "log_dir", None), str) and folder:
             with type(writer)(log_dir=f"{folder}/{LAYOUT_RUN}") as beside:
@@ -138,7 +138,7 @@ class CometSink(Sink):
 
 
 class ImageSink(Sink):
-    """Any other logger that takes images as Weights & Biases' or as Comet's does."""
+    """Any other logger that takes images in the way of Weights & Biases or Comet."""
 
     takes = frozenset({"images"})
 
@@ -150,7 +150,7 @@ class ImageSink(Sink):
 
 
 def sink(logger: Any) -> Sink:
-    """The logger as we see it, told by what it can do rather than by its class: there are two of each."""
+    """Choose the adapter of a logger by the logger's methods, not by its class, which exists in two namespaces."""
     experiment = getattr(logger, "experiment", None)
     if _has(experiment, "add_histogram_raw", "add_text", "add_image"):
         return TensorBoardSink(logger)
@@ -165,7 +165,7 @@ def sink(logger: Any) -> Sink:
 
 
 def left_out(one: Sink) -> str | None:
-    """What a logger does not take, in words, or ``None`` if it takes everything."""
+    """A sentence on the kinds of content that a logger does not take, or ``None`` if it takes everything."""
     kinds: tuple[Kind, ...] = ("histograms", "texts", "images")
     missing = [kind for kind in kinds if kind not in one.takes]
     if not missing:

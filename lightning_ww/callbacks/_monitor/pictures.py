@@ -1,4 +1,4 @@
-"""Which pictures are drawn now, and which wait for the end of the fit."""
+"""The choice between pictures that are drawn now, and pictures that wait for the end of the fit."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ if TYPE_CHECKING:
 
 
 def is_redrawn(number: int, kept: int) -> bool:
-    """Whether a picture of the whole history is drawn anew at the measurement of this number.
+    """Whether a picture of the whole history is drawn again at the measurement of this number.
 
-    At first at each, later at every second, fourth …: whenever a sixteenth has been added to the ``kept`` measurements.
-    Each picture stays in TensorBoard's files, and of a thousand the last alone is looked at.
+    At first it is drawn at each measurement, later at every second, fourth …: whenever the ``kept`` measurements have
+    grown by a sixteenth. Every picture stays in TensorBoard's files, but usually only the last is looked at.
     """
     return number % (1 << max(0, ((kept - 1) // 16).bit_length() - 1)) == 0
 
 
 class Pictures:
-    """What was drawn of a run, and what is left to draw.
+    """The pictures of a run that were drawn, and those that are left to draw.
 
     Attributes:
-        drawn: By key, the number of the measurement that the latest picture shows.
+        drawn: The number of the measurement that the latest picture shows, by the picture's key.
     """
 
     def __init__(self) -> None:
@@ -31,18 +31,18 @@ class Pictures:
         self._left: list[Picture] = []
 
     def take(self, publisher: Publisher, pictures: Sequence[Picture], number: int) -> None:
-        """Draw what is due now; keep the rest, and what failed, for the end.
+        """Draw the pictures that are due now; keep the others, and those that failed, for the end.
 
         Args:
-            publisher: Where pictures go.
-            pictures: All that the latest measurement offers; what earlier ones offered is out of date.
+            publisher: The publisher that logs the pictures.
+            pictures: All pictures of the latest measurement; those of earlier measurements are out of date.
             number: The measurement's number.
         """
         self._left = list(pictures)
         self._draw(publisher, [picture for picture in pictures if picture.when == "now"], number)
 
     def finish(self, publisher: Publisher, number: int) -> None:
-        """Draw what is left of the measurement of this number."""
+        """Draw the pictures that are left of the measurement of this number."""
         left, self._left = self._left, []
         self._draw(publisher, [picture for picture in left if self.drawn.get(picture.key) != number], number)
 
@@ -57,5 +57,5 @@ class Pictures:
                 self.drawn[picture.key] = number
 
     def __getstate__(self) -> dict[str, object]:
-        """Leave out what is left to draw, which drags reports along."""
+        """Leave out the pictures that are left to draw, since they refer to whole reports."""
         return {**vars(self), "_left": []}

@@ -1,4 +1,4 @@
-"""A view on its way to whoever looks at it, and a summary to whoever stops on it; here keys get group and prefix."""
+"""Publishing of a view to loggers, and of a summary to `trainer.callback_metrics`; here keys get group and prefix."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def to_callback_metrics(trainer: Trainer, values: Mapping[str, float], group: str, prefix: str) -> None:
-    """Put finite 0-d tensors where `EarlyStopping` and `ModelCheckpoint` look."""
+    """Put finite values into `trainer.callback_metrics`, where `EarlyStopping` and `ModelCheckpoint` read them."""
     for key, value in values.items():
         tensor = torch.tensor(value, dtype=torch.float32)
         if torch.isfinite(tensor):
@@ -31,14 +31,14 @@ def to_callback_metrics(trainer: Trainer, values: Mapping[str, float], group: st
 
 
 class Publisher:
-    """The loggers of a Trainer, at one step. A logger that fails takes nothing from the others.
+    """The loggers of a Trainer, at one step. An error in one logger does not affect the others.
 
     Args:
         trainer: The Trainer.
-        guard: The monitor's.
-        group: What the monitor's keys begin with.
-        prefix: What stands before that.
-        step: Where it is logged.
+        guard: The monitor's guard.
+        group: The group that the monitor's keys begin with.
+        prefix: The prefix before the group.
+        step: The step at which to log.
     """
 
     def __init__(self, trainer: Trainer, guard: Guard, group: str, prefix: str, step: int) -> None:
@@ -52,11 +52,11 @@ class Publisher:
         return full_key(key, self._group, self._prefix)
 
     def takes(self, kind: Kind) -> bool:
-        """Whether any logger does."""
+        """Whether any logger takes this kind of content."""
         return any(kind in one.takes for one in self._sinks)
 
     def scalars(self, summary: Mapping[str, float], view: View, flags: Mapping[str, float]) -> None:
-        """Log numbers, histograms and texts; ``flags`` have their keys already, but for the prefix."""
+        """Log numbers, histograms and texts; the keys of ``flags`` lack only the prefix."""
         numbers = {self.key(key): value for key, value in (*summary.items(), *view.scalars.items())}
         numbers |= {self._prefix + key: value for key, value in flags.items()}
         for one in self._sinks:
@@ -73,7 +73,7 @@ class Publisher:
                 one.text(self.key(key), text, self._step)
 
     def image(self, key: str, draw: Callable[[], NDArray[np.uint8] | None]) -> bool:
-        """Draw a picture and log it; whether that succeeded."""
+        """Draw a picture and log it; return whether that succeeded."""
         full = self.key(key)
         pixels = self.guard.run(self.trainer, draw, f"draw `{full.partition('/')[0]}`")
         if pixels is None:
@@ -83,13 +83,13 @@ class Publisher:
         return any(logged)
 
     def layout(self, categories: Sequence[Category], groups: Sequence[str]) -> None:
-        """Lay out the charts of several monitors, under each logger's own prefix; ``groups`` are those of all monitors."""
+        """Lay out the charts of several monitors with each logger's own prefix; ``groups`` are those of all monitors."""
         for one in self._sinks:
             named = [Category(c.group, one.prefix + c.prefix, c.title, c.charts) for c in categories]
             self.guard.run(self.trainer, partial(one.layout, overview(named, groups)), "lay out the overview")
 
     def say_what_is_left_out(self) -> None:
-        """Say once of each logger what it does not take."""
+        """Tell the user which kinds of content each logger does not take."""
         for said in filter(None, map(left_out, self._sinks)):
             inform(self.trainer, said)
 

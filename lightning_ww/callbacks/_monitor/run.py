@@ -1,4 +1,4 @@
-"""`Run`: what a monitor remembers of one run. It is made when a fit begins; a fit that resumes or goes on keeps it."""
+"""`Run`: the state of a monitor in one run. It is made when a fit begins; a fit that continues the run keeps it."""
 
 from __future__ import annotations
 
@@ -20,45 +20,45 @@ if TYPE_CHECKING:
 M = TypeVar("M")
 
 FORM = 2
-"""The form of a run's state; that of another form is not taken up."""
+"""The version of a run's saved state; a state of another version is not restored."""
 
 
 class Memory:
-    """What a monitor remembers of a run besides what all monitors do; a monitor may have one of its own kind."""
+    """The state of a run in addition to that of all monitors; a class of monitors may define a subclass."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Numbers, strings, lists, dicts and tensors alone."""
+        """The state as numbers, strings, lists, dicts and tensors."""
         return {}
 
     def write(self) -> str | None:
-        """Write what is too large for a checkpoint, when one is saved; what went wrong is returned in words."""
+        """Write the data that are too large for a checkpoint, when one is saved; return a warning if that failed."""
         return None
 
 
 class Batches(Protocol):
-    """The batches that a monitor measures on, which it takes as they pass."""
+    """The batches that a monitor measures on."""
 
     is_complete: bool
-    are_drawn: bool  # from data of the user's own, all at once
+    are_drawn: bool  # from the user's own data, all at once
 
     def take(self, trainer: Any, pl_module: Any, batch: Any, index: int) -> None:
-        """Take a batch that is about to be trained on."""
+        """Keep a batch that is about to be trained on."""
 
     def close(self) -> str | None:
-        """Make do with the batches of an epoch, if it had too few; that is returned in words."""
+        """Stop waiting for batches if an epoch had too few; return a warning in that case."""
 
 
 @dataclass(frozen=True)
 class Between:
-    """What a monitor follows between its measurements."""
+    """The numbers that a monitor follows between its measurements."""
 
-    what: str  # is done, for a warning: "follow the sharpness"
+    what: str  # the name of the action in a warning: "follow the sharpness"
     every_n_steps: int
     follow: Callable[[Any, Any], Mapping[str, float]]  # (trainer, module) -> numbers by name
 
 
 class Clock:
-    """The wall time of a fit, and how much of it went into measuring and logging."""
+    """The wall time of a fit, and the part of it spent measuring and logging."""
 
     def __init__(self) -> None:
         self.began = self.spent = 0.0
@@ -74,12 +74,12 @@ class Clock:
 
     @property
     def trained_in_epoch(self) -> float:
-        """The seconds of this epoch that went into anything else than us."""
+        """The seconds of this epoch that were not spent measuring and logging."""
         return time.perf_counter() - self._epoch_began - (self.spent - self._spent_before)
 
     @contextmanager
     def measuring(self) -> Iterator[float]:
-        """Count what is done within as spent; gives the time at which it began."""
+        """Count the time within as spent; yield the time at which it began."""
         began = time.perf_counter()
         try:
             yield began
@@ -87,38 +87,38 @@ class Clock:
             self.spent += time.perf_counter() - began
 
     def share(self, began: float) -> float:
-        """The share of the fit that was spent so far, with what began then."""
+        """The share of the fit spent so far, including the measurement in progress since ``began``."""
         now = time.perf_counter()
         return (self.spent + now - began) / (now - self.began)
 
 
 @dataclass
 class Run(Generic[M]):
-    """What a monitor remembers of one run."""
+    """The state of a monitor in one run."""
 
     guard: Guard
     history: History[Any]
-    findings: M | None = None  # the latest
-    measurement: Measurement | None = None  # the latest, also where the history did not take it
+    findings: M | None = None  # of the latest measurement
+    measurement: Measurement | None = None  # the latest, even if the history did not add it
     diagnosis: Diagnosis = field(default_factory=Diagnosis)
     held: dict[str, float] = field(default_factory=dict)  # the last value of every summary, for `callback_metrics`
     events: Events = field(default_factory=Events)
-    risen: tuple[str, ...] = ()  # layers with a flag that is new at the latest measurement
+    risen: tuple[str, ...] = ()  # layers with a new flag at the latest measurement
     pictures: Pictures = field(default_factory=Pictures)
     clock: Clock = field(default_factory=Clock)
     category: Category | None = None  # the latest view's charts
-    laid_out: list[Category] = field(default_factory=list)  # of all monitors, when charts were laid out last
+    laid_out: list[Category] = field(default_factory=list)  # the categories of all monitors at the last layout
     memory: Memory | None = None  # the monitor's own
-    batches: Batches | None = None  # where the monitor measures on batches
+    batches: Batches | None = None  # if the monitor measures on batches
     between: Between | None = None
-    last_step: int | None = None  # at which something was measured
+    last_step: int | None = None  # the step of the last measurement
     last_followed: int = 0
     is_training: bool = False
-    is_first_batch: bool = True  # of the fit
+    is_first_batch: bool = True  # whether the next batch is the first of the fit
     is_off: bool = False  # nothing can be measured any more
 
     def state_dict(self) -> dict[str, Any]:
-        """Plain values alone."""
+        """The state as plain values."""
         return {
             "form": FORM,
             "history": self.history.state_dict(),
@@ -129,12 +129,12 @@ class Run(Generic[M]):
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take up what `state_dict` gave; the monitor takes up its memory itself."""
+        """Restore the state that `state_dict` returned; the monitor itself restores its memory."""
         self.history.load_state_dict(state["history"])
         self.held = dict(state["held"])
         self.guard.load_state_dict(state["warned"])
         self.events = Events(state["events"])
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out the batches, and what is called with the Trainer."""
+        """Leave out the batches, and the function that is called with the Trainer."""
         return {**vars(self), "batches": None, "between": None}

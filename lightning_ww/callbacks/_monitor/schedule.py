@@ -1,9 +1,9 @@
-"""When a monitor measures, and at which step that is logged.
+"""The schedule of measurements, and the step at which they are logged.
 
-At the start of training; then in `on_train_batch_end`, after an epoch's last batch or every so many optimizer steps; and in
-`on_train_epoch_end` for an epoch that was cut short. A value published in `on_train_batch_end` is seen by every consumer in
-the same epoch, whatever the order of callbacks and the validation schedule; one published in `on_train_epoch_end` comes too
-late for a check after validation.
+A monitor measures at the start of training; then in `on_train_batch_end`, after an epoch's last batch or every n optimizer
+steps; and in `on_train_epoch_end` if the epoch was cut short. Every callback sees a value published in `on_train_batch_end`
+within that epoch, whatever the order of callbacks and the validation schedule. A value published in `on_train_epoch_end`
+comes too late for a check after validation.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Schedule:
-    """Every n epochs, every n optimizer steps, or both."""
+    """A schedule: every n epochs, every n optimizer steps, or both."""
 
     every_n_epochs: int | None
     every_n_train_steps: int | None
 
     @classmethod
     def checked(cls, call: str, every_n_epochs: int | None, every_n_train_steps: int | None) -> Schedule:
-        """The schedule, if the arguments make one; ``call`` is the class whose arguments they are.
+        """Make a schedule from two arguments of the class ``call``.
 
         Raises:
-            ArgumentError: If one is neither an integer of at least 1 nor ``None``, or both are ``None``.
+            ArgumentError: If an argument is neither an integer of at least 1 nor ``None``, or both are ``None``.
         """
         _checks.optional_count(call, "every_n_epochs", every_n_epochs, least=1)
         _checks.optional_count(call, "every_n_train_steps", every_n_train_steps, least=1)
@@ -41,7 +41,7 @@ class Schedule:
         return cls(every_n_epochs, every_n_train_steps)
 
     def due_after_batch(self, trainer: Trainer, last_step: int | None) -> bool:
-        """Whether to measure now that a training batch has ended; ``last_step`` is that of the last measurement."""
+        """Whether to measure now that a training batch has ended; ``last_step`` is the step of the last measurement."""
         if getattr(trainer, "fast_dev_run", False):  # once, whatever the schedule
             return bool(trainer.is_last_batch)
         if trainer.is_last_batch and self._epoch_is_due(trainer):
@@ -51,7 +51,7 @@ class Schedule:
         return n is not None and trainer.global_step // n != (last_step or 0) // n
 
     def due_after_epoch(self, trainer: Trainer, last_step: int | None) -> bool:
-        """Whether an epoch ended without its last batch (`max_steps`, `should_stop`) and is still to be measured."""
+        """Whether an epoch ended without its last batch (`max_steps`, `should_stop`) and must still be measured."""
         return self._epoch_is_due(trainer) and trainer.global_step != last_step
 
     def _epoch_is_due(self, trainer: Trainer) -> bool:
@@ -59,6 +59,6 @@ class Schedule:
 
 
 def logged_step(trainer: Trainer, *, after_epoch: bool = False) -> int:
-    """Lightning's own step axis: batches that stepped, from 0; in `on_train_epoch_end` it is one ahead."""
+    """The step on Lightning's own axis: batches that stepped, from 0. In `on_train_epoch_end` that is one ahead."""
     step = int(getattr(trainer.fit_loop.epoch_loop, "_batches_that_stepped", trainer.global_step))
     return max(0, step - 1) if after_epoch else step

@@ -1,4 +1,4 @@
-"""`Scheduled`: Lightning's hooks, and what a monitor does in each. What a measurement is, its subclass says."""
+"""`Scheduled`: Lightning's hooks, and a monitor's actions in each. The measurement itself is up to the subclass."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Scheduled(Resumable, ABC):
 
     @abstractmethod
     def _new_run(self) -> Run[Any]:
-        """Make what a run is remembered in."""
+        """Make the state of a new run."""
 
     @abstractmethod
     def _prepare(self, trainer: Trainer, pl_module: LightningModule, state: Mapping[str, Any] | None) -> None:
@@ -52,23 +52,23 @@ class Scheduled(Resumable, ABC):
         after_epoch: bool = False,
         fatal: tuple[type[Exception], ...] = (),
     ) -> None:
-        """Measure, judge, publish, remember; errors of the kinds ``fatal`` are raised whatever `on_error` says."""
+        """Measure, judge, publish, remember; errors of the classes ``fatal`` are raised whatever `on_error` is."""
 
     @abstractmethod
     def _follow(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Publish what is followed between two measurements, if it is time."""
+        """Compute and publish the numbers that are followed between two measurements, if it is time."""
 
     @abstractmethod
     def _lay_out(self, trainer: Trainer) -> None:
-        """Lay out the charts of all monitors, unless that was done."""
+        """Lay out the charts of all monitors, if they have changed."""
 
     @abstractmethod
     def _say_if_slow(self, trainer: Trainer) -> None:
-        """Say once that the measurement of this epoch outlasted its training."""
+        """Warn once if the measurement of this epoch took longer than its training."""
 
     @abstractmethod
     def _draw_the_rest(self, trainer: Trainer, guard: Guard) -> None:
-        """Draw the pictures that have waited for the end."""
+        """Draw the pictures that waited for the end of the fit."""
 
     @property
     @override
@@ -100,7 +100,7 @@ class Scheduled(Resumable, ABC):
         if is_new or state is not None:
             self._run = self._new_run()
         if is_foreign:
-            said = "finds in the checkpoint what another version of it has written, and begins anew."
+            said = "cannot use its state in the checkpoint, which another version wrote, and starts a new history."
             self._run.guard.warn_once(trainer, "checkpoint", said)
         if state is not None:
             self._run.load_state_dict(state)
@@ -126,17 +126,17 @@ class Scheduled(Resumable, ABC):
         batches = run.batches
         if batches is None or batches.is_complete or run.is_off or getattr(trainer, "barebones", False):
             return
-        fatal = (ArgumentError,) if is_first else ()  # before the first step nothing is lost by an error
+        fatal = (ArgumentError,) if is_first else ()  # before the first step an error costs nothing
         take = partial(_taken, batches, trainer, pl_module, batch, batch_idx)
         is_taken = run.guard.run(trainer, take, "take a batch", fatal=fatal)
-        if batches.are_drawn:  # what could not be drawn on one process is measured on none
+        if batches.are_drawn:  # if the data failed on one process, none measures
             run.is_off = not trainer.strategy.reduce_boolean_decision(batches.is_complete, all=True)
         elif is_first and len(run.history):
             said = f"`{type(self).__name__}` resumes on new batches: curves may jump at step {trainer.global_step}."
             inform(trainer, said)
         if batches.is_complete:
             self._take_measurement(trainer, pl_module, is_baseline=is_first, fatal=fatal)
-        elif is_first and is_taken:  # what cannot be measured is to be known before the first step
+        elif is_first and is_taken:  # a refusal should come before the first step
             try_out = partial(self._or_off, trainer, partial(self._try_out, trainer, pl_module))
             run.guard.run(trainer, try_out, fatal=fatal)
 
@@ -153,7 +153,7 @@ class Scheduled(Resumable, ABC):
 
     @override
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._close_batches(trainer)  # of an epoch that was cut short
+        self._close_batches(trainer)  # for an epoch that was cut short
         if self._schedule.due_after_epoch(trainer, self._run.last_step):
             self._take_measurement(trainer, pl_module, after_epoch=True)
         self._say_if_slow(trainer)
@@ -164,7 +164,7 @@ class Scheduled(Resumable, ABC):
 
     @override
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        self._draw_the_rest(trainer, self._run.guard.only_warning())  # the error to be raised is the user's
+        self._draw_the_rest(trainer, self._run.guard.only_warning())  # only the user's error may be raised
 
     @override
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -177,7 +177,7 @@ class Scheduled(Resumable, ABC):
         return self._run.state_dict()
 
     def _or_off(self, trainer: Trainer, action: Callable[[], T]) -> T | None:
-        """What an action returns; a refusal is said once, and is for good."""
+        """Run an action and return its result; after a refusal, warn once and never measure again in this run."""
         try:
             return action()
         except RefusedError as error:

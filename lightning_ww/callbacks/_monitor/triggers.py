@@ -1,4 +1,4 @@
-"""The triggers of a monitor: whether they fit it, which other monitors they see, and what is logged of their flags."""
+"""The triggers of a monitor: their checks, the other monitors that they see, their flags, and the scalars of flags."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 
 def checked_triggers(call: str, triggers: Sequence[Trigger], measured: Sequence[str]) -> tuple[Trigger, ...]:
-    """The triggers, if each is one, no two have the same name, and what they need is measured.
+    """The triggers as a tuple, if each is a `Trigger`, their names differ, and what they need is measured.
 
     Args:
-        call: The class whose argument they are.
+        call: The class that has the argument ``triggers``.
         triggers: The argument.
-        measured: What the monitor measures as it is set up.
+        measured: The names of the metrics and summary numbers that the monitor measures.
 
     Raises:
         ArgumentError: If they do not fit.
@@ -48,10 +48,10 @@ def checked_triggers(call: str, triggers: Sequence[Trigger], measured: Sequence[
 def with_trigger(
     call: str, triggers: tuple[Trigger, ...], more: Trigger, measured: Sequence[str], *, are_given: bool
 ) -> tuple[Trigger, ...]:
-    """A monitor's triggers with one more, in the place of one of its name unless they were given by the user.
+    """A monitor's triggers with another trigger, which replaces a default trigger of equal name.
 
     Raises:
-        ArgumentError: If another one of its name was given, or something that it needs is not measured.
+        ArgumentError: If the user gave a different trigger of equal name, or a metric that it needs is not measured.
     """
     twin = next((one for one in triggers if one.name == more.name), None)
     if twin == more:
@@ -76,9 +76,9 @@ def judged(
     """The flags at the last measurement of a history; a trigger that fails raises none.
 
     Args:
-        triggers: What is looked for.
-        history: Up to the measurement at hand.
-        guarded: Runs an action, and says what it does if it fails.
+        triggers: The triggers to judge.
+        history: The history up to the new measurement.
+        guarded: A function that runs an action, and warns if that fails.
     """
     flags: list[Flag] = []
     fired: list[str] = []
@@ -91,7 +91,7 @@ def judged(
 
 
 def flag_scalars(triggers: Sequence[Trigger], diagnosis: Diagnosis, layers: Sequence[str]) -> dict[str, float]:
-    """``flags/<trigger>``, how many layers; ``flags.<trigger>/<layer>``, 0 or 1, of these layers."""
+    """The scalars ``flags/<trigger>``, a number of layers, and ``flags.<trigger>/<layer>``, 0 or 1 for these layers."""
     found: dict[str, float] = {}
     for trigger in triggers:
         flagged = diagnosis.layers(trigger.name)

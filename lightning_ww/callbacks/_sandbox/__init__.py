@@ -1,4 +1,4 @@
-"""The user's loss, evaluated in mid-run without a trace. `sandbox` is the one way in."""
+"""The user's loss, evaluated in the middle of a run without side effects. `sandbox` is the only entry point."""
 
 from __future__ import annotations
 
@@ -27,23 +27,24 @@ def sandbox(
     batch_norm: BatchNormMode = "eval",
     seed: int = 0,
 ) -> Iterator[SandboxLoss]:
-    """Evaluate the loss of a module on copies of its weights; what the evaluation does besides is undone.
+    """Evaluate the loss of a module on copies of its weights, and undo all other effects of the evaluation.
 
-    While it is open, the module holds the copies, also for backward passes: checkpointed layers are computed again in them.
+    While the sandbox is open, the module has the copies, also in backward passes, where checkpointed layers run again.
 
     Args:
         trainer: The Trainer, whose logging is silenced.
         pl_module: The module.
-        batches: What the loss is measured on.
-        params: Names or patterns of the parameters to differentiate by. Default: all that require gradients.
+        batches: The batches on which the loss is evaluated.
+        params: Names or patterns of the parameters to differentiate with respect to. Default: all that require gradients.
         loss_fn: ``(pl_module, batch) -> 0-d tensor``. Default: the module's `curvature_loss`, else its `training_step`.
         outputs_fn: ``(pl_module, batch) -> (outputs, loss of outputs)``. Default: the module's `curvature_outputs`, else
-            what a usual loss function is called with.
-        batch_norm: Whether batch normalization uses its running statistics (``"eval"``) or the batch's (``"train"``).
-        seed: Where the global random streams start in each evaluation.
+            the input of the single call of a usual loss function.
+        batch_norm: Whether batch normalization uses its running statistics (``"eval"``, default) or the batch's
+            (``"train"``).
+        seed: The seed of the global random streams in each evaluation. Default: ``0``.
 
     Yields:
-        The loss, a function of the copies in its ``params``.
+        The loss, as a function of the copies in its ``params``.
     """
     with muted(trainer, pl_module, batch_norm):
         chosen = select_parameters(pl_module, params)

@@ -1,4 +1,4 @@
-"""The batches that the curvature is measured on: taken once, and kept, so that a curve moves because the weights did."""
+"""The batches that the curvature is measured on, taken once and kept, so that changes come from the weights alone."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 MAX_DEPTH = 8
-"""Containers in one another that are looked into for a batch's size."""
+"""The deepest nesting of containers in which the size of a batch is searched."""
 
 
 @dataclass(frozen=True)
@@ -29,27 +29,27 @@ class CapturedBatch:
     """A copy of one batch, as `training_step` gets it."""
 
     batch: Any
-    index: int  # in its epoch
+    index: int  # of the batch in its epoch
     size: int  # length of its first tensor
 
     @classmethod
     def of(cls, batch: Any, index: int) -> CapturedBatch:
-        """Copy a batch on its way through training."""
+        """Copy a batch of training."""
         return cls(_copied(batch), index, _size(batch) or 1)
 
     def fresh(self) -> Any:
-        """A copy, since whoever gets it may change it."""
+        """A copy of the batch, which the caller may change."""
         return _copied(self.batch)
 
 
 class KeptBatches:
-    """The first batches that pass, or those of the user's own data.
+    """The first batches of training, or those of the user's own data.
 
     Args:
-        call: The class whose arguments the others are, for errors.
-        wanted: How many.
-        data: The user's own data. Default: ``None``, batches that pass.
-        seed: Where the random streams start when the data are iterated.
+        call: The class that error messages name.
+        wanted: The number of batches.
+        data: The user's own data; ``None``: batches of training.
+        seed: The seed of the random streams while the data are iterated.
     """
 
     def __init__(self, call: str, wanted: int, data: Iterable[Any] | None, seed: int) -> None:
@@ -59,10 +59,10 @@ class KeptBatches:
         self.is_complete = False
 
     def take(self, trainer: Trainer, pl_module: LightningModule, batch: Any, index: int) -> None:
-        """Take a batch that passes; or those of the user's own data, all at once.
+        """Keep a batch of training, or all batches of the user's own data at once.
 
         Raises:
-            ArgumentError: If the user's own data have fewer than wanted.
+            ArgumentError: If the user's own data have fewer batches than wanted.
         """
         if self._data is None:
             self._join(batch, index)
@@ -70,7 +70,7 @@ class KeptBatches:
             self._draw(trainer, pl_module, self._data)
 
     def close(self) -> str | None:
-        """Make do with the batches of an epoch, if it had too few; that is returned in words."""
+        """Stop waiting for batches if an epoch had too few; return a warning in that case."""
         if self.is_complete or not self.batches:
             return None
         self.is_complete = True
@@ -81,14 +81,14 @@ class KeptBatches:
         self.is_complete = len(self.batches) == self._wanted
 
     def _draw(self, trainer: Trainer, pl_module: LightningModule, data: Iterable[Any]) -> None:
-        """Iterate the user's data without a trace in the random streams."""
+        """Iterate the user's data without an effect on the random streams."""
         with muted(trainer, pl_module):
             seed_streams(pl_module, self._seed)
             for index, batch in enumerate(itertools.islice(data, self._wanted)):
                 moved = trainer.precision_plugin.convert_input(batch)
                 moved = pl_module._on_before_batch_transfer(
                     moved, dataloader_idx=0
-                )  # the datamodule's, if there is one
+                )  # the datamodule's hook, if there is one
                 self._join(trainer.strategy.batch_to_device(moved), index)
         if not self.is_complete:
             raise ArgumentError(
@@ -97,7 +97,7 @@ class KeptBatches:
 
 
 def _size(batch: Any, depth: int = 0) -> int | None:
-    """The length of the first tensor in it, wherever it is."""
+    """The length of the first tensor in a batch, at any depth, or ``None``."""
     if isinstance(batch, Tensor):
         return batch.shape[0] if batch.ndim else None
     if depth > MAX_DEPTH or isinstance(batch, str):
@@ -112,14 +112,14 @@ def _size(batch: Any, depth: int = 0) -> int | None:
 
 
 def _copied(batch: Any) -> Any:
-    """The batch with its tensors cloned, those of objects of the user's among them."""
+    """A copy of the batch with its tensors cloned, also those inside the user's own objects."""
 
     def one(leaf: Any) -> Any:
         if isinstance(leaf, Tensor):
             return full_precision(leaf.detach()).clone()
         try:
             twin = copy.deepcopy(leaf)
-        except Exception:  # whatever it is, it cannot be copied
+        except Exception:  # an object that cannot be copied
             return leaf
         for name, item in list(getattr(twin, "__dict__", {}).items()):
             if isinstance(item, Tensor | list | tuple | dict):

@@ -1,7 +1,7 @@
-"""The user's loss, and the outputs it judges, as functions of copies of the weights.
+"""The user's loss, and the outputs that enter it, as functions of copies of the weights.
 
-Derivatives are taken by the copies: the user's parameters get no gradient, and hooks on them do not fire. Half-precision
-parameters, buffers and batches are taken up to float32: a second derivative in half precision is noise.
+Derivatives are taken with respect to the copies, so the user's parameters get no gradient, and hooks on them do not run.
+Half-precision parameters, buffers and batches are converted to float32: second derivatives in half precision are noise.
 """
 
 from __future__ import annotations
@@ -25,32 +25,32 @@ if TYPE_CHECKING:
     from lightning_ww.callbacks._sandbox.batches import CapturedBatch
 
 LossFn = Callable[[Any, Any], Tensor]
-"""``(pl_module, batch) -> 0-d tensor``."""
+"""A loss, ``(pl_module, batch) -> 0-d tensor``."""
 
 OutputsFn = Callable[[Any, Any], tuple[Tensor, Callable[[Tensor], Tensor]]]
-"""``(pl_module, batch) -> (outputs, loss of outputs)``."""
+"""A function ``(pl_module, batch) -> (outputs, loss of outputs)``."""
 
 USUAL_LOSSES = "`F.cross_entropy`, `F.mse_loss` or `F.binary_cross_entropy_with_logits`"
 
 
 class UnsuitableLossError(ArgumentError):
-    """A loss that cannot be measured as it is: an argument has to say how. It is a `ValueError`."""
+    """A loss that can be measured only with the help of another argument. It is a `ValueError`."""
 
 
 class SandboxLoss:
-    """The loss of one module at its current weights, by copies of them.
+    """The loss of a module at its current weights, as a function of copies of them.
 
     Args:
         pl_module: The module; its training step, or its `curvature_loss`, gives the loss, unless ``loss_fn`` does.
-        batches: What it is measured on.
-        chosen: Names of the parameters to differentiate by.
-        loss_fn: ``(pl_module, batch) -> 0-d tensor``.
-        outputs_fn: ``(pl_module, batch) -> (outputs, loss of outputs)``.
-        seed: Where the global random streams start in each evaluation.
+        batches: The batches on which the loss is evaluated.
+        chosen: Names of the parameters to differentiate with respect to.
+        loss_fn: ``(pl_module, batch) -> 0-d tensor``. Default: ``None``.
+        outputs_fn: ``(pl_module, batch) -> (outputs, loss of outputs)``. Default: ``None``.
+        seed: The seed of the global random streams in each evaluation. Default: ``0``.
 
     Attributes:
-        params: The copies to differentiate by, leaves that nothing else reads.
-        batches: What it is measured on.
+        params: The copies to differentiate with respect to, leaves that nothing else reads.
+        batches: The batches on which the loss is evaluated.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class SandboxLoss:
 
     @contextmanager
     def copies_in_place(self) -> Iterator[None]:
-        """Have the module hold the copies."""
+        """Put the copies in place of the module's parameters and buffers."""
         buffers = {key: full_precision(buffer.detach()).clone() for key, buffer in self._module.named_buffers()}
         with in_place_of(self._module, self._copies | buffers):
             yield
@@ -94,7 +94,7 @@ class SandboxLoss:
         """The loss of a batch, a 0-d tensor.
 
         Raises:
-            UnsuitableLossError: If there is none, or computing it moves the weights.
+            UnsuitableLossError: If there is no loss, or computing it changes the weights.
         """
         name, function = _loss_function(self._module, self._loss_fn, captured.index)
         value = self._evaluate(name, function, captured)
@@ -112,7 +112,7 @@ class SandboxLoss:
         """The outputs for a batch, and the loss as a function of them.
 
         Raises:
-            UnsuitableLossError: If what the loss judges is not to be seen.
+            UnsuitableLossError: If the outputs that enter the loss cannot be determined.
         """
         own: Any = getattr(self._module, "curvature_outputs", None)
         if self._outputs_fn is not None or own is not None:
@@ -139,7 +139,7 @@ class SandboxLoss:
         )
 
     def _evaluate(self, name: str, function: Callable[[Any], Any], captured: CapturedBatch) -> Any:
-        """Call a function of a batch, with buffers of its own, at the state that everything had: it is the same each time."""
+        """Call a function of a batch with copies of the buffers, and restore all state, so that it repeats exactly."""
         buffers = {key: buffer.clone() for key, buffer in self._module.named_buffers()}
         seed_streams(self._module, self._seed)
         with put_back(self._module), _default_dtype(self.params[0].dtype):
@@ -154,7 +154,7 @@ class SandboxLoss:
         for key in moved:
             with torch.no_grad():
                 self._originals[key].copy_(self._copies[key])
-        if not self._is_checked:  # a write to `.data` leaves the version as it is
+        if not self._is_checked:  # a write to `.data` does not change the version
             copies = {id(copied): key for key, copied in self._copies.items()}
             for key in (copies[id(parameter)] for parameter in self.params):
                 copied, original = self._copies[key].detach(), full_precision(self._originals[key].detach())
@@ -170,7 +170,7 @@ class SandboxLoss:
         return value
 
     def _renew_the_rest(self) -> None:
-        """Copies that a step has moved, as it moves a momentum encoder, are made again: the loss is the same each time."""
+        """Make new copies of parameters that a step has changed, such as a momentum encoder's: the loss repeats exactly."""
         for key, copied in self._rest.items():
             if copied._version:
                 self._rest[key] = full_precision(self._originals[key].detach()).clone()
@@ -178,7 +178,7 @@ class SandboxLoss:
 
 @contextmanager
 def in_place_of(module: nn.Module, tensors: Mapping[str, Tensor]) -> Iterator[None]:
-    """Put tensors in the place of a module's parameters and buffers of these names, wherever it holds them."""
+    """Put tensors in place of a module's parameters and buffers of these names, in every place where they occur."""
     held = {name: tensor for name, tensor in (*module.named_parameters(), *module.named_buffers()) if name in tensors}
     others = {id(tensor): tensors[name] for name, tensor in held.items()}
     places = [
@@ -203,8 +203,8 @@ def require_a_loss(pl_module: LightningModule, loss_fn: LossFn | None, *, has_ou
     Args:
         pl_module: The module.
         loss_fn: The user's own loss, if any.
-        has_outputs: Whether outputs and their loss are given, which serve as well.
-        call: The class whose arguments they are.
+        has_outputs: Whether outputs and their loss are given, which are enough, too.
+        call: The class that error messages name.
     """
     if loss_fn is not None or callable(getattr(pl_module, "curvature_loss", None)) or has_outputs:
         return
@@ -223,7 +223,7 @@ def require_a_loss(pl_module: LightningModule, loss_fn: LossFn | None, *, has_ou
 
 
 def _loss_function(module: LightningModule, loss_fn: LossFn | None, index: int) -> tuple[str, Callable[[Any], Any]]:
-    """What gives the loss of a batch, and its name."""
+    """The name of the function that gives the loss of a batch, and that function."""
     if loss_fn is not None:
         return "loss_fn", _bound(loss_fn, module)
     if callable(own := getattr(module, "curvature_loss", None)):
@@ -236,7 +236,7 @@ def _loss_function(module: LightningModule, loss_fn: LossFn | None, index: int) 
 
 @contextmanager
 def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
-    """What new tensors are made of in a module of float64, as Lightning has it in training."""
+    """Make float64 the default dtype if the module is in float64, as Lightning does in training."""
     known = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64 if dtype == torch.float64 else known)
     try:

@@ -1,7 +1,7 @@
-"""Silence while a module is evaluated in the middle of a run.
+"""Muting: the evaluation of a module in the middle of a run without logging or other side effects.
 
-`training_step` logs, updates metrics and buffers, draws random numbers, appends to lists. Within `muted` its logging goes
-nowhere; afterwards, what the module and its submodules hold is what they held, to the last bit.
+`training_step` logs, updates metrics and buffers, draws random numbers, and appends to lists. Within `muted` its logging is
+discarded. Afterward the module and its submodules are restored, to the last bit.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ BatchNormMode = Literal["eval", "train"]
 
 @contextmanager
 def muted(trainer: Trainer, pl_module: LightningModule, batch_norm: BatchNormMode = "eval") -> Iterator[None]:
-    """Silence logging and loggers, switch to evaluation mode, take hooks on gradients away; undo everything after.
+    """Silence logging and loggers, switch to evaluation mode, remove gradient hooks; undo everything on exit.
 
     Args:
         trainer: The Trainer, whose loggers are silenced.
@@ -47,7 +47,7 @@ def muted(trainer: Trainer, pl_module: LightningModule, batch_norm: BatchNormMod
         stack.enter_context(_no_autocast())
         if (loop := getattr(trainer.fit_loop, "epoch_loop", None)) is not None and hasattr(loop, "_results"):
             stack.callback(setattr, loop, "_results", loop._results)
-            loop._results = type(loop._results)(training=True)  # for a `log` that was stored away
+            loop._results = type(loop._results)(training=True)  # for a stored reference to `log`
         writers = {id(getattr(logger, "_experiment", None)) for logger in trainer.loggers}
         for module in _all_modules(pl_module):
             for name, value in list(vars(module).items()):
@@ -65,13 +65,13 @@ def muted(trainer: Trainer, pl_module: LightningModule, batch_norm: BatchNormMod
 
 
 def _schedule_of(scheduler: Any) -> list[Any]:
-    """What a schedule remembers, and the schedules that it is made of."""
+    """The attributes of a learning-rate scheduler, and of the schedulers that it is made of."""
     return [vars(scheduler), *(_schedule_of(part) for part in getattr(scheduler, "_schedulers", ()))]
 
 
 @contextmanager
 def _no_autocast() -> Iterator[None]:
-    """Have the user's own `torch.autocast` do nothing: a second derivative in half precision is noise."""
+    """Disable the user's own `torch.autocast`, because second derivatives in half precision are noise."""
     kind = torch.amp.autocast_mode.autocast
     known = kind.__enter__, kind.__exit__
     kind.__enter__, kind.__exit__ = lambda self: self, lambda self, *_: False  # type: ignore[method-assign]
@@ -83,7 +83,7 @@ def _no_autocast() -> Iterator[None]:
 
 @contextmanager
 def _no_gradients(pl_module: LightningModule, trainer: Trainer) -> Iterator[None]:
-    """Take the parameters' gradients away, and give them back: a step may zero them, a backward pass add to them."""
+    """Remove the parameters' gradients, and restore them on exit: a step may zero them, a backward pass add to them."""
     held = [parameter for one in trainer.optimizers for group in one.param_groups for parameter in group["params"]]
     gradients = {id(parameter): (parameter, parameter.grad) for parameter in (*pl_module.parameters(), *held)}
     for parameter, _ in gradients.values():
@@ -96,7 +96,7 @@ def _no_gradients(pl_module: LightningModule, trainer: Trainer) -> Iterator[None
 
 
 def _all_modules(pl_module: LightningModule) -> list[nn.Module]:
-    """The modules, and those that they hold in plain lists, tuples and dicts."""
+    """The module, its submodules, and the modules in their plain lists, tuples and dicts."""
     found: dict[int, nn.Module] = {}
     waiting: list[Any] = [pl_module]
     while waiting:
@@ -114,7 +114,7 @@ def _all_modules(pl_module: LightningModule) -> list[nn.Module]:
 
 
 def seed_streams(module: nn.Module, seed: int) -> None:
-    """Start the global random streams at the same place each time; `muted` puts them back."""
+    """Seed the global random streams; `muted` restores them."""
     torch.default_generator.manual_seed(seed % 2**63)
     for device in cuda_devices(module):
         torch.cuda.default_generators[device].manual_seed(seed % 2**63)
@@ -123,11 +123,11 @@ def seed_streams(module: nn.Module, seed: int) -> None:
 
 
 def _nothing(*_: Any, **__: Any) -> None:
-    """In place of `log`."""
+    """Do nothing, in place of `log`."""
 
 
 class _Muted(DummyLogger):
-    """A logger that says where it would write, and writes nothing."""
+    """A logger with the name and paths of another logger, which writes nothing."""
 
     def __init__(self, logger: Any) -> None:
         super().__init__()

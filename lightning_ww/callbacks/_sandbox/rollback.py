@@ -1,7 +1,7 @@
-"""What a module holds besides parameters and buffers, and how it is put back after somebody has run it.
+"""The rollback of a module after an evaluation: its attributes, apart from parameters and buffers, are restored.
 
-Attributes get the objects that they had; the contents of lists, dicts, sets, deques, tensors, arrays, random generators and
-plain objects among them are put back in place, so that whoever else holds them sees no change either.
+Attributes get their old objects back. The contents of lists, dicts, sets, deques, tensors, arrays, random generators and
+plain objects among them are restored in place, so that no other reference to these objects sees a change.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from torch import Tensor, nn
 from lightning_ww.curvature.operators import unseen_writes
 
 LARGE = 64 * 2**20
-"""A tensor or array of more bytes, outside of parameters and buffers, is taken to be data that nothing writes to."""
+"""A tensor or array of more bytes, apart from parameters and buffers, is assumed to be data that nothing writes to."""
 
 MANY = 10_000
-"""Containers of more items are put back, and what is in them is not looked at."""
+"""Containers of more items are restored, but the contents of their items are not."""
 
 DEPTH = 6
-"""Containers and objects in one another that are looked into."""
+"""The deepest nesting of containers and objects whose contents are restored."""
 
 FOREIGN = {
     "torch",
@@ -40,12 +40,12 @@ FOREIGN = {
     "threading",
     "builtins",
 }
-"""Packages whose objects are not looked into: trainers, loaders, optimizers, loggers."""
+"""Packages whose objects are not restored: trainers, loaders, optimizers, loggers."""
 
 
 @contextmanager
 def put_back(module: nn.Module, *others: Any) -> Iterator[None]:
-    """Put back at the end what a module and its submodules hold, and what else is given."""
+    """Restore the attributes of a module and its submodules, and the other given objects, on exit."""
     with ExitStack() as stack:
         memory = _Memory(stack, {id(part) for part in module.modules()})
         memory.remember(module)
@@ -55,11 +55,11 @@ def put_back(module: nn.Module, *others: Any) -> Iterator[None]:
 
 
 class DrawnError(RuntimeError):
-    """An iterator was drawn from that cannot be put back."""
+    """A draw from an iterator, which cannot be undone."""
 
 
 class _Undrawable:
-    """In place of an iterator: all but its items."""
+    """A stand-in for an iterator, with its attributes but without its items."""
 
     def __init__(self, name: str, iterator: Any) -> None:
         self._name, self._iterator = name, iterator
@@ -78,15 +78,15 @@ class _Undrawable:
 
 
 class _Memory:
-    """What was seen, each object once, and how to put it back."""
+    """The objects to restore, each of them once, and the actions that restore them."""
 
     def __init__(self, stack: ExitStack, registered: set[int]) -> None:
-        """``registered``: modules whose parameters and buffers are looked after elsewhere."""
+        """Leave the parameters and buffers of the modules with ids ``registered`` to be restored elsewhere."""
         self._stack, self._registered = stack, registered
-        self._seen: dict[int, Any] = {}  # kept alive, so that no other object takes its place
+        self._seen: dict[int, Any] = {}  # by id; kept alive, so that no other object gets that id
 
     def remember(self, value: Any, depth: int = 0) -> None:
-        """Take note of a value and of what it contains."""
+        """Remember a value and its contents."""
         if id(value) in self._seen or depth > DEPTH or value is None or isinstance(value, int | float | str | bool):
             return
         self._seen[id(value)] = value
@@ -117,7 +117,7 @@ class _Memory:
         for name in ("_parameters", "_buffers", "_modules"):
             if type(held := vars(module).get(name)) is dict:
                 self._stack.callback(_refill, held, list(held.items()))
-        if id(module) not in self._registered:  # in a plain list, say: nothing else looks after its tensors
+        if id(module) not in self._registered:  # such as a module in a plain list
             for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
                 self._tensor(tensor)
         self._attributes(module, 0, leave_out=("_parameters", "_buffers", "_modules"))
@@ -146,7 +146,7 @@ class _Memory:
     def _tensor(self, tensor: Tensor) -> None:
         if tensor.is_leaf and tensor.requires_grad:
             self._stack.callback(setattr, tensor, "grad", tensor.grad)
-            tensor.grad = None  # what a backward pass adds shall not be added to what is there
+            tensor.grad = None  # so that a backward pass does not add to it
         small = tensor.numel() * tensor.element_size() <= LARGE
         if small and tensor.layout == torch.strided and not tensor.is_meta and not tensor.is_inference():
             self._stack.callback(_rewrite, tensor, tensor.detach().clone())
@@ -160,14 +160,14 @@ class _Memory:
 
 
 def _is_plain(value: Any) -> bool:
-    """Whether this is an object of the user's, or of a library that is not known to be none of our business."""
+    """Whether this is an object of the user's, or of a library that is not in `FOREIGN`, with attributes to restore."""
     if isinstance(value, type | ModuleType | FunctionType | MethodType | BuiltinFunctionType):
         return False
     return (hasattr(value, "__dict__") or bool(_slots(value))) and type(value).__module__.split(".")[0] not in FOREIGN
 
 
 def _slots(value: Any) -> list[str]:
-    """The names of an object's slots, with those of the classes that it derives from."""
+    """The names of an object's slots, including those of its base classes."""
     found = []
     for kind in type(value).__mro__:
         named = vars(kind).get("__slots__", ())
@@ -176,14 +176,14 @@ def _slots(value: Any) -> list[str]:
 
 
 def _restore(now: dict[str, Any], held: Mapping[str, Any]) -> None:
-    """Give an object the attributes that it had."""
+    """Give an object its old attributes back."""
     for name in [name for name in now if name not in held]:
         del now[name]
     now.update(held)
 
 
 def _refill(container: Any, items: list[Any]) -> None:
-    """Give a container the items that it had, if they are not the same any more."""
+    """Give a container its old items back, if they have changed."""
     now = list(container.items()) if isinstance(container, dict) else list(container)
     if isinstance(container, dict):
         is_same = len(now) == len(items) and all(a[0] is b[0] and a[1] is b[1] for a, b in zip(now, items, strict=True))
@@ -193,7 +193,7 @@ def _refill(container: Any, items: list[Any]) -> None:
         return
     container.clear()
     if isinstance(container, dict):
-        for key, value in items:  # not `update`, which in a Counter counts
+        for key, value in items:  # not `update`, which adds to the counts of a Counter
             container[key] = value
     elif isinstance(container, list | deque):
         container.extend(items)
@@ -202,7 +202,7 @@ def _refill(container: Any, items: list[Any]) -> None:
 
 
 def _rewrite(tensor: Tensor, contents: Tensor) -> None:
-    """Give a tensor the values that it had, to the last bit."""
+    """Give a tensor its old values back, to the last bit."""
     if tensor.shape != contents.shape:
         tensor.data = contents
         return
@@ -212,6 +212,6 @@ def _rewrite(tensor: Tensor, contents: Tensor) -> None:
 
 
 def _bytes(tensor: Tensor) -> Tensor:
-    """NaN equals NaN, and 0 is not -0."""
+    """The bytes of a tensor, in which NaN equals NaN, and 0 differs from -0."""
     flat = tensor.resolve_conj().resolve_neg().contiguous().reshape(-1)
     return flat if flat.dtype == torch.bool else flat.view(torch.uint8)

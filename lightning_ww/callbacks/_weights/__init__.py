@@ -1,1 +1,1 @@
-"""What `WeightSpectrumMonitor` alone needs."""
+"""The parts that only `WeightSpectrumMonitor` needs."""

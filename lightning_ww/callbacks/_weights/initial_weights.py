@@ -1,8 +1,8 @@
-"""The weights of the first step, kept for the distances from them, across checkpoints and resumed runs.
+"""The initial weights of a run, from which distances are measured, kept across checkpoints and resumed runs.
 
-They are too large for every checkpoint. The callback's state holds a path and a fingerprint; the weights themselves are
-written once, under the run's log directory, when the first checkpoint is saved. A resumed run finds them by the path, or
-beside the checkpoint, and takes only what has the fingerprint: never a wrong baseline.
+They are too large for every checkpoint. The callback's state has a path and a fingerprint; the weights themselves are
+written once, under the run's log directory, when the first checkpoint is saved. A resumed run finds them at the path or
+next to the checkpoint, and uses them only if the fingerprint is right, so that it never has a wrong baseline.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ if TYPE_CHECKING:
 
 
 class InitialWeights:
-    """A snapshot of the analyzed layers, and where it is kept."""
+    """A snapshot of the analyzed layers, and its file."""
 
     def __init__(self, slices: Mapping[str, Tensor], directory: str) -> None:
-        """``slices`` by layer, on the CPU; they are written under ``directory`` when `save` is called."""
+        """Take ``slices`` by layer, on the CPU; `save` writes them under ``directory``."""
         self.slices = dict(slices)
         self._directory = directory
         self._fingerprint: str | None = None
         self._is_written = False
 
     def add(self, layers: Sequence[Layer]) -> None:
-        """Take in layers that came into being since."""
+        """Add layers that were created later."""
         late = [layer for layer in layers if layer.name not in self.slices]
         if late and (found := snapshot(late)):
             self.slices |= found
@@ -46,12 +46,12 @@ class InitialWeights:
     def restore(
         cls, state: Mapping[str, str] | None, checkpoint: str | os.PathLike[str] | None, directory: str
     ) -> InitialWeights | None:
-        """The snapshot that a checkpoint's state speaks of, or ``None`` if it is nowhere to be found.
+        """Load the snapshot that a checkpoint's state refers to, or return ``None`` if it cannot be found.
 
         Args:
-            state: What `state_dict` gave, or ``None`` if the run had no snapshot.
-            checkpoint: The file that is resumed from; they are looked for beside it, and one folder up.
-            directory: Of the new run, which keeps a copy of its own.
+            state: The state that `state_dict` returned, or ``None`` if the run had no snapshot.
+            checkpoint: The checkpoint of the resumed run; the snapshot may be next to it, or one folder up.
+            directory: The directory of the new run, which writes its own copy.
         """
         if state is None:
             return None
@@ -71,7 +71,7 @@ class InitialWeights:
 
     @property
     def fingerprint(self) -> str:
-        """A digest of names, shapes, dtypes and bytes."""
+        """A digest of the layers' names, shapes, dtypes and bytes."""
         if self._fingerprint is None:
             digest = hashlib.blake2b(digest_size=16)
             for name, tensor in self.slices.items():
@@ -82,15 +82,15 @@ class InitialWeights:
 
     @property
     def path(self) -> Path:
-        """Where they are, or will be."""
+        """The path of the file, even before it is written."""
         return Path(self._directory).absolute() / f"initial_weights-{self.fingerprint[:12]}.pt"
 
     def state_dict(self) -> dict[str, Any]:
-        """Path and fingerprint."""
+        """The path and the fingerprint."""
         return {"path": str(self.path), "fingerprint": self.fingerprint}
 
     def save(self) -> str | None:
-        """Write them, once; a reader never sees half a file. What went wrong is returned in words."""
+        """Write the file once, so that a reader never sees half of it; return a warning if that failed."""
         if self._is_written:
             return None
         if "://" in self._directory:
@@ -111,12 +111,12 @@ class InitialWeights:
 
 
 class InitialWeightsKeeper:
-    """The initial weights of a monitor's run, from its first step, through checkpoints, to the runs that resume it."""
+    """The keeper of a run's initial weights, from the first step through checkpoints to the runs that resume it."""
 
     def __init__(self) -> None:
         self._weights: InitialWeights | None = None
         self._directory = ""
-        self._resumed: dict[str, str] | None = None  # what the checkpoint said of them
+        self._resumed: dict[str, str] | None = None  # their state in the checkpoint
         self._is_resumed = False
 
     def begin(
@@ -125,12 +125,12 @@ class InitialWeightsKeeper:
         """Prepare for a fit.
 
         Args:
-            state: What the resumed run's monitor remembers, with the keeper's state under ``"initial"``; or ``None``.
-            checkpoint: The file that is resumed from.
-            directory: Where the run's files lie.
+            state: The state of the resumed run's monitor, with the keeper's state under ``"initial"``; or ``None``.
+            checkpoint: The checkpoint of the resumed run, or ``None``.
+            directory: The directory of the run's files.
 
         Returns:
-            What is missing, in words, or ``None``.
+            A warning if the initial weights are missing, or ``None``.
         """
         self._directory = directory
         if state is None:
@@ -148,9 +148,9 @@ class InitialWeightsKeeper:
         return f"resumes without the initial weights, and omits `distance_from_init`. {expected}"
 
     def slices(self, layers: Sequence[Layer]) -> Mapping[str, Tensor] | None:
-        """The initial slices, by layer.
+        """The initial slices by layer, or ``None`` if they are lost.
 
-        A layer that comes into being during the run begins when it is first seen; in a resumed run it has no beginning.
+        For a layer that is created during the run, they are its slices when it is first seen; in a resumed run, it has none.
         """
         if not self._is_resumed:
             self._weights = self._weights or InitialWeights({}, self._directory)
@@ -159,13 +159,13 @@ class InitialWeightsKeeper:
 
     @property
     def are_lost(self) -> bool:
-        """Whether this is a resumed run without them."""
+        """Whether this is a resumed run without its initial weights."""
         return self._is_resumed and self._weights is None
 
     def state_dict(self) -> dict[str, Any] | None:
-        """Path and fingerprint; of a resumed run that did not find them, what it was told."""
+        """The path and the fingerprint; in a resumed run without its initial weights, those from the checkpoint."""
         return self._resumed if self._weights is None else self._weights.state_dict()
 
     def save(self) -> str | None:
-        """Write them, if there are any; what went wrong is returned in words."""
+        """Write the initial weights, if there are any; return a warning if that failed."""
         return None if self._weights is None else self._weights.save()

@@ -1,4 +1,4 @@
-"""The layers that are logged one by one, and the bins in which their eigenvalues are counted."""
+"""The layers that are logged one by one, and the bins of their histograms."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
 class LoggedLayers:
     """A choice of layers, fixed at the first measurement, so that curves do not come and go.
 
-    A layer that is flagged joins for good, and so does one that comes into being later while there is room.
+    A flagged layer is added for good, and so is a layer that is created later while there is room.
     """
 
     def __init__(self, most: int) -> None:
-        """Choose ``most`` layers, evenly by depth, where there are more."""
+        """Choose at most ``most`` layers, evenly by depth."""
         self._most = most
         self.names: list[str] = []
         self._bins: dict[str, EsdBins] = {}
 
     def choose(self, report: WeightReport, flagged: Sequence[str]) -> None:
-        """Take note of the layers of a new report, and of those with a flag."""
+        """Choose among the layers of a new report, and add those with a flag."""
         measured = [layer.name for layer in report.layers]
         if not self.names:
             places = np.linspace(0, len(measured) - 1, min(len(measured), self._most)).round().astype(int)
@@ -48,14 +48,14 @@ class LoggedLayers:
         return found
 
     def bins(self, layer: str) -> EsdBins | None:
-        """The bins of a layer's histogram; ``None`` of one that is not logged."""
+        """The bins of a layer's histogram, or ``None`` if it is not logged."""
         return self._bins.get(layer)
 
     def state_dict(self) -> dict[str, Any]:
-        """Names and bins."""
+        """The names and the bins."""
         return {"names": list(self.names), "bins": {name: [b.low, b.high] for name, b in self._bins.items()}}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take up what `state_dict` gave."""
+        """Restore the state that `state_dict` returned."""
         self.names = list(state["names"])
         self._bins = {name: EsdBins(*bins) for name, bins in state["bins"].items()}

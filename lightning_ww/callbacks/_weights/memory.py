@@ -1,4 +1,4 @@
-"""What `WeightSpectrumMonitor` remembers of a run."""
+"""The state of a run that only `WeightSpectrumMonitor` has."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 @dataclass
 class WeightMemory(Memory):
-    """What is kept from one measurement of the weights to the next."""
+    """The state that is kept from one measurement of the weights to the next."""
 
-    initial: InitialWeightsKeeper | None  # None: no distance from them is measured
+    initial: InitialWeightsKeeper | None  # None: no distance from the initial weights is measured
     logged: LoggedLayers
     pictures: WeightPictures
-    floors: dict[str, float] | None = None  # what noise reads, by layer; None: not measured yet
+    floors: dict[str, float] | None = None  # the rand_distance of noise, by layer; None: not measured yet
 
     @override
     def state_dict(self) -> dict[str, Any]:
@@ -35,7 +35,7 @@ class WeightMemory(Memory):
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take up what `state_dict` gave; the initial weights are taken up by their keeper."""
+        """Restore the state that `state_dict` returned; the keeper restores the initial weights."""
         self.logged.load_state_dict(state["logged"])
         self.pictures.wait(state["undrawn"])
         self.floors = state["floors"]
@@ -45,5 +45,5 @@ class WeightMemory(Memory):
         return None if self.initial is None else self.initial.save()
 
     def lost(self, metrics: Sequence[str]) -> list[str]:
-        """Those of these metrics that need initial weights which this run does not have."""
+        """Return these metrics, which need the initial weights, if this run does not have them; else none."""
         return list(metrics) if self.initial is None or self.initial.are_lost else []

@@ -1,4 +1,4 @@
-"""Which pictures of the weights are due: maps of all layers as the history grows, single layers' spectra on occasion."""
+"""The pictures of the weights that are due at a measurement: maps of all layers over time, and single layers' spectra."""
 
 from __future__ import annotations
 
@@ -26,24 +26,25 @@ if TYPE_CHECKING:
     Pixels = NDArray[np.uint8]
 
 MOST_FIGURES = 3
-"""Layers whose spectrum is drawn at one measurement without being asked for (`benchmarks/panels.md`)."""
+"""The most spectra that are drawn at a measurement for layers that the user did not name (`benchmarks/panels.md`)."""
 
 MOST_MAPS = 8
-"""Heat-maps that are drawn at one measurement; of more metrics, these are the next ones in turn."""
+"""The most heat maps that are drawn at a measurement; if there are more metrics, they take turns."""
 
 FRAMES = "Framed: flagged."
 
 
 class WeightPictures:
-    """Takes turns: which metrics' maps, and which layers' spectra, are drawn at a measurement.
+    """The choice of the metrics' maps and the layers' spectra that are drawn at a measurement; they take turns.
 
     Args:
-        layers: Names or patterns of the layers whose spectrum is drawn again and again; ``None``: three layers, at the
-            start and at the end.
-        every: How many measurements lie between two drawings of those layers.
+        layers: Names or patterns of the layers whose spectrum is drawn regularly; ``None``: three layers, at the start and
+            at the end.
+        every: The number of measurements from one drawing of those layers to the next.
         compare: Whether their tails are compared with other distributions.
-        drawn: By key, the number of the measurement that the latest picture shows; others write it.
-        redraws: Whether maps are drawn anew, given a measurement's number and how many are kept.
+        drawn: The number of the measurement that the latest picture shows, by the picture's key; `Pictures` updates it.
+        redraws: A function that says whether maps are drawn again, from a measurement's number and the number of
+            measurements kept. Default: `is_redrawn`.
     """
 
     def __init__(
@@ -57,15 +58,15 @@ class WeightPictures:
     ) -> None:
         self._patterns, self._every, self._compare = layers, every, compare
         self._drawn, self._redraws = drawn, redraws
-        self._flagged_at: dict[str, int] = {}  # layers with a flag, and the number of the measurement at which it rose
+        self._flagged_at: dict[str, int] = {}  # the number of the measurement at which a layer's flag rose
 
     @property
     def waiting(self) -> list[str]:
-        """Flagged layers that were not drawn yet."""
+        """The flagged layers that were not drawn since their flag rose."""
         return [name for name, since in self._flagged_at.items() if self._drawn.get(f"spectrum/{name}", -1) < since]
 
     def wait(self, names: Sequence[str], since: int = 0) -> None:
-        """Have these layers drawn, though a measurement of that number or an earlier one may have been."""
+        """Add layers to draw, even those that were drawn at a measurement with a number below ``since``."""
         self._flagged_at = {name: self._flagged_at[name] for name in self.waiting}
         self._flagged_at |= {name: since for name in names if name not in self._flagged_at}
 
@@ -81,10 +82,10 @@ class WeightPictures:
 
         Args:
             history: The measurements so far.
-            report: The latest of them.
-            metrics: Whose maps are drawn.
+            report: The report of the latest measurement.
+            metrics: The metrics whose maps are drawn.
             flagged: The layers with a flag.
-            risen: Those with a new one.
+            risen: The layers with a new flag.
         """
         latest = history[-1]
         at_once = latest.is_baseline or bool(risen)
@@ -92,7 +93,7 @@ class WeightPictures:
         return self._maps(history, metrics, at_once=at_once) + self._spectra(report, latest, flagged)
 
     def _maps(self, history: History[Measurement], metrics: Sequence[str], *, at_once: bool) -> list[Picture]:
-        """``maps/<metric>``: the whole history, a row for each layer."""
+        """The pictures ``maps/<metric>``: the whole history, with a row for each layer."""
         draw = Maps(tuple(history))
         by_age = sorted(metrics, key=lambda metric: self._drawn.get(f"maps/{metric}", -1))
         is_due = at_once or self._redraws(history[-1].number, len(history))
@@ -100,7 +101,7 @@ class WeightPictures:
         return [Picture(f"maps/{one}", partial(draw, one), "now" if one in now else "end") for one in by_age]
 
     def _spectra(self, report: WeightReport, latest: Measurement, flagged: Sequence[str]) -> list[Picture]:
-        """``spectrum/<layer>``, of the layers whose turn it is."""
+        """The pictures ``spectrum/<layer>`` of the layers whose turn it is."""
         layers = {layer.name: layer for layer in report.layers if layer.spectrum is not None and layer.sv_max}
         usual, named, waiting = self._usual(report), self._named(report), self.waiting
         is_due = latest.number % self._every == 0 or latest.is_baseline
@@ -124,13 +125,13 @@ class WeightPictures:
         return [name for name in names if any(fnmatchcase(name, pattern) for pattern in self._patterns or ())]
 
     def _usual(self, report: WeightReport) -> list[str]:
-        """Some layers, evenly by depth, where none was named."""
+        """Some layers, evenly by depth, if the user named none."""
         names = [layer.name for layer in report.layers if layer.spectrum is not None]
         return [] if self._patterns else [names[i] for i in chosen(len(names), MOST_FIGURES)]
 
 
 class Maps:
-    """Draws the map of a metric; what the maps of all metrics share is made for the first.
+    """A function that draws the map of a metric; the parts that all maps share are made only once.
 
     Args:
         history: The measurements, oldest first.
@@ -140,7 +141,7 @@ class Maps:
         self._history = history
 
     def __call__(self, metric: str) -> Pixels | None:
-        """Pixels, or ``None`` if there is no layer to draw."""
+        """Draw the map of a metric; return its pixels, or ``None`` if there is no layer."""
         rows, framed, note = self.rows
         if not rows:
             return None
@@ -164,22 +165,22 @@ class Maps:
 
     @cached_property
     def rows(self) -> tuple[list[str], NDArray[np.bool_], str]:
-        """The layers, which cells are framed, and what is said below."""
-        # a flag that rose and fell between two columns is shown in the later one
+        """The names of the rows, the framed cells, and the note below the map."""
+        # a flag that rose and fell between two columns is shown in the later column
         pairs = zip([-1, *self._places[:-1]], self._places, strict=True)
         stretches = [self._history[i + 1 : j + 1] for i, j in pairs]
         flags = [{name for one in some for layers in one.flags.values() for name in layers} for some in stretches]
         names: dict[str, None] = {}
-        for one in sorted(self.columns, key=lambda one: -len(one.layers)):  # in model order, which the longest has
+        for one in sorted(self.columns, key=lambda one: -len(one.layers)):  # most layers first, for model order
             names |= dict.fromkeys(one.layers)
-        names |= dict.fromkeys(sorted(set().union(*flags)))  # a layer that was never measured has its frame alone
+        names |= dict.fromkeys(sorted(set().union(*flags)))  # a layer that was never measured has only frames
         rows, note = shown_rows(list(names), set().union(*flags))
         framed = np.array([[name in at for at in flags] for name in rows])
         return rows, framed, f"{note} {FRAMES}".strip() if framed.any() else note
 
 
 def shown_rows(names: list[str], flagged: set[str]) -> tuple[list[str], str]:
-    """The rows of a map, the flagged layers first where there are too many; and what is to be said of that."""
+    """The rows of a map, chosen with flagged layers first if there are too many, and a note on the choice."""
     if len(names) <= MAX_ROWS:
         return names, ""
     first = [name for name in names if name in flagged]
@@ -196,7 +197,7 @@ def _draw_layer(layer: LayerReport, compare: bool) -> Pixels:
 
 
 def _column(measurement: Measurement, metric: str, rows: Sequence[str]) -> NDArray[np.float64]:
-    """One metric of these layers, NaN where there is none."""
+    """A metric of these layers, NaN where it has no value."""
     if metric not in measurement.metrics:
         return np.full(len(rows), np.nan)
     values = np.append(measurement.values[:, measurement.metrics.index(metric)].numpy(), np.nan)

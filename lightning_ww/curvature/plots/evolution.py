@@ -1,4 +1,4 @@
-"""How a curvature spectrum moves: measurements along, eigenvalues upwards, the share of eigenvalues as color."""
+"""A curvature spectrum over time as a heat map: a column for each measurement, and shares of eigenvalues as colors."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
 
 DECADES, MOST_DECADES = 4, 8
-"""So many below the largest eigenvalue of each measurement, to both sides of zero, but of all together no more than eight."""
+"""The decades below the largest eigenvalue of each measurement, on both sides of zero, and the most decades in all."""
 
 BINS_PER_DECADE = 4
 
@@ -35,10 +35,10 @@ def evolution(
     """Draw the spectra of a run as one image.
 
     Args:
-        title: Above it.
-        densities: One for each measurement, oldest first.
-        steps: At which they were made.
-        stability_edges: 2/lr at each, which is framed; ``None`` where it is not known.
+        title: The title above the image.
+        densities: The spectral density at each measurement, oldest first.
+        steps: The step of each measurement.
+        stability_edges: 2/lr at each measurement, whose cell is framed; ``None`` where it is unknown.
 
     Returns:
         Pixels, ``(height, width, 3)``.
@@ -80,7 +80,7 @@ def evolution(
 
 
 def _shares(density: SpectralDensity, edges: Array) -> Array:
-    """The weight in each bin, NaN where there is none: from the largest positive to the largest negative ones."""
+    """The weight in each bin, from the largest to the smallest eigenvalues; NaN where there is none."""
     nodes, weights = density.nodes.numpy(), density.weights.numpy()
     small = np.abs(nodes) < edges[-1]
     parts = []

@@ -20,28 +20,29 @@ if TYPE_CHECKING:
 POSITIVE, NEGATIVE, NEAR_ZERO = BLUE, ORANGE, GRAY
 
 LABEL_PIXELS = 18
-"""Values are written beside outliers that are as far apart."""
+"""The smallest distance between outliers with written values."""
 
 TICK_PIXELS = 56
-"""From the middle of an axis' label to that of the next."""
+"""The smallest distance between the centers of neighboring labels of an axis."""
 
 NUM_LISTED = 10
-"""So many of the largest eigenvalues stand in the table."""
+"""The number of largest eigenvalues in the table."""
 
 
 def spectrum_figure(density: SpectralDensity, title: str, stability_edge: float | None = None) -> Figure:
-    """A stem for each node, as high as its weight: the share of eigenvalues that it stands for.
+    """Draw a stem for each node, as high as its weight: the share of eigenvalues that it stands for.
 
-    Both axes are logarithmic, the horizontal one to both sides of zero; gray ones are as good as zero. Filled heads are
-    single eigenvalues that have converged; open ones stand for many. No kernel: smoothing would move the moments.
+    Both axes are logarithmic, the horizontal axis on both sides of zero. Gray stems are close to zero. Filled heads are
+    single eigenvalues that have converged; open heads stand for many. Smoothing would change the moments, so there is none.
 
     Args:
-        density: Nodes and weights.
-        title: Above the figure.
-        stability_edge: Marked by a line; far beyond the spectrum, named in the legend alone.
+        density: The spectral density, as nodes and weights.
+        title: The title above the figure.
+        stability_edge: The edge 2/lr, marked by a line, or only in the legend if it is far beyond the spectrum. Default:
+            ``None``, no mark.
 
     Returns:
-        A figure of matplotlib's that no global state knows of.
+        A matplotlib figure that pyplot does not manage.
     """
     figure = new_figure(6.4, 4.6)
     axes = figure.add_subplot()
@@ -69,8 +70,8 @@ def spectrum_figure(density: SpectralDensity, title: str, stability_edge: float 
         label = f"2/lr = {stability_edge:.4g}, edge of gradient descent"
         if stability_edge < 100 * float(np.abs(nodes).max()):
             axes.axvline(stability_edge, color=ink(), linestyle="--", label=label)
-            axes.set_xlim(right=max(axes.get_xlim()[1], 1.5 * stability_edge))  # not under the frame
-        else:  # a line there would press all else together
+            axes.set_xlim(right=max(axes.get_xlim()[1], 1.5 * stability_edge))  # keeps the line off the frame
+        else:  # a line there would compress all else
             axes.plot([], [], " ", label=f"2/lr = {stability_edge:.4g}: far to the right")
     low, high = axes.get_xlim()
     axes.set_xlim(low, high)
@@ -88,7 +89,7 @@ def spectrum_figure(density: SpectralDensity, title: str, stability_edge: float 
 
 
 def _ticks(axes: Axes, threshold: float) -> list[float]:
-    """Zero, and of the powers of ten those for whose label there is room."""
+    """Ticks at zero, and at the powers of ten whose labels have room."""
     low, high = axes.get_xlim()
     powers = threshold * 10.0 ** np.arange(1, 20)  # none at the threshold itself: too close to zero
     ticks = [0.0] if low <= 0 <= high else []
@@ -100,9 +101,9 @@ def _ticks(axes: Axes, threshold: float) -> list[float]:
 
 
 def _label_outliers(axes: Axes, density: SpectralDensity) -> None:
-    """The largest eigenvalues above the bulk, in numbers, where there is room for one; all stand in the table."""
+    """Write the values of the largest eigenvalues above the bulk where there is room; the table has them, too."""
     last = np.inf
-    converged = [top for top in density.top_eigenvalues if top.converged]  # which are those that are counted
+    converged = [top for top in density.top_eigenvalues if top.converged]  # only these count as outliers
     for top in converged[: density.num_outliers or 0]:
         height = float(density.weights[density.nodes == top.value].max())
         at = float(axes.transData.transform((top.value, height))[0])
@@ -120,7 +121,7 @@ def _label_outliers(axes: Axes, density: SpectralDensity) -> None:
 
 
 def spectrum_table(density: SpectralDensity, facts: Mapping[str, str]) -> str:
-    """What was measured, and the largest eigenvalues with their residuals, in Markdown."""
+    """Write the facts of a measurement, and the largest eigenvalues with their residuals, as tables in Markdown."""
     text = markdown(["", ""], [[name, value] for name, value in facts.items()])
     rows = [
         [str(i + 1), number(top.value), number(top.residual), "yes" if top.converged else "no"]

@@ -1,1 +1,1 @@
-"""Second derivatives that are right: by which functions, in which context, and how they are checked."""
+"""Correct second derivatives: the functions and the context that give them, and the check of them."""

@@ -1,4 +1,4 @@
-"""What a second derivative needs of torch: `differentiable_twice`, under which graphs are built and used."""
+"""`differentiable_twice`: the context in which graphs of second derivatives are built and used."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _entered = threading.local()
 
 @contextmanager
 def differentiable_twice() -> Iterator[Rewritten]:
-    """What a second derivative needs: no fused kernel, compiled graph or half precision that has none."""
+    """Switch off fused kernels, compiled graphs and half precision, which have no second derivatives."""
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
@@ -32,7 +32,7 @@ def differentiable_twice() -> Iterator[Rewritten]:
             stack.enter_context(torch.autocast("cuda", enabled=False))
         stack.enter_context(torch.compiler.set_stance("force_eager"))
         known: Rewritten | None = getattr(_entered, "mode", None)
-        if known is not None:  # what was built outside is used inside
+        if known is not None:  # an inner context uses the mode of the outer context
             yield known
             return
         _entered.mode = stack.enter_context(Rewritten())
@@ -43,7 +43,7 @@ def differentiable_twice() -> Iterator[Rewritten]:
 
 
 class Rewritten(TorchFunctionMode):
-    """Puts operations in the place of torch's whose second derivative is right, or cheaper."""
+    """A mode that replaces torch's operations by operations with a correct or cheaper second derivative."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -54,7 +54,7 @@ class Rewritten(TorchFunctionMode):
         if rewrite is not None and torch.is_grad_enabled():
             try:
                 result = rewrite(self._through, *args, **(kwargs or {}))
-            except (RuntimeError, TypeError):  # within torch.func's transforms; or arguments that torch refuses, too
+            except (RuntimeError, TypeError):  # within torch.func's transforms, or for arguments that torch refuses
                 result = NotImplemented
             if result is not NotImplemented:
                 return result
@@ -62,8 +62,8 @@ class Rewritten(TorchFunctionMode):
 
     @contextmanager
     def linear_in_cotangents(self) -> Iterator[None]:
-        """Write backward passes down that will be differentiated by what they start from, and by nothing else."""
-        # A Function is not told which of its derivatives are asked for, and would work out those by constants, too.
+        """Build graphs of backward passes that are differentiated only with respect to the cotangents at their start."""
+        # A Function does not know which derivatives are needed, and would compute those with respect to constants, too.
         self._is_linear = True
         try:
             yield
@@ -71,14 +71,14 @@ class Rewritten(TorchFunctionMode):
             self._is_linear = False
 
     def _through(self, saved: Tensor) -> Tensor:
-        # what is computed without a graph, second derivatives among it, has nothing to be cut off from
+        # without a graph, as in second derivatives, there is nothing to detach from
         return saved.detach() if self._is_linear and torch.is_grad_enabled() else saved
 
 
 def _is_plain(*tensors: Any) -> bool:
-    """Whether these are floating-point tensors and none of their subclasses, at least one of them in a graph."""
+    """Whether these are floating-point tensors, not of a subclass, and at least one of them is in a graph."""
     if torch._C._autograd._top_saved_tensors_default_hooks(True) is not None:
-        return False  # in a checkpoint: what runs its forward pass again is `torch.autograd.grad`, out of this mode's sight
+        return False  # in a checkpoint: `torch.autograd.grad` runs its forward pass again, outside of this mode
     if any(isinstance(one, Tensor) and torch.is_autocast_enabled(one.device.type) for one in tensors):
         return False
     plain = all(type(one) in (Tensor, nn.Parameter) and one.is_floating_point() for one in tensors)
@@ -113,7 +113,7 @@ def _cross_entropy(
     label_smoothing: float = 0.0,
     **more: Any,
 ) -> Any:
-    """By the two operations that it is made of, where targets are classes."""
+    """Cross-entropy by log-softmax and negative log-likelihood, if targets are classes."""
     if not isinstance(target, Tensor) or target.is_floating_point() or label_smoothing or others:
         return NotImplemented
     if not _is_plain(input) or not input.ndim:
@@ -133,12 +133,12 @@ def _batch_norm(
     momentum: float = 0.1,
     eps: float = 1e-5,
 ) -> Any:
-    """With fixed statistics it is one multiplication and one addition."""
+    """Batch normalization with fixed statistics, as one multiplication and one addition."""
     if training or running_mean is None or running_var is None or not _is_plain(input):
         return NotImplemented
     given = [one for one in (running_mean, running_var, weight, bias) if one is not None]
     fits = all(one.dtype == input.dtype and one.shape == input.shape[1:2] for one in given)
-    precise = input.dtype in (torch.float32, torch.float64)  # in 16 bits torch works with more
+    precise = input.dtype in (torch.float32, torch.float64)  # in 16 bits torch computes with more
     aligned = input.is_contiguous() or (input.ndim == 4 and input.is_contiguous(memory_format=torch.channels_last))
     if not (fits and precise and aligned) or running_mean.requires_grad or running_var.requires_grad or eps <= 0:
         return NotImplemented
@@ -204,7 +204,7 @@ def _convolution(dims: int, *, is_transposed: bool = False) -> Callable[..., Any
 
 
 def _weight_norm(through: Through, v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
-    """The second derivative of torch's fused kernel is wrong on the CPU, without an error."""
+    """Weight norm without torch's fused kernel, whose second derivative is wrong on the CPU, without an error."""
     return v * (g / torch.norm_except_dim(v, 2, dim))
 
 
@@ -213,7 +213,7 @@ _REWRITES: dict[Any, Callable[..., Any]] = {
     functional.batch_norm: _batch_norm,
     functional.cross_entropy: _cross_entropy,
     functional.layer_norm: _layer_norm,
-    # the activations' operators are what this mode does not see: their third derivatives are torch's
+    # this mode does not see the operators of `torch.ops.aten`, so third derivatives of activations are torch's own
     functional.gelu: _activation(torch.ops.aten.gelu, may_be_inplace=False),
     functional.silu: _activation(torch.ops.aten.silu),
     functional.mish: _activation(torch.ops.aten.mish),

@@ -1,10 +1,10 @@
-"""Operations whose second derivative is a few kernels: activations, softmax, convolution.
+"""Operations whose second derivative takes only a few kernels: activations, softmax, convolution.
 
-Torch has the second derivative of each, but works out anew in every product with a vector what does not depend on the
-vector; and of a convolution it has one part by a convolution whose kernel is as large as the image.
+Torch has the second derivative of each, but in every product with a vector it computes again the terms that do not
+depend on the vector. For a convolution, it computes one term by a convolution whose kernel is as large as the image.
 
 Each operation y(x) is a pair of functions: the operation, and its slope ``(g, x) ↦ ∂⟨g, y⟩/∂x``, whose own backward
-pass is the second derivative. Third derivatives, of a loss that itself contains a gradient, are torch's of the formula.
+pass is the second derivative. Third derivatives, which a loss that contains a gradient needs, are by autograd.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from torch import Tensor
 from torch.autograd import Function, forward_ad
 
 Through = Callable[[Tensor], Tensor]
-"""What a backward pass that is being written down sees of a tensor that the forward pass has saved."""
+"""A function from a saved tensor to the tensor that a backward pass uses in its place when it builds a graph."""
 
 # mypy: disable-error-code="override, no-untyped-call"
-# ruff: noqa: D102 -- what `forward` and `backward` are is said by `torch.autograd.Function`
+# ruff: noqa: D102 -- `torch.autograd.Function` documents `forward` and `backward`
 
 
 class Pointwise(Function):
-    """An activation f, whose f′(x) and f″(x) are had once."""
+    """An activation f, whose f′(x) and f″(x) are computed once."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, f: Callable[[Tensor], Tensor], through: Through) -> Tensor:
@@ -48,7 +48,7 @@ class Pointwise(Function):
 
 
 class _PointwiseSlope(Function):
-    """``g f′(x)``."""
+    """The slope of an activation, ``g f′(x)``."""
 
     @staticmethod
     def forward(ctx: Any, g: Tensor, x: Tensor, first: Tensor, second: Tensor, f: Any) -> Tensor:
@@ -66,7 +66,7 @@ class _PointwiseSlope(Function):
 
 
 class Softmax(Function):
-    """``y = softmax(x)`` along one dimension."""
+    """Softmax, ``y = softmax(x)``, along one dimension."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, dim: int, through: Through) -> Tensor:
@@ -84,7 +84,7 @@ class Softmax(Function):
 
 
 class _SoftmaxSlope(Function):
-    """``y (g − ⟨g, y⟩)``, of g and y."""
+    """The slope of softmax, ``y (g − ⟨g, y⟩)``, as a function of g and y."""
 
     @staticmethod
     def forward(ctx: Any, g: Tensor, y: Tensor, dim: int) -> Tensor:
@@ -104,7 +104,7 @@ class _SoftmaxSlope(Function):
 
 
 class LogSoftmax(Function):
-    """``y = log softmax(x)`` along one dimension, whose ``p = exp y`` is had once."""
+    """Log-softmax, ``y = log softmax(x)``, along one dimension, whose ``p = exp y`` is computed once."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, dim: int, through: Through) -> Tensor:
@@ -124,7 +124,7 @@ class LogSoftmax(Function):
 
 
 class _LogSoftmaxSlope(Function):
-    """``g − exp(y) ⟨g, 1⟩``, of g and y."""
+    """The slope of log-softmax, ``g − exp(y) ⟨g, 1⟩``, as a function of g and y."""
 
     @staticmethod
     def forward(ctx: Any, g: Tensor, y: Tensor, p: Tensor, dim: int) -> Tensor:
@@ -144,7 +144,7 @@ class _LogSoftmaxSlope(Function):
 
 
 class Convolution(Function):
-    """``x ∗ w`` plus a bias; ``how`` is the rest of ``aten.convolution``'s arguments."""
+    """Convolution, ``x ∗ w`` plus a bias; ``how`` has the other arguments of ``aten.convolution``."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, w: Tensor, bias: Tensor | None, how: tuple[Any, ...], through: Through) -> Tensor:
@@ -163,7 +163,7 @@ class Convolution(Function):
 
 
 class _ConvolutionSlopes(Function):
-    """``∂⟨g, x ∗ w⟩/∂x`` and ``/∂w``, of g, x and w; their product with (a, b) is ``⟨g, a ∗ w + x ∗ b⟩``."""
+    """The slopes ``∂⟨g, x ∗ w⟩/∂x`` and ``/∂w`` of convolution; their product with (a, b) is ``⟨g, a ∗ w + x ∗ b⟩``."""
 
     @staticmethod
     def forward(ctx: Any, g: Tensor, x: Tensor, w: Tensor, how: Any, needed: Sequence[bool]) -> Any:
@@ -199,7 +199,7 @@ def _convolution_slopes(g: Tensor, x: Tensor, w: Tensor, how: Any, needed: Seque
 
 
 def by_autograd(formula: Callable[..., Tensor], inputs: Sequence[Tensor], v: Tensor) -> list[Tensor | None]:
-    """The partial derivatives of ⟨formula, v⟩, themselves differentiable: the inputs may depend on each other."""
+    """The partial derivatives of ⟨formula, v⟩, themselves differentiable; the inputs may depend on each other."""
     apart = [one.view_as(one) for one in inputs]
     value = formula(*apart)
     by = [one for one in apart if one.requires_grad]
@@ -210,7 +210,7 @@ def by_autograd(formula: Callable[..., Tensor], inputs: Sequence[Tensor], v: Ten
 
 
 def is_transformed(g: Tensor) -> bool:
-    """Whether a backward pass is one of many at once, or has a tangent: there torch's own operations have to do."""
+    """Whether a backward pass is batched or has a tangent, so that it needs torch's own operations."""
     functorch = torch._C._functorch
     batched = functorch.is_legacy_batchedtensor(g) or functorch.is_functorch_wrapped_tensor(g)
     return batched or forward_ad.unpack_dual(g).tangent is not None

@@ -1,4 +1,4 @@
-"""Layer norm, whose second derivative is a few kernels, and whose third is right, which torch's is not."""
+"""Layer norm with a second derivative of only a few kernels, and a correct third derivative, unlike torch's."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from torch.autograd import Function
 from lightning_ww.curvature.second_derivatives.functions import Through, by_autograd, is_transformed
 
 # mypy: disable-error-code="override, no-untyped-call"
-# ruff: noqa: D102 -- what `forward` and `backward` are is said by `torch.autograd.Function`
+# ruff: noqa: D102 -- `torch.autograd.Function` documents `forward` and `backward`
 
 
 class LayerNorm(Function):
-    """``y = w x̂ + bias`` with ``x̂ = (x - mean) r`` over the last dimensions."""
+    """Layer norm, ``y = w x̂ + bias`` with ``x̂ = (x - mean) r``, over the last dimensions."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, w: Tensor, bias: Tensor | None, eps: float, through: Through) -> Tensor:
@@ -43,7 +43,7 @@ class LayerNorm(Function):
 
 
 class _LayerNormSlopes(Function):
-    """``∂⟨g, y⟩/∂x = r (u - ⟨u⟩ - x̂ ⟨u x̂⟩)`` with ``u = g w``, ⟨⟩ being means; ``∂⟨g, y⟩/∂w = Σ g x̂``."""
+    """The slopes ``∂⟨g, y⟩/∂x = r (u - ⟨u⟩ - x̂ ⟨u x̂⟩)`` with ``u = g w`` and means ⟨⟩, and ``∂⟨g, y⟩/∂w = Σ g x̂``."""
 
     @staticmethod
     def forward(ctx: Any, g: Tensor, x: Tensor, w: Tensor, mean: Tensor, r: Tensor, eps: float) -> Any:
@@ -74,7 +74,7 @@ class _LayerNormSlopes(Function):
         dims = list(range(-w.ndim, 0))
         by_g = by_x = by_w = None
         if a is not None:
-            # the slope by x, r (a - ⟨a⟩ - x̂ ⟨a x̂⟩), is symmetric in u and a
+            # the slope with respect to x, r (a - ⟨a⟩ - x̂ ⟨a x̂⟩), is symmetric in u and a
             other = a - a.mean(dims, keepdim=True)
             part = (other * scaled).mean(dims, keepdim=True)
             turned = (other - scaled * part).mul_(r)
@@ -94,7 +94,7 @@ class _LayerNormSlopes(Function):
 
 
 def _layer_norm_slopes(g: Tensor, x: Tensor, w: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    """The same by operations of torch's own, but its layer norm, whose third derivative is wrong."""
+    """The slopes by torch's basic operations, without its layer norm, whose third derivative is wrong."""
     dims = list(range(-w.ndim, 0))
     shifted = x - x.mean(dims, keepdim=True)
     r = (shifted.square().mean(dims, keepdim=True) + eps).rsqrt()

@@ -1,4 +1,4 @@
-"""The second derivative of a loss by the outputs it judges: closed for the three usual ones, else by autograd."""
+"""The Hessian of a loss with respect to its outputs: in closed form for three usual losses, else by autograd."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch.overrides import TorchFunctionMode
 from lightning_ww import _checks
 
 Curve = Callable[[Tensor], Tensor]
-"""The product of ``∇²ℓ(z)`` with a vector of the outputs' shape."""
+"""A function that multiplies ``∇²ℓ(z)`` by a vector of the outputs' shape."""
 
 
 @dataclass(frozen=True)
@@ -28,22 +28,22 @@ class LossCall:
 
     @property
     def outputs(self) -> Tensor:
-        """What was judged."""
+        """The outputs that the loss was called with."""
         return self.arguments["input"]  # type: ignore[no-any-return]
 
     @property
     def is_of_outputs_alone(self) -> bool:
-        """Whether the other arguments are constants; a target may depend on the outputs, too."""
+        """Whether all other arguments are constants, unlike a target that depends on the weights."""
         others = [value for name, value in self.arguments.items() if name != "input"]
         return not any(isinstance(value, Tensor) and value.requires_grad for value in others)
 
     def of(self, outputs: Tensor) -> Tensor:
-        """The same loss of other outputs."""
+        """The loss of other outputs, with all other arguments unchanged."""
         return self.function(**{**self.arguments, "input": outputs})
 
 
 class LossCalls(TorchFunctionMode):
-    """Writes down, while entered, calls of `cross_entropy`, `mse_loss`, `binary_cross_entropy_with_logits`."""
+    """A mode that collects the calls of `cross_entropy`, `mse_loss`, `binary_cross_entropy_with_logits`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -59,7 +59,7 @@ class LossCalls(TorchFunctionMode):
 
 
 def curve(loss: Callable[[Tensor], Tensor], outputs: Tensor) -> Curve:
-    """``∇²ℓ(z)·`` at these outputs, without the matrix."""
+    """The multiplication by the Hessian, ``∇²ℓ(z)·``, at these outputs, without the matrix."""
     leaf = outputs.detach().requires_grad_()
     with LossCalls() as calls:
         value = loss(leaf)
@@ -83,7 +83,7 @@ def curve(loss: Callable[[Tensor], Tensor], outputs: Tensor) -> Curve:
 
 
 def _cross_entropy(z: Tensor, arguments: Mapping[str, Any]) -> Curve | None:
-    """``cᵢ (diag p − p pᵀ)``, where cᵢ is the weight of sample i's target in the mean or sum."""
+    """The Hessian ``cᵢ (diag p − p pᵀ)``, where cᵢ is the weight of sample i's target in the mean or sum."""
     if not _is_plain(arguments):
         return None
     axis = 0 if z.ndim == 1 else 1
@@ -111,7 +111,7 @@ def _mse(z: Tensor, arguments: Mapping[str, Any]) -> Curve | None:
 
 
 def _bce_with_logits(z: Tensor, arguments: Mapping[str, Any]) -> Curve | None:
-    """``w (1 + (p₊ − 1) y) σ(z) (1 − σ(z))``, p₊ the weight of positives."""
+    """The diagonal Hessian ``w (1 + (p₊ − 1) y) σ(z) (1 − σ(z))``, where p₊ is the weight of positives."""
     if not _is_plain(arguments):
         return None
     p, positive = z.sigmoid(), arguments["pos_weight"]
@@ -126,7 +126,7 @@ def _bce_with_logits(z: Tensor, arguments: Mapping[str, Any]) -> Curve | None:
 
 
 def _is_plain(arguments: Mapping[str, Any]) -> bool:
-    """Whether none of the arguments that torch deprecates is used."""
+    """Whether no argument that torch deprecates is used, and the loss is reduced to a number."""
     return arguments["size_average"] is None and arguments["reduce"] is None and arguments["reduction"] != "none"
 
 

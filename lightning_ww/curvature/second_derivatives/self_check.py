@@ -1,4 +1,4 @@
-"""Whether autograd's second derivatives of a loss can be trusted: they can be wrong without an error."""
+"""Checks of autograd's derivatives of a loss, which can be wrong without an error."""
 
 from __future__ import annotations
 
@@ -20,31 +20,31 @@ from lightning_ww.curvature.operators import (
 from lightning_ww.curvature.second_derivatives.context import differentiable_twice
 
 ASYMMETRY = 1e4
-"""⟨v, H(Hv)⟩ and ‖Hv‖² differ by less than so many roundings, or by much more."""
+"""The most roundings by which ⟨v, H(Hv)⟩ and ‖Hv‖² may differ; if H is wrong, they differ by far more."""
 
 DISAGREEMENT = 0.15
-"""A second difference of the loss contradicts autograd beyond this share; kinks (ReLU) alone make up to 0.1."""
+"""The relative error beyond which a second difference of the loss contradicts autograd; kinks (ReLU) cause up to 0.1."""
 
 AGREEMENT = 0.02
-"""Second differences of several step lengths that agree to this share are taken for the second derivative."""
+"""Second differences count as the second derivative if those of several step lengths agree to this relative error."""
 
 REPEATED = 1e-4
-"""A loss that is not the same twice to this share is random."""
+"""The relative difference between two evaluations of a loss beyond which it is random."""
 
 
 def check_gradient(loss: Callable[[], Tensor], params: Sequence[Tensor]) -> None:
-    """Raise if gradients asked for by name are not those of a plain backward pass; one gradient more.
+    """Raise if `torch.autograd.grad` does not give the gradients of a plain backward pass; costs one gradient more.
 
-    What a reentrant checkpoint computes is not connected to its layers' parameters until it is computed again: asked
-    for by name, their gradient is zero.
+    The result of a reentrant checkpoint is not connected to its layers' parameters until it is computed again. So
+    `torch.autograd.grad` gives zero for these parameters.
 
     Args:
-        loss: ``() -> 0-d tensor`` at the current weights.
-        params: Leaves whose ``.grad`` nobody else reads; it is lost.
+        loss: A function ``() -> 0-d tensor`` of the current weights.
+        params: Leaves whose ``.grad`` nothing else reads; it is lost.
 
     Raises:
         NotFiniteError: If the loss is not finite. It is a `ValueError`.
-        WrongDerivativeError: With what was found.
+        WrongDerivativeError: If the gradients differ.
     """
     with differentiable_twice():
         value = loss()
@@ -65,20 +65,20 @@ def check_gradient(loss: Callable[[], Tensor], params: Sequence[Tensor]) -> None
 
 
 def check_second_derivatives(loss: Callable[[], Tensor], params: Sequence[Tensor], *, seed: int = 0) -> None:
-    """Raise if second derivatives of the loss are wrong; about ten gradients.
+    """Raise if second derivatives of the loss are wrong; costs about ten gradients.
 
-    Three things go wrong silently: a backward that is differentiable only once, and gives no error when gradients are
-    asked for by name; a function that is not the same twice; a custom function whose backward uses what autograd
-    does not see. They are exposed by a backward pass to the leaves, by the symmetry of H, and by a second difference of
-    the loss along the direction of largest curvature (where step lengths agree on one; a loss may have kinks).
+    Three faults raise no error by themselves: under `torch.autograd.grad`, a backward that is differentiable only once;
+    a function that gives different results for equal inputs; a custom function whose backward uses values that autograd
+    does not see. They are detected by a backward pass to the leaves, by the symmetry of H, and by a second difference of
+    the loss along the direction of largest curvature (if several step lengths agree, since a loss may have kinks).
 
     Args:
-        loss: ``() -> 0-d tensor`` at the current weights.
-        params: Leaves that nothing else reads: they are moved, and put back to the last bit; their ``.grad`` is lost.
-        seed: Of the directions.
+        loss: A function ``() -> 0-d tensor`` of the current weights.
+        params: Leaves that nothing else reads; they are changed, and restored to the last bit. Their ``.grad`` is lost.
+        seed: The seed of the directions. Default: ``0``.
 
     Raises:
-        WrongDerivativeError: With what was found.
+        WrongDerivativeError: If second derivatives are wrong; the message names the fault.
     """
     generator = torch.Generator().manual_seed(seed)
     size = sum(parameter.numel() for parameter in params)
@@ -100,7 +100,7 @@ def check_second_derivatives(loss: Callable[[], Tensor], params: Sequence[Tensor
             for parameter in params:
                 parameter.grad = None
     operator = HessianOperator(loss, params)
-    # ⟨v, H(Hv)⟩ = ‖Hv‖²: for independent vectors both sides are close to zero where there are many parameters
+    # ⟨v, H(Hv)⟩ = ‖Hv‖²: with independent vectors and many parameters, both sides would be close to zero
     image = operator @ v
     squared = float(image.square().sum(dtype=torch.float64))
     defect = abs(float((v * (operator @ image)).sum(dtype=torch.float64)) - squared)
@@ -121,7 +121,7 @@ def check_second_derivatives(loss: Callable[[], Tensor], params: Sequence[Tensor
 def _second_difference(
     loss: Callable[[], Tensor], params: Sequence[Tensor], direction: Tensor, expected: float
 ) -> float | None:
-    """``d²L/dt²`` along a direction, if step lengths agree on one."""
+    """The second difference ``d²L/dt²`` along a direction, or ``None`` if different step lengths disagree."""
     moved = parts_of(direction, params)
     kept = [parameter.detach().clone() for parameter in params]
 
@@ -129,13 +129,13 @@ def _second_difference(
         with torch.no_grad():
             for parameter, step, origin in zip(params, moved, kept, strict=True):
                 parameter.copy_(origin + length * step)
-        return float(loss().detach().double())  # with gradients: a loss may take some of its own
+        return float(loss().detach().double())  # not without gradients: a loss may need them itself
 
     with differentiable_twice(), unseen_writes(params):
         try:
             here = at(0.0)
             rounding = torch.finfo(params[0].dtype).eps * max(abs(here), 1.0)
-            # the bend should be a thousand roundings of the loss, and is made two and four times as large
+            # the second difference should be a thousand roundings of the loss, and more with longer steps
             shortest = (1e3 * rounding / max(abs(expected), 1e-30)) ** 0.5
             found: list[float] = []
             for factor in (1.0, 1.4, 2.0, 2.8):
@@ -150,5 +150,5 @@ def _second_difference(
 
 
 def first_line(error: Exception) -> str:
-    """What an error says, without the advice that torch puts below."""
+    """The first line of an error's message, without the advice that torch puts below."""
     return str(error).split("\n")[0].rstrip(".")

@@ -17,14 +17,14 @@ DECADES_BELOW, DECADES_ABOVE, BINS_PER_DECADE = 6, 2, 8
 
 @dataclass(frozen=True)
 class EsdBins:
-    """Bin edges of log10 λ that stay as they are, so that one layer's histograms can be laid over each other."""
+    """Fixed bin edges of log10 λ, so that a layer's histograms of different times can be compared."""
 
     low: int  # whole decades
     high: int
 
     @classmethod
     def about(cls, eigenvalues: Array) -> EsdBins:
-        """Bins from six decades below the largest eigenvalue to two above, room for what training will do."""
+        """Make bins from six decades below the largest eigenvalue to two above, which leaves room for training."""
         largest = eigenvalues[-1]
         top = int(np.ceil(np.log10(largest))) if largest > 0 and np.isfinite(largest) else 0
         return cls(top - DECADES_BELOW, top + DECADES_ABOVE)
@@ -35,6 +35,6 @@ class EsdBins:
         return np.linspace(self.low, self.high, (self.high - self.low) * BINS_PER_DECADE + 1)
 
     def logs(self, eigenvalues: Array) -> Array:
-        """Their log10; what lies beyond either end is put there."""
+        """The log10 of eigenvalues, clipped to the outermost edges."""
         with np.errstate(divide="ignore"):
             return np.asarray(np.clip(np.log10(eigenvalues), self.low, self.high))

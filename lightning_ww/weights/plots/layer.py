@@ -1,4 +1,4 @@
-"""One layer's spectrum as a figure: its density, the power law of its tail, and the same elements in random order."""
+"""The figure of one layer's spectrum: its density, the power law of its tail, and the density of its shuffle."""
 
 from __future__ import annotations
 
@@ -22,30 +22,31 @@ if TYPE_CHECKING:
 BINS_PER_DECADE = 10
 
 DECADES = 5
-"""So many below the largest eigenvalue are shown; more, up to twelve, where the power law begins further down."""
+"""The decades that are shown below the largest eigenvalue; up to twelve where the power law begins lower."""
 
 LINE, ABOVE, PLOT, BELOW, ENTRY = 0.225, 0.12, 2.3, 0.75, 0.265
-"""Heights in inches: of a line of the title, of the margin, of the axes, of their labels, of a row of the legend."""
+"""Heights in inches: a line of the title, the margin, the axes, their labels, and a row of the legend."""
 
 TITLE = 550
-"""Pixels that a line of the title may take."""
+"""The largest width of a line of the title, in pixels."""
 
 MAX_NAME = 110
-"""Letters of a name in the title."""
+"""The most letters of a name in the title."""
 
 
 def layer_figure(layer: LayerReport, *, compare: bool = False) -> Figure:
-    """The density of a layer's eigenvalues on two logarithmic axes, beside that of its shuffle.
+    """Draw the densities of a layer's eigenvalues and of its shuffle's, on two logarithmic axes.
 
     Args:
-        layer: With its spectrum.
-        compare: Whether the tail is compared with other distributions, in the title; it takes several times as long.
+        layer: A report with a spectrum.
+        compare: Whether the title compares the tail with other distributions; this takes several times as long. Default:
+            ``False``.
 
     Returns:
-        A figure of matplotlib's that no global state knows of.
+        A matplotlib figure that pyplot does not manage.
 
     Raises:
-        ValueError: If the layer has no spectrum, as one too large to be decomposed, or is zero.
+        ValueError: If the layer has no spectrum, because it is too large to be decomposed, or if it is zero.
     """
     if layer.spectrum is None:
         raise ValueError(
@@ -86,8 +87,8 @@ def layer_figure(layer: LayerReport, *, compare: bool = False) -> Figure:
     axes.set_xlabel("eigenvalue of WᵀW", fontsize="x-large")
     axes.set_ylabel("density", fontsize="x-large")
     text, letters = "\n".join(lines), "large" if compare else "x-large"
-    axes.set_title(text, loc="left", y=1.0, fontsize=letters, parse_math=False)  # matplotlib need not look for a place
-    axes.minorticks_off()  # there are many, and each takes its time
+    axes.set_title(text, loc="left", y=1.0, fontsize=letters, parse_math=False)  # saves the search for a free place
+    axes.minorticks_off()  # many ticks take long to draw
     axes.tick_params(labelsize="large")
     axes.grid(alpha=0.2)
     legend = figure.legend(loc="lower center", ncols=2, fontsize="large", frameon=False)
@@ -99,7 +100,7 @@ def layer_figure(layer: LayerReport, *, compare: bool = False) -> Figure:
 
 
 def tail_caption(layer: LayerReport) -> str:
-    """How much better a power law describes the tail than other distributions do, in words."""
+    """The comparison of the power law with other distributions of the tail, in words."""
     fit = _fit(layer)
     if fit is None or layer.spectrum is None:
         return f"No power law to compare: {layer.reasons.get('alpha', 'there is no spectrum')}."
@@ -114,7 +115,7 @@ def tail_caption(layer: LayerReport) -> str:
 
 
 def _headings(layer: LayerReport, size: float) -> list[str]:
-    """The layer, broken at dots and shortened in the middle if it is too long; its numbers."""
+    """The lines of the title: the layer's name, broken at dots and shortened in the middle, and its numbers."""
     name = (
         layer.name if len(layer.name) <= MAX_NAME else f"{layer.name[: MAX_NAME // 2]}…{layer.name[-MAX_NAME // 2 :]}"
     )
@@ -128,7 +129,7 @@ def _headings(layer: LayerReport, size: float) -> list[str]:
 
 
 def _density(axes: Axes, values: Array, n: int, edges: Array, color: str, label: str, *, filled: bool) -> None:
-    """Of all n eigenvalues, zeros included, so that what is compared is comparable."""
+    """Draw eigenvalues as a density of all n, zeros included, so that layer and shuffle are comparable."""
     counts = np.histogram(values, bins=edges)[0]
     heights = counts / (n * np.diff(edges))
     if filled:
@@ -138,20 +139,20 @@ def _density(axes: Axes, values: Array, n: int, edges: Array, color: str, label:
 
 
 def _tail(axes: Axes, layer: LayerReport, largest: float, least: float) -> None:
-    """``(m/n) (alpha - 1)/xmin · (λ/xmin)^-alpha`` from xmin upwards, as far as it is above ``least``."""
+    """Draw ``(m/n) (alpha - 1)/xmin · (λ/xmin)^-alpha`` from xmin upward, as far as it is above ``least``."""
     if (fit := _fit(layer)) is None:
         return
     x = np.geomspace(fit.xmin, largest, 50)
     share = fit.num_tail / layer.num_eigenvalues
     label = f"power law, tail of {fit.num_tail} of {layer.num_eigenvalues}"
     heights = share * (fit.alpha - 1) / fit.xmin * (x / fit.xmin) ** -fit.alpha
-    seen = heights > 0.1 * least  # of a steep line the rest would press the density together
+    seen = heights > 0.1 * least  # the rest of a steep line would compress the density
     axes.plot(x[seen], heights[seen], color=ORANGE, linewidth=2.5, label=label)
     axes.axvline(fit.xmin, color=ORANGE, linestyle=":", label=f"xmin = {fit.xmin:.3g}")
 
 
 def _bulk_variances(layer: LayerReport) -> tuple[Array, str]:
-    """``σ²`` of the bulk that was fitted, or else of each slice, ``Σλ/(N M)``; what to call it."""
+    """The ``σ²`` of the fitted bulk, or else of each slice, ``Σλ/(N M)``; and the label of its line."""
     assert layer.spectrum is not None
     if layer.bulk_max is not None:
         return np.array([layer.bulk_max / bulk_edges(layer.N, layer.M, 1.0)[1]]), "Marchenko–Pastur, fitted"
@@ -159,7 +160,7 @@ def _bulk_variances(layer: LayerReport) -> tuple[Array, str]:
 
 
 def _bulk(axes: Axes, layer: LayerReport, variances: Array, high: float, label: str) -> None:
-    """What noise of these variances has on average over the slices, up to ``high``; a slice of zeros has none."""
+    """Draw the mean density over slices of noise of these variances, up to ``high``; a slice of zeros has none."""
     some = variances[variances > 0]
     low = bulk_edges(layer.N, layer.M, float(some.min()))[0]
     x = np.geomspace(max(low, 1e-6 * high), high, 400)[1:-1]
@@ -170,7 +171,7 @@ def _bulk(axes: Axes, layer: LayerReport, variances: Array, high: float, label: 
 
 
 def _traps(axes: Axes, traps: Array) -> None:
-    """The shuffle's eigenvalues that noise does not have."""
+    """Mark the shuffle's eigenvalues that are correlation traps."""
     if traps.size:
         heights, label = np.full(traps.size, 0.03), f"correlation traps: {traps.size}"
         axes.plot(traps, heights, "^", label=label, color=GRAY, markersize=9, transform=axes.get_xaxis_transform())

@@ -1,4 +1,4 @@
-"""All layers of one report as a figure: a column of dots for each metric."""
+"""The figure of all layers of a report: a column of dots for each metric."""
 
 from __future__ import annotations
 
@@ -24,12 +24,11 @@ def report_figure(report: WeightReport, metrics: str | Sequence[str] = KEY_METRI
     """Draw each metric of each layer, layers from the top in model order.
 
     Args:
-        report: With at least one layer.
-        metrics: Names among `lightning_ww.METRICS`, or ``"all"``. Default: alpha, rand_distance, sv_min,
-            distance_from_init, stable_rank.
+        report: A report with at least one layer.
+        metrics: Names in `lightning_ww.METRICS`, or ``"all"``. Default: `lightning_ww.KEY_METRICS`.
 
     Returns:
-        A figure of matplotlib's that no global state knows of.
+        A matplotlib figure that pyplot does not manage.
 
     Raises:
         ValueError: If a metric is unknown, or there is no layer.
@@ -50,7 +49,7 @@ def report_figure(report: WeightReport, metrics: str | Sequence[str] = KEY_METRI
             axes.set_xscale("log")
             least = positive.min() / 10
             zero = x <= 0
-            axes.plot(np.full(int(zero.sum()), least), rows[zero], "<", color=GRAY)  # beyond a logarithmic axis
+            axes.plot(np.full(int(zero.sum()), least), rows[zero], "<", color=GRAY)  # zero is not on a logarithmic axis
             x = np.where(zero, np.nan, x)
         axes.plot(x, rows, "o", color=BLUE)
         axes.set_title(name)

@@ -14,19 +14,19 @@ if TYPE_CHECKING:
 
 
 HEAVY_TAIL, WEAK_TAIL = 2.0, 6.0
-"""Trained layers of large networks have an alpha in between (Martin, Mahoney 2021)."""
+"""The range of alpha in trained layers of large networks (Martin, Mahoney 2021)."""
 
 CLEAR_TAIL = 20
-"""Of fewer eigenvalues in the tail, alpha says little."""
+"""The fewest eigenvalues in a tail for which alpha is informative."""
 
 ONE_DOMINATES = 2.0
-"""Of a lower stable rank, ‖W‖²_F/‖W‖², the largest singular value alone makes up more than half of ‖W‖²_F."""
+"""The stable rank, ‖W‖²_F/‖W‖², below which the largest singular value makes up more than half of ‖W‖²_F."""
 
 LIKE_CHANCE = 2.0
-"""So many times the distance between two shuffles, or less, and a layer's own distance says nothing."""
+"""The multiple of the distance between two shuffles below which a layer's rand_distance is not informative."""
 
 HARDLY_MOVED = 1e-3
-"""Of the initial weight's norm."""
+"""The distance from the initial weight, relative to its norm, below which a layer has hardly moved."""
 
 
 def report_table(
@@ -36,12 +36,12 @@ def report_table(
     *,
     at_start: bool = False,
 ) -> str:
-    """The layers, one a row, with their flags and what their numbers suggest; below, events, and what was skipped.
+    """Write the layers, their flags, and what their numbers suggest as tables; then the events and the skipped layers.
 
     Args:
         report: The measurement.
         flags: The flagged layers, by trigger. Default: none.
-        events: What happened when, oldest first. Default: nothing.
+        events: Sentences on flags that rose and fell, oldest first. Default: none.
         at_start: Whether no step has been made, so that no weight can have moved. Default: ``False``.
     """
     rows, hints = [], []
@@ -53,7 +53,7 @@ def report_table(
         if raised or suggests:
             hints.append([f"`{layer.name}`", ", ".join(raised) or "–", suggests or "–"])
     text = markdown(["layer", "shape", *KEY_METRICS], rows)
-    if hints:  # a table of its own: in one that is too wide, TensorBoard breaks names and numbers
+    if hints:  # a second table: if the first is too wide, TensorBoard breaks names and numbers
         text += "\n\n" + markdown(["layer", "flags", "suggests"], hints)
     if events:
         text += "\n\nEvents, the latest first:\n\n" + "\n".join(f"- {event}" for event in reversed(events))
@@ -64,7 +64,7 @@ def report_table(
 
 
 def suggestion(layer: LayerReport, *, at_start: bool = False) -> str:
-    """What a layer's numbers suggest, in a few words, if anything; hints, not findings."""
+    """A few words on what a layer's numbers suggest, or none; they are hints only."""
     said = []
     if layer.rank_loss:
         said.append(f"{layer.rank_loss} of {layer.num_eigenvalues} directions lost")
@@ -75,7 +75,7 @@ def suggestion(layer: LayerReport, *, at_start: bool = False) -> str:
     if layer.rand_distance is not None and layer.rand_distance < LIKE_CHANCE * (layer.rand_distance_floor or 0):
         said.append("spectrum like that of noise: nothing learned that shows")
     elif layer.rand_distance is not None and layer.rand_distance_floor is not None:
-        said += _tail(layer)  # of noise, too, one can be fitted
+        said += _tail(layer)  # a tail can be fitted to noise, too
     moved = layer.distance_from_init_relative
     if moved is not None and moved < HARDLY_MOVED and not layer.is_frozen and not at_start:
         said.append("has hardly moved from its initial weight")
