@@ -145,7 +145,10 @@ def test_a_checkpoint_of_another_version_warns_once_and_begins_anew(tmp_path: Pa
         "logged": {},
     }
     torch.save(state, file)
-    message = "`WeightSpectrumMonitor` cannot use its state in the checkpoint, which another version wrote, and starts a new history"
+    message = (
+        "`WeightSpectrumMonitor` cannot use its state in the checkpoint, which another version wrote, "
+        "and starts a new history"
+    )
     with pytest.warns(UserWarning, match=message) as caught:
         _, resumed = fit(tmp_path / "second", 4, file)
     assert len([w for w in caught if "WeightSpectrumMonitor" in str(w.message)]) == 1
