@@ -82,5 +82,7 @@ def test_one_overview_of_both_monitors_beside_the_users_own_layout(tmp_path: Pat
         for chart in category.chart:
             for series in chart.margin.series:
                 assert {series.value, series.lower, series.upper} <= seen
-            for pattern in chart.multiline.tag:
+            here = [tag for tag in chart.multiline.tag if tag.startswith(("ww", "curvature", "flags"))]
+            assert here or chart.margin.series
+            for pattern in here:  # not the cost of monitors that this Trainer lacks
                 assert any(re.match(pattern, tag) for tag in seen), pattern
