@@ -70,7 +70,7 @@ def ours(
 def candidates(name: str, num_steps: int = NUM_STEPS) -> dict[str, Callable[[], Any]]:
     """All that is compared on one network."""
     model, batch = trainable.network(name)
-    found = {
+    timed = {
         "gradient": gradient(model, batch),
         "Hessian, ours": ours(model, batch, "hessian", num_steps),
         "Hessian, PyHessian on one batch": peers.pyhessian(model, batch, num_steps),
@@ -83,8 +83,8 @@ def candidates(name: str, num_steps: int = NUM_STEPS) -> dict[str, Callable[[], 
         "Gauss–Newton, hessian-eigenthings": peers.eigenthings(model, batch, num_steps, "ggn"),
     }
     if name == "wide resnet":  # there it takes more than 24 GiB
-        del found["Gauss–Newton, hessian-eigenthings"]
-    return found
+        del timed["Gauss–Newton, hessian-eigenthings"]
+    return timed
 
 
 def line(what: str, value: float, unit: str = "×", least: float | None = None, most: float | None = None) -> Row:
@@ -168,11 +168,11 @@ def same_trace(seeds: int = 32) -> list[Row]:
     exact = float(net.values.sum())
 
     def error(quadrature: Any, num_steps: int) -> float:
-        found = [
+        errors = [
             spectral_density(net.dense, num_steps=num_steps, seed=seed, quadrature=quadrature).trace / exact - 1
             for seed in range(seeds)
         ]
-        return float(np.sqrt(np.mean(np.square(found))))
+        return float(np.sqrt(np.mean(np.square(errors))))
 
     reduced, plain = error("reduced", 40), error("plain", 40)
     probes = (plain / reduced) ** 2  # plain probes are independent: n of them divide the error by √n

@@ -48,9 +48,9 @@ def weights(count: int, writer: SummaryWriter) -> Callable[[], None]:
     def draw() -> None:
         three = [layer.name for layer in report.layers[:3]]  # with a new flag, so that everything is drawn
         pictures = WeightPictures(None, 10, compare=False, drawn={})
-        for one in pictures.due(history, report, KEY_METRICS, three, three):
-            if one.when == "now":
-                writer.add_image(one.key, one.draw(), dataformats="HWC")
+        for due in pictures.due(history, report, KEY_METRICS, three, three):
+            if due.when == "now":
+                writer.add_image(due.key, due.draw(), dataformats="HWC")
 
     return draw
 

@@ -114,12 +114,14 @@ def matching(
         plain: A function from a name to its displayed form; patterns match either form. Default: `str`, the name as it is.
         strict: Whether a pattern that matches nothing is an error. Default: ``True``.
     """
-    found: set[str] = set()
+    matched_by_any: set[str] = set()
     known = list(known)
     for pattern in patterns(call, name, value, least=1) or ():
-        matched = {one for one in known for form in (one, plain(one)) if form == pattern or fnmatchcase(form, pattern)}
+        matched = {
+            name for name in known for form in (name, plain(name)) if form == pattern or fnmatchcase(form, pattern)
+        }
         if not matched and strict:
-            there = ", ".join(f"`{plain(one)}`" for one in known)
+            there = ", ".join(f"`{plain(name)}`" for name in known)
             raise ArgumentError(f"`{call}({name}={pattern!r})` matches no {what}. This model has: {there}.")
-        found |= matched
-    return found
+        matched_by_any |= matched
+    return matched_by_any

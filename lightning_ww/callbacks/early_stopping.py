@@ -75,10 +75,10 @@ class SpectralEarlyStopping(Resumable):
         super().__init__()
         call = type(self).__name__
         several = [stop_on] if isinstance(stop_on, str | Trigger) else stop_on
-        if not isinstance(several, Sequence) or not all(isinstance(one, str | Trigger) for one in several):
+        if not isinstance(several, Sequence) or not all(isinstance(given, str | Trigger) for given in several):
             raise _checks.unfit(call, "stop_on", stop_on, "a trigger, its name, or a list of those")
-        self.stop_on = tuple(one if isinstance(one, str) else one.name for one in several)
-        self._own = tuple(one for one in several if isinstance(one, Trigger))
+        self.stop_on = tuple(given if isinstance(given, str) else given.name for given in several)
+        self._own = tuple(given for given in several if isinstance(given, Trigger))
         self.patience = _checks.count(call, "patience", patience, least=1)
         self.min_epochs = _checks.count(call, "min_epochs", min_epochs, least=0)
         self.verbose = _checks.instance(call, "verbose", verbose, bool)
@@ -117,13 +117,13 @@ class SpectralEarlyStopping(Resumable):
 
     def _hand_over(self, trainer: Trainer, trigger: Trigger) -> None:
         """Give a trigger to a monitor, unless some monitor has it already."""
-        monitors = [one for one in callbacks(trainer) if _is_monitor(one)]
-        if any(trigger in one.triggers for one in monitors):
+        monitors = [monitor for monitor in callbacks(trainer) if _is_monitor(monitor)]
+        if any(trigger in monitor.triggers for monitor in monitors):
             return
         errors = []
-        for one in monitors:
+        for monitor in monitors:
             try:
-                one.add_trigger(trigger)
+                monitor.add_trigger(trigger)
             except ArgumentError as error:
                 errors.append(error)
             else:

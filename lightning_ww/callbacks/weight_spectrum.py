@@ -191,11 +191,11 @@ class WeightSpectrumMonitor(Monitor[Snapshot, WeightReport]):
     @override
     def _prepare(self, trainer: Trainer, pl_module: LightningModule, state: Mapping[str, Any] | None) -> None:
         call, run = type(self).__name__, self._run
-        found, skipped = find_layers(pl_module, self.layers, call=call)
-        require_a_matrix(pl_module, found, skipped, call)
+        matrices, skipped = find_layers(pl_module, self.layers, call=call)
+        require_a_matrix(pl_module, matrices, skipped, call)
         if self.figure_layers is not None:
             drawn, _ = find_layers(pl_module, self.figure_layers, call=call, argument="figure_layers")
-            if {one.name for one in drawn}.isdisjoint(one.name for one in found):
+            if {layer.name for layer in drawn}.isdisjoint(layer.name for layer in matrices):
                 raise ArgumentError(f"`{call}(figure_layers={self.figure_layers!r})`: none of them is among `layers`.")
         memory = run.memory if isinstance(run.memory, WeightMemory) else self._new_memory()
         run.memory = memory
@@ -226,11 +226,11 @@ class WeightSpectrumMonitor(Monitor[Snapshot, WeightReport]):
 
     @override
     def _snapshot(self, trainer: Trainer, pl_module: LightningModule) -> Snapshot:
-        found, skipped = find_layers(pl_module, self.layers, call=type(self).__name__, strict=False)
+        matrices, skipped = find_layers(pl_module, self.layers, call=type(self).__name__, strict=False)
         memory = self._memory
-        initial = None if memory.initial is None else memory.initial.slices(found)
+        initial = None if memory.initial is None else memory.initial.slices(matrices)
         takes_floors = memory.floors is None and self.shuffle != "off" and not getattr(trainer, "fast_dev_run", False)
-        return Snapshot(found, skipped, initial, None if takes_floors else memory.floors or {})
+        return Snapshot(matrices, skipped, initial, None if takes_floors else memory.floors or {})
 
     @override
     def _measure(self, snapshot: Snapshot, moment: Moment) -> WeightReport:

@@ -59,10 +59,10 @@ class EdgeOfStability:
             Cohen et al. (2021), Gradient descent on neural networks typically occurs at the edge of stability,
             arXiv:2103.00065. Cohen et al. (2022), Adaptive gradient methods at the edge of stability, arXiv:2207.14484.
         """
-        found = _owners(params, optimizers)
-        if not any(found) or not all(_has_rate(owner) for owner in found):
+        owners = _owners(params, optimizers)
+        if not any(owners) or not all(_has_rate(owner) for owner in owners):
             return None
-        rates = [0.0 if owner is None else float(owner[1]["lr"]) for owner in found]
+        rates = [0.0 if owner is None else float(owner[1]["lr"]) for owner in owners]
 
         def largest(scales: Sequence[float | Tensor]) -> float:
             """λ_max of D^½ A D^½."""
@@ -75,7 +75,7 @@ class EdgeOfStability:
         lr_sharpness = largest([rate / GRADIENT_DESCENT for rate in rates])
         own = [
             0.0 if owner is None else _over_edge(*owner, parameter)
-            for owner, parameter in zip(found, params, strict=True)
+            for owner, parameter in zip(owners, params, strict=True)
         ]
         known = [scale for scale in own if scale is not None]
         optimizer_sharpness = None
@@ -105,7 +105,12 @@ def _owners(
     params: Sequence[Tensor], optimizers: Sequence[torch.optim.Optimizer]
 ) -> list[tuple[torch.optim.Optimizer, Mapping[str, Any]] | None]:
     """The optimizer and the parameter group of each parameter, or ``None``."""
-    owners = {id(held): (one, group) for one in optimizers for group in one.param_groups for held in group["params"]}
+    owners = {
+        id(parameter): (optimizer, group)
+        for optimizer in optimizers
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+    }
     return [owners.get(id(parameter)) for parameter in params]
 
 

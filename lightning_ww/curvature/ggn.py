@@ -23,7 +23,7 @@ from lightning_ww.curvature.operators import (
     unseen_writes,
 )
 from lightning_ww.curvature.second_derivatives.context import Rewritten, differentiable_twice
-from lightning_ww.curvature.second_derivatives.loss_hessians import curve
+from lightning_ww.curvature.second_derivatives.loss_hessians import hessian_of
 
 Engine = Literal["auto", "dual", "double_vjp"]
 """The ways of multiplying by the Jacobian: dual numbers, the derivative of a backward pass, or the faster of the two."""
@@ -88,11 +88,11 @@ class GGNOperator(CurvatureOperator):
         pushes = _Pushes(engine, check=check)
         parts = []
         with differentiable_twice() as rewritten:
-            for (share, one), judge in zip(shares("GGNOperator", outputs), losses, strict=True):
-                jacobian = _Jacobian(one, params, rewritten if engine != "dual" else None)
+            for (share, output), judge in zip(shares("GGNOperator", outputs), losses, strict=True):
+                jacobian = _Jacobian(output, params, rewritten if engine != "dual" else None)
                 if not jacobian.outputs.requires_grad:
                     raise ArgumentError("`GGNOperator(outputs=...)` does not depend on any of `params`.")
-                parts.append((share, jacobian, curve(judge, jacobian.outputs)))
+                parts.append((share, jacobian, hessian_of(judge, jacobian.outputs)))
 
         def product(vector: Tensor) -> Tensor:
             with differentiable_twice():

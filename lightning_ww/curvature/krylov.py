@@ -206,9 +206,9 @@ def _parts(*tensors: Tensor) -> list[tuple[Tensor, ...]]:
     return list(zip(*(torch.split(tensor, size, dim=-1) for tensor in tensors), strict=True))
 
 
-def _dot(one: Tensor, other: Tensor) -> Tensor:
+def _dot(x: Tensor, y: Tensor) -> Tensor:
     """The inner product, summed in float64: float32 sums lose four digits at ten million elements."""
-    return torch.stack([torch.dot(a.double(), b.double()) for a, b in _parts(one, other)]).sum()
+    return torch.stack([torch.dot(a.double(), b.double()) for a, b in _parts(x, y)]).sum()
 
 
 def _norm(vector: Tensor) -> Tensor:

@@ -120,8 +120,8 @@ class HessianOperator(CurvatureOperator):
         params = checked("HessianOperator", params)
         with differentiable_twice():
             slopes, is_reached = [], False
-            for share, one in shares("HessianOperator", loss):
-                value = _scalar("HessianOperator", one())
+            for share, batch_loss in shares("HessianOperator", loss):
+                value = _scalar("HessianOperator", batch_loss())
                 if not value.requires_grad:  # a constant
                     continue
                 parts = torch.autograd.grad(value, params, create_graph=True, allow_unused=True)
@@ -220,7 +220,7 @@ def shares(call: str, loss: Batches) -> list[tuple[float, Callable[[], Tensor]]]
         sizes = f"{[size for size, _ in loss]}"
         raise _checks.unfit_object(call, "loss", "one batch or more, each of a positive size", sizes)
     total = sum(size for size, _ in loss)
-    return [(size / total, one) for size, one in loss]
+    return [(size / total, batch_loss) for size, batch_loss in loss]
 
 
 def _scalar(call: str, value: Tensor) -> Tensor:

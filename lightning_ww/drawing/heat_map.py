@@ -166,8 +166,8 @@ def _column_names(
 
 def _runs(framed: NDArray[np.bool_]) -> list[tuple[int, int, int]]:
     """Each stretch of framed cells in a row: the row, the first column, and the column after the last."""
-    found = []
+    runs = []
     for i, row in enumerate(framed):
         steps = np.flatnonzero(np.diff(np.concatenate([[0], row.astype(int), [0]])))
-        found += [(i, int(a), int(b)) for a, b in zip(steps[::2], steps[1::2], strict=True)]
-    return found
+        runs += [(i, int(a), int(b)) for a, b in zip(steps[::2], steps[1::2], strict=True)]
+    return runs

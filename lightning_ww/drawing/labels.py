@@ -18,9 +18,9 @@ def labels(names: Sequence[str]) -> list[str]:
     parts = [name.split(".") for name in names]
     shared = 0
     if any(len(name) > MAX_LABEL for name in names):
-        while len({tuple(one[: shared + 1]) for one in parts}) == 1 and min(map(len, parts)) > shared + 1:
+        while len({tuple(part[: shared + 1]) for part in parts}) == 1 and min(map(len, parts)) > shared + 1:
             shared += 1
-    short = [shortened(".".join(one[shared:])) for one in parts]
+    short = [shortened(".".join(part[shared:])) for part in parts]
     count, taken = Counter(short), set(short)
     for i, label in enumerate(short):
         if count[label] > 1:  # equal labels are numbered in model order

@@ -8,7 +8,7 @@ from typing import Any
 from typing_extensions import override
 
 from lightning_ww.history import History
-from lightning_ww.triggers.thresholds import check_band, check_short_side, held_down_to
+from lightning_ww.triggers.thresholds import check_band, check_short_side, cleared_below
 from lightning_ww.triggers.trigger import Trigger
 
 
@@ -58,11 +58,11 @@ class CorrelationTrap(Trigger):
             return None
         if not was_flagged and (z <= self.enter or element < self.enter_element):
             return None
-        held = held_down_to(self.leave, self.leave_element) if was_flagged else ""
+        band = cleared_below(self.leave, self.leave_element) if was_flagged else ""
         shift = history.value(layer, "trap_mean_shift") or 0
         return (
             f"trap_z {z:.1f} (threshold {self.enter:g}), largest element {element:.2f} of the visible size "
-            f"(threshold {self.enter_element:g}{held}), mean shift {shift:.2f}"
+            f"(threshold {self.enter_element:g}{band}), mean shift {shift:.2f}"
         )
 
     @override

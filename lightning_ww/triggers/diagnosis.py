@@ -83,8 +83,8 @@ def diagnose(measured: Findings | History[Any], triggers: Sequence[Trigger] = DE
     flags: list[Flag] = []
     fired: list[str] = []
     for trigger in triggers:
-        found, is_firing = judge(trigger, measured)
-        flags += found
+        raised, is_firing = judge(trigger, measured)
+        flags += raised
         fired += [trigger.name] if is_firing else []
     return Diagnosis(tuple(flags), tuple(fired))
 

@@ -9,7 +9,7 @@ from typing import Any
 from typing_extensions import override
 
 from lightning_ww.history import History
-from lightning_ww.triggers.thresholds import check_band, check_short_side, held_down_to
+from lightning_ww.triggers.thresholds import check_band, check_short_side, cleared_below
 from lightning_ww.triggers.trigger import Trigger
 
 
@@ -51,9 +51,9 @@ class RankCollapse(Trigger):
         was_flagged = history.was_flagged(self.name, layer)
         if deficit is None or deficit < (self.leave if was_flagged else self.enter):
             return None
-        held = held_down_to(self.leave) if was_flagged else ""
+        band = cleared_below(self.leave) if was_flagged else ""
         return (
-            f"rank_deficit {deficit:.2f} (threshold {self.enter:g}{held}): that share of its singular values is at most a "
+            f"rank_deficit {deficit:.2f} (threshold {self.enter:g}{band}): that share of its singular values is at most a "
             "tenth of what the same elements in random order have"
         )
 

@@ -24,6 +24,6 @@ def check_short_side(call: str, value: int) -> None:
     _checks.count(call, "min_short_side", value, least=1)
 
 
-def held_down_to(*leave: float) -> str:
-    """The words for a flag that stays up between the two thresholds."""
-    return f", held down to {' and '.join(f'{value:g}' for value in leave)}"
+def cleared_below(*leave: float) -> str:
+    """The words on the threshold at which a raised flag is cleared."""
+    return f", cleared below {' and '.join(f'{value:g}' for value in leave)}"

@@ -91,21 +91,21 @@ def analyze(
     _checks.count("analyze", "seed", seed, least=0)
     if floor and shuffle == "off":
         raise ArgumentError("`analyze(floor=True, shuffle='off')`: the floor is a distance between two shuffles.")
-    found, skipped = find_layers(model, layers)
-    require_a_matrix(model, found, skipped, "analyze")
+    matrices, skipped = find_layers(model, layers)
+    require_a_matrix(model, matrices, skipped, "analyze")
     request = Request(
         Shuffler(seed),
         shuffle,
-        None if initial is None else initial_slices(found, initial),
+        None if initial is None else initial_slices(matrices, initial),
         mp_fit=mp_fit,
         cka=cka,
         floors=None if floor else {},
     )
-    return measure(found, skipped, request, include_frozen=include_frozen)
+    return measure(matrices, skipped, request, include_frozen=include_frozen)
 
 
 def measure(
-    found: Sequence[Layer],
+    layers: Sequence[Layer],
     skipped: Sequence[SkippedLayer],
     request: Request,
     *,
@@ -115,7 +115,7 @@ def measure(
     """Measure these layers.
 
     Args:
-        found: The layers, not yet read.
+        layers: The layers, not yet read.
         skipped: The weights that are skipped without being read.
         request: The options of the analysis.
         include_frozen: Whether layers without trainable parameters are measured, too. Default: ``True``.
@@ -124,7 +124,7 @@ def measure(
     began = time.perf_counter()
     reports: list[LayerReport] = []
     skips = list(skipped)
-    for layer in found:
+    for layer in layers:
         try:
             stored = layer.read()
             if not include_frozen and layer.is_frozen:

@@ -28,9 +28,13 @@ SUFFIXES = ("_orig", "_g", "_v")
 
 def owns(module: nn.Module, attribute: str) -> bool:
     """Whether the weight is the module's own, rather than a property that returns another module's weight."""
-    if attribute in _held(module._parameters) or parametrize.is_parametrized(module, attribute) or _is_packed(module):
+    if (
+        attribute in _as_dict(module._parameters)
+        or parametrize.is_parametrized(module, attribute)
+        or _is_packed(module)
+    ):
         return True
-    buffer = _held(module._buffers).get(attribute)  # class weights of a loss have one axis, and are no layer
+    buffer = _as_dict(module._buffers).get(attribute)  # class weights of a loss have one axis, and are no layer
     return isinstance(vars(module).get(attribute), Tensor) or (buffer is not None and buffer.ndim >= 2)
 
 
@@ -39,10 +43,10 @@ def sources(module: nn.Module, attribute: str) -> Sequence[Tensor]:
     if parametrize.is_parametrized(module, attribute):
         return list(_parametrization(module, attribute).parameters())
     names = (attribute, *(attribute + suffix for suffix in SUFFIXES))
-    parameters = _held(module._parameters)
-    found = [tensor for name in names if (tensor := parameters.get(name)) is not None]
-    buffer = _held(module._buffers).get(attribute)
-    return found or ([] if buffer is None else [buffer])
+    parameters = _as_dict(module._parameters)
+    leaves = [tensor for name in names if (tensor := parameters.get(name)) is not None]
+    buffer = _as_dict(module._buffers).get(attribute)
+    return leaves or ([] if buffer is None else [buffer])
 
 
 def attribute_of(parameter_name: str) -> str:
@@ -85,7 +89,7 @@ def _parametrization(module: nn.Module, attribute: str) -> nn.Module:
     return cast("nn.ModuleDict", module.parametrizations)[attribute]
 
 
-def _held(tensors: Mapping[str, Tensor | None]) -> dict[str, Tensor | None]:
+def _as_dict(tensors: Mapping[str, Tensor | None]) -> dict[str, Tensor | None]:
     """The tensors as a dict; a scripted module has them in a wrapper with little else than ``items()``."""
     return dict(tensors.items())
 

@@ -35,24 +35,24 @@ def initial_slices(layers: Sequence[Layer], initial: nn.Module | Mapping[str, Te
     """
     if isinstance(initial, nn.Module):
         then = {layer.name: layer for layer in find_layers(initial, call="analyze(initial=...)")[0]}
-        found = snapshot([then[layer.name] for layer in layers if layer.name in then])
+        slices = snapshot([then[layer.name] for layer in layers if layer.name in then])
     elif isinstance(initial, Mapping):
         whole = all(key.startswith("module.") for key in initial)  # the state of a data-parallel wrapper
         tensors = {plain_name(key.removeprefix("module.") if whole else key): v for key, v in initial.items()}
-        found = {}
+        slices = {}
         for layer in layers:
             weight = _from_state_dict(layer, tensors)
             if weight is not None:
                 with suppress(UnreadableWeightError):  # reported when the layer itself is measured
-                    found[layer.name] = layer.slices_of(weight)
+                    slices[layer.name] = layer.slices_of(weight)
     else:
         raise _checks.unfit_object(
             "analyze", "initial", "a module or its state_dict()", f"a `{type(initial).__name__}`"
         )
-    if not found:
+    if not slices:
         names = ", ".join(f"`{layer.name}`" for layer in layers)
         raise ArgumentError(f"`analyze(initial=...)` holds none of the layers of this model: {names}.")
-    return found
+    return slices
 
 
 def _from_state_dict(layer: Layer, tensors: Mapping[str, Tensor]) -> Tensor | None:

@@ -140,7 +140,7 @@ def find_layers(
     Raises:
         ArgumentError: If a pattern matches nothing. It is a `ValueError`.
     """
-    found: list[Layer] = []
+    matrices: list[Layer] = []
     skipped: list[SkippedLayer] = []
     first_holder: dict[object, str] = {}
     claimed: set[int] = set()
@@ -167,7 +167,7 @@ def find_layers(
                 skipped.append(SkippedLayer(layer.name, "tied", sentence))
                 continue
             first_holder[identity] = layer.name
-            found.append(layer)
+            matrices.append(layer)
     for name, module in modules:
         for attribute, parameter in module._parameters.items():
             if parameter is None or id(parameter) in claimed or isinstance(parameter, UninitializedParameter):
@@ -175,18 +175,18 @@ def find_layers(
             claimed.add(id(parameter))
             if parameter.ndim >= 2:
                 full = f"{name}.{attribute}" if name else attribute
-                found.append(Layer(full, _kind(module), name, module, attribute, is_weight=False))
+                matrices.append(Layer(full, _kind(module), name, module, attribute, is_weight=False))
     if layers is not None:
-        known = [*(x.name for x in found), *(x.name for x in skipped)]
+        known = [*(x.name for x in matrices), *(x.name for x in skipped)]
         wanted = _checks.matching(call, argument, layers, known, "weight matrix", strict=strict)
-        found, skipped = [x for x in found if x.name in wanted], [x for x in skipped if x.name in wanted]
-    return found, skipped
+        matrices, skipped = [x for x in matrices if x.name in wanted], [x for x in skipped if x.name in wanted]
+    return matrices, skipped
 
 
-def require_a_matrix(model: nn.Module, found: Sequence[Layer], skipped: Sequence[SkippedLayer], call: str) -> None:
+def require_a_matrix(model: nn.Module, matrices: Sequence[Layer], skipped: Sequence[SkippedLayer], call: str) -> None:
     """Raise `ArgumentError` if there is nothing to measure, and nothing that could become measurable."""
     reasons = [f"`{skip.name}` ({skip.sentence})" for skip in skipped]
-    for layer in found:
+    for layer in matrices:
         try:
             check_size(layer.read())
         except UnreadableWeightError as unreadable:

@@ -242,7 +242,7 @@ class LayerMetrics:
 
 
 TABLE: dict[str, Metric] = {
-    one.name: replace(one.metadata["metric"], name=one.name) for one in fields(LayerMetrics) if "metric" in one.metadata
+    row.name: replace(row.metadata["metric"], name=row.name) for row in fields(LayerMetrics) if "metric" in row.metadata
 }
 """The rows by name."""
 

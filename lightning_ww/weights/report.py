@@ -116,13 +116,13 @@ class WeightReport:
         Means of alpha, alpha_weighted, log_norm, stable_rank, rand_distance and distance_from_init_relative; the smallest
         sv_min; the largest rank_deficit.
         """
-        found = {}
+        summary = {}
         for name, metric in TABLE.items():
             if metric.summary is not None and (values := self._values(name)):
                 value = float(SUMMARIES[metric.summary](values))
                 if np.isfinite(value):
-                    found[name] = value
-        return found
+                    summary[name] = value
+        return summary
 
     @cached_property
     def quantiles(self) -> Mapping[str, float]:

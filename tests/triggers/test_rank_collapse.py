@@ -23,7 +23,7 @@ def test_it_has_hysteresis() -> None:
 
 def test_a_flag_that_is_held_says_down_to_where() -> None:
     held = followed([report(collapsed("a", 0.6)), report(collapsed("a", 0.45))], RankCollapse())[-1]
-    assert "rank_deficit 0.45 (threshold 0.5, held down to 0.4)" in str(held.flags[0])
+    assert "rank_deficit 0.45 (threshold 0.5, cleared below 0.4)" in str(held.flags[0])
 
 
 def test_a_layer_that_is_not_flagged_makes_nothing_fire() -> None:

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from lightning_ww import CorrelationTrap, RankCollapse
-from lightning_ww.triggers.thresholds import held_down_to
+from lightning_ww.triggers.thresholds import cleared_below
 
 
 def test_the_leave_threshold_may_equal_the_enter_threshold_and_not_exceed_it() -> None:
@@ -18,5 +18,5 @@ def test_the_leave_threshold_may_equal_the_enter_threshold_and_not_exceed_it() -
 
 
 def test_a_held_flag_names_each_leave_threshold() -> None:
-    assert held_down_to(2.0) == ", held down to 2"
-    assert held_down_to(2.0, 0.8) == ", held down to 2 and 0.8"
+    assert cleared_below(2.0) == ", cleared below 2"
+    assert cleared_below(2.0, 0.8) == ", cleared below 2 and 0.8"

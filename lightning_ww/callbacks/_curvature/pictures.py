@@ -54,5 +54,8 @@ def _stems(measurement: CurvatureMeasurement, title: str) -> NDArray[np.uint8]:
 
 def _evolution(name: str, past: tuple[CurvatureMeasurement, ...]) -> NDArray[np.uint8]:
     title = f"{name} spectrum over training: share of eigenvalues"
-    densities, edges = [one.density for one in past], [one.summary.get("stability_edge") for one in past]
-    return evolution(title, densities, [one.step for one in past], edges)
+    densities, edges = (
+        [measurement.density for measurement in past],
+        [measurement.summary.get("stability_edge") for measurement in past],
+    )
+    return evolution(title, densities, [measurement.step for measurement in past], edges)

@@ -131,10 +131,10 @@ class CurvatureReader(Memory):
                 if residual <= UNCONVERGED * abs(sharpness):
                     break
             self._top = start
-            found = {"sharpness": sharpness, "sharpness_residual": residual}
+            numbers = {"sharpness": sharpness, "sharpness_residual": residual}
             if (rate := single_rate(matrices.params, trainer.optimizers)) is not None:
-                found["lr_sharpness"] = rate * sharpness / 2
-            return found
+                numbers["lr_sharpness"] = rate * sharpness / 2
+            return numbers
 
     @contextmanager
     def _matrices(
@@ -195,7 +195,7 @@ class CurvatureReader(Memory):
 
 
 def _hessian(loss: SandboxLoss) -> HessianOperator:
-    return HessianOperator([(float(one.size), partial(loss.of, one)) for one in loss.batches], loss.params)
+    return HessianOperator([(float(batch.size), partial(loss.of, batch)) for batch in loss.batches], loss.params)
 
 
 def _judged_loss(loss: SandboxLoss, captured: CapturedBatch) -> Tensor:

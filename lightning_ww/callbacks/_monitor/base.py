@@ -80,7 +80,7 @@ class Monitor(Scheduled, ABC, Generic[S, M]):
         self.every_n_train_steps = every_n_train_steps
         self._measures = tuple(measures)
         self._given_triggers = triggers is not None
-        usual = [one for one in defaults if set(one.needs) <= set(measures)]
+        usual = [trigger for trigger in defaults if set(trigger.needs) <= set(measures)]
         self.triggers = checked_triggers(call, usual if triggers is None else triggers, self._measures)
         self.panels = _checks.instance(call, "panels", panels, bool)
         self.log_key_prefix = _checks.instance(call, "log_key_prefix", log_key_prefix, str)
@@ -247,14 +247,14 @@ class Monitor(Scheduled, ABC, Generic[S, M]):
         run.last_followed = step
         with run.clock.measuring():
             follow = partial(self._or_off, trainer, partial(between.follow, trainer, pl_module))
-            found = run.guard.run(trainer, follow, between.what)
-            if trainer.strategy.reduce_boolean_decision(found is not None, all=True) and found is not None:
-                found = trainer.strategy.broadcast(found)
-                run.held |= found
-                to_callback_metrics(trainer, found, self.GROUP, self.log_key_prefix)
+            numbers = run.guard.run(trainer, follow, between.what)
+            if trainer.strategy.reduce_boolean_decision(numbers is not None, all=True) and numbers is not None:
+                numbers = trainer.strategy.broadcast(numbers)
+                run.held |= numbers
+                to_callback_metrics(trainer, numbers, self.GROUP, self.log_key_prefix)
                 if trainer.is_global_zero:
                     publisher = self._publisher(trainer, run.guard, logged_step(trainer))
-                    publisher.scalars(found, View(), {})
+                    publisher.scalars(numbers, View(), {})
 
     # ── Other tasks
 

@@ -34,13 +34,13 @@ def overview(categories: Sequence[Category], groups: Sequence[str]) -> Layout:
         groups: The groups of all classes of monitors.
     """
     layout: Layout = {}
-    for prefix in dict.fromkeys(one.prefix for one in categories):
+    for prefix in dict.fromkeys(category.prefix for category in categories):
         name = f"lightning-ww {prefix}".rstrip()
-        for one in categories:
-            if one.prefix == prefix:
-                charts = {chart.title: _lines_of(chart, one) for chart in one.charts}
+        for category in categories:
+            if category.prefix == prefix:
+                charts = {chart.title: _lines_of(chart, category) for chart in category.charts}
                 # TensorBoard shows the last first
-                layout[f"{name}: {one.title}"] = dict(reversed(charts.items()))
+                layout[f"{name}: {category.title}"] = dict(reversed(charts.items()))
         layout[f"{name}: what measuring costs"] = {
             "share of training time": _lines([full_key("overhead", group, prefix) for group in groups]),
             "seconds of a measurement": _lines([full_key("seconds", group, prefix) for group in groups]),

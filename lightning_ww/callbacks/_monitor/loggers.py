@@ -149,7 +149,7 @@ class ImageSink(Sink):
             self.logger.experiment.log_image(pixels, name=self.prefix + key, step=step)
 
 
-def sink(logger: Any) -> Sink:
+def sink_for(logger: Any) -> Sink:
     """Choose the adapter of a logger by the logger's methods, not by its class, which exists in two namespaces."""
     experiment = getattr(logger, "experiment", None)
     if _has(experiment, "add_histogram_raw", "add_text", "add_image"):
@@ -164,13 +164,13 @@ def sink(logger: Any) -> Sink:
     return ImageSink(logger) if takes_images else Sink(logger)
 
 
-def left_out(one: Sink) -> str | None:
+def left_out(sink: Sink) -> str | None:
     """A sentence on the kinds of content that a logger does not take, or ``None`` if it takes everything."""
     kinds: tuple[Kind, ...] = ("histograms", "texts", "images")
-    missing = [kind for kind in kinds if kind not in one.takes]
+    missing = [kind for kind in kinds if kind not in sink.takes]
     if not missing:
         return None
-    return f"`{type(one.logger).__name__}` gets no {' and no '.join(missing)}: it does not take them."
+    return f"`{type(sink.logger).__name__}` gets no {' and no '.join(missing)}: it does not take them."
 
 
 def _has(value: Any, *methods: str) -> bool:

@@ -10,7 +10,7 @@ import torch
 
 from lightning_ww.callbacks._monitor.layout import Category, overview
 from lightning_ww.callbacks._monitor.lightning import inform
-from lightning_ww.callbacks._monitor.loggers import Kind, Sink, left_out, sink
+from lightning_ww.callbacks._monitor.loggers import Kind, Sink, left_out, sink_for
 from lightning_ww.callbacks._monitor.view import full_key
 
 if TYPE_CHECKING:
@@ -44,8 +44,10 @@ class Publisher:
     def __init__(self, trainer: Trainer, guard: Guard, group: str, prefix: str, step: int) -> None:
         self.trainer, self.guard = trainer, guard
         self._group, self._prefix, self._step = group, prefix, step
-        found = guard.run(trainer, lambda: [sink(one) for one in trainer.loggers], "find out what loggers take")
-        self._sinks: list[Sink] = found or []
+        sinks = guard.run(
+            trainer, lambda: [sink_for(logger) for logger in trainer.loggers], "find out what loggers take"
+        )
+        self._sinks: list[Sink] = sinks or []
 
     def key(self, key: str) -> str:
         """A view's key with group and prefix."""
@@ -53,24 +55,26 @@ class Publisher:
 
     def takes(self, kind: Kind) -> bool:
         """Whether any logger takes this kind of content."""
-        return any(kind in one.takes for one in self._sinks)
+        return any(kind in sink.takes for sink in self._sinks)
 
     def scalars(self, summary: Mapping[str, float], view: View, flags: Mapping[str, float]) -> None:
         """Log numbers, histograms and texts; the keys of ``flags`` lack only the prefix."""
         numbers = {self.key(key): value for key, value in (*summary.items(), *view.scalars.items())}
         numbers |= {self._prefix + key: value for key, value in flags.items()}
-        for one in self._sinks:
-            self.guard.run(self.trainer, partial(self._log, one, numbers, view), f"log to {type(one.logger).__name__}")
+        for sink in self._sinks:
+            self.guard.run(
+                self.trainer, partial(self._log, sink, numbers, view), f"log to {type(sink.logger).__name__}"
+            )
 
-    def _log(self, one: Sink, numbers: Mapping[str, float], view: View) -> None:
+    def _log(self, sink: Sink, numbers: Mapping[str, float], view: View) -> None:
         if numbers:
-            one.scalars(numbers, self._step)
-        if "histograms" in one.takes:
+            sink.scalars(numbers, self._step)
+        if "histograms" in sink.takes:
             for key, histogram in view.histograms.items():
-                one.histogram(self.key(key), histogram, self._step)
-        if "texts" in one.takes:
+                sink.histogram(self.key(key), histogram, self._step)
+        if "texts" in sink.takes:
             for key, text in view.texts.items():
-                one.text(self.key(key), text, self._step)
+                sink.text(self.key(key), text, self._step)
 
     def image(self, key: str, draw: Callable[[], NDArray[np.uint8] | None]) -> bool:
         """Draw a picture and log it; return whether that succeeded."""
@@ -78,21 +82,21 @@ class Publisher:
         pixels = self.guard.run(self.trainer, draw, f"draw `{full.partition('/')[0]}`")
         if pixels is None:
             return False
-        takers = [one for one in self._sinks if "images" in one.takes]
-        logged = [self._to(one, partial(one.image, full, pixels, self._step)) for one in takers]
+        takers = [sink for sink in self._sinks if "images" in sink.takes]
+        logged = [self._to(sink, partial(sink.image, full, pixels, self._step)) for sink in takers]
         return any(logged)
 
     def layout(self, categories: Sequence[Category], groups: Sequence[str]) -> None:
         """Lay out the charts of several monitors with each logger's own prefix; ``groups`` are those of all monitors."""
-        for one in self._sinks:
-            named = [Category(c.group, one.prefix + c.prefix, c.title, c.charts) for c in categories]
-            self.guard.run(self.trainer, partial(one.layout, overview(named, groups)), "lay out the overview")
+        for sink in self._sinks:
+            named = [Category(c.group, sink.prefix + c.prefix, c.title, c.charts) for c in categories]
+            self.guard.run(self.trainer, partial(sink.layout, overview(named, groups)), "lay out the overview")
 
     def say_what_is_left_out(self) -> None:
         """Tell the user which kinds of content each logger does not take."""
         for said in filter(None, map(left_out, self._sinks)):
             inform(self.trainer, said)
 
-    def _to(self, one: Sink, action: Callable[[], Any]) -> bool:
+    def _to(self, sink: Sink, action: Callable[[], Any]) -> bool:
         done: Callable[[], bool] = lambda: action() is None or True  # noqa: E731
-        return bool(self.guard.run(self.trainer, done, f"log to {type(one.logger).__name__}"))
+        return bool(self.guard.run(self.trainer, done, f"log to {type(sink.logger).__name__}"))

@@ -53,12 +53,12 @@ def with_trigger(
     Raises:
         ArgumentError: If the user gave a different trigger of equal name, or a metric that it needs is not measured.
     """
-    twin = next((one for one in triggers if one.name == more.name), None)
+    twin = next((trigger for trigger in triggers if trigger.name == more.name), None)
     if twin == more:
         return triggers
     if twin is not None and are_given:
         raise ArgumentError(f"`{call}(triggers=...)` has {twin!r} already, and cannot raise {more!r}, too.")
-    others = [more if one is twin else one for one in triggers]
+    others = [more if trigger is twin else trigger for trigger in triggers]
     return checked_triggers(call, others if twin is not None else [*others, more], measured)
 
 
@@ -83,18 +83,18 @@ def judged(
     flags: list[Flag] = []
     fired: list[str] = []
     for trigger in triggers:
-        found = guarded(partial(judge, trigger, history), f"judge `{trigger.name}`")
-        if found is not None:
-            flags += found[0]
-            fired += [trigger.name] if found[1] else []
+        verdict = guarded(partial(judge, trigger, history), f"judge `{trigger.name}`")
+        if verdict is not None:
+            flags += verdict[0]
+            fired += [trigger.name] if verdict[1] else []
     return Diagnosis(tuple(flags), tuple(fired))
 
 
 def flag_scalars(triggers: Sequence[Trigger], diagnosis: Diagnosis, layers: Sequence[str]) -> dict[str, float]:
     """The scalars ``flags/<trigger>``, a number of layers, and ``flags.<trigger>/<layer>``, 0 or 1 for these layers."""
-    found: dict[str, float] = {}
+    scalars: dict[str, float] = {}
     for trigger in triggers:
         flagged = diagnosis.layers(trigger.name)
-        found[f"flags/{trigger.name}"] = float(len(flagged))
-        found |= {f"flags.{trigger.name}/{layer}": float(layer in flagged) for layer in layers}
-    return found
+        scalars[f"flags/{trigger.name}"] = float(len(flagged))
+        scalars |= {f"flags.{trigger.name}/{layer}": float(layer in flagged) for layer in layers}
+    return scalars

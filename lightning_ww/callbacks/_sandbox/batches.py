@@ -114,7 +114,7 @@ def _size(batch: Any, depth: int = 0) -> int | None:
 def _copied(batch: Any) -> Any:
     """A copy of the batch with its tensors cloned, also those inside the user's own objects."""
 
-    def one(leaf: Any) -> Any:
+    def renewed(leaf: Any) -> Any:
         if isinstance(leaf, Tensor):
             return full_precision(leaf.detach()).clone()
         try:
@@ -123,8 +123,8 @@ def _copied(batch: Any) -> Any:
             return leaf
         for name, item in list(getattr(twin, "__dict__", {}).items()):
             if isinstance(item, Tensor | list | tuple | dict):
-                vars(twin)[name] = _pytree.tree_map(one, item)
+                vars(twin)[name] = _pytree.tree_map(renewed, item)
         return twin
 
     with torch.inference_mode(False):
-        return _pytree.tree_map(one, batch)
+        return _pytree.tree_map(renewed, batch)

@@ -117,13 +117,13 @@ class SandboxLoss:
         own: Any = getattr(self._module, "curvature_outputs", None)
         if self._outputs_fn is not None or own is not None:
             name = "curvature_outputs" if self._outputs_fn is None else "ggn_fn"
-            found = self._evaluate(name, _bound(self._outputs_fn, self._module) if self._outputs_fn else own, captured)
-            is_pair = isinstance(found, tuple) and len(found) == 2
-            if not (is_pair and isinstance(found[0], Tensor) and callable(found[1])):
+            result = self._evaluate(name, _bound(self._outputs_fn, self._module) if self._outputs_fn else own, captured)
+            is_pair = isinstance(result, tuple) and len(result) == 2
+            if not (is_pair and isinstance(result[0], Tensor) and callable(result[1])):
                 raise UnsuitableLossError(
                     f"`{name}` has to return `(outputs, loss_of_outputs)`: a tensor and a function."
                 )
-            return found[0], found[1]
+            return result[0], result[1]
         with LossCalls() as calls:
             value = self.of(captured)
         saw = f"there are {len(calls.seen)} such calls"
@@ -179,8 +179,10 @@ class SandboxLoss:
 @contextmanager
 def in_place_of(module: nn.Module, tensors: Mapping[str, Tensor]) -> Iterator[None]:
     """Put tensors in place of a module's parameters and buffers of these names, in every place where they occur."""
-    held = {name: tensor for name, tensor in (*module.named_parameters(), *module.named_buffers()) if name in tensors}
-    others = {id(tensor): tensors[name] for name, tensor in held.items()}
+    originals = {
+        name: tensor for name, tensor in (*module.named_parameters(), *module.named_buffers()) if name in tensors
+    }
+    others = {id(tensor): tensors[name] for name, tensor in originals.items()}
     places = [
         (home, key, tensor)
         for part in module.modules()
@@ -230,7 +232,7 @@ def _loss_function(module: LightningModule, loss_fn: LossFn | None, index: int) 
         return "curvature_loss", own
     step = module.training_step
     parameters = inspect.signature(step).parameters.values()
-    takes_index = len(parameters) > 1 or any(one.kind is one.VAR_POSITIONAL for one in parameters)
+    takes_index = len(parameters) > 1 or any(parameter.kind is parameter.VAR_POSITIONAL for parameter in parameters)
     return "training_step", lambda batch: step(batch, index) if takes_index else step(batch)
 
 

@@ -54,12 +54,12 @@ def muted(trainer: Trainer, pl_module: LightningModule, batch_norm: BatchNormMod
                 if value is not None and id(value) in writers:
                     vars(module)[name] = DummyLogger().experiment
             is_batch_norm = isinstance(module, nn.modules.batchnorm._NormBase)
-            held = vars(module)
-            held["training"] = module.training and is_batch_norm and batch_norm == "train"
-            held["_backward_hooks"], held["_backward_pre_hooks"] = OrderedDict(), OrderedDict()
+            attributes = vars(module)
+            attributes["training"] = module.training and is_batch_norm and batch_norm == "train"
+            attributes["_backward_hooks"], attributes["_backward_pre_hooks"] = OrderedDict(), OrderedDict()
             if callable(getattr(module, "log_dict", None)):  # a LightningModule, of either namespace
-                held["log"] = held["log_dict"] = held["print"] = _nothing
-                held["_current_fx_name"] = "training_step"
+                attributes["log"] = attributes["log_dict"] = attributes["print"] = _nothing
+                attributes["_current_fx_name"] = "training_step"
         trainer.loggers = [_Muted(logger) for logger in trainer.loggers]
         yield
 
@@ -84,8 +84,13 @@ def _no_autocast() -> Iterator[None]:
 @contextmanager
 def _no_gradients(pl_module: LightningModule, trainer: Trainer) -> Iterator[None]:
     """Remove the parameters' gradients, and restore them on exit: a step may zero them, a backward pass add to them."""
-    held = [parameter for one in trainer.optimizers for group in one.param_groups for parameter in group["params"]]
-    gradients = {id(parameter): (parameter, parameter.grad) for parameter in (*pl_module.parameters(), *held)}
+    stepped = [
+        parameter
+        for optimizer in trainer.optimizers
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+    ]
+    gradients = {id(parameter): (parameter, parameter.grad) for parameter in (*pl_module.parameters(), *stepped)}
     for parameter, _ in gradients.values():
         parameter.grad = None
     try:
@@ -97,20 +102,20 @@ def _no_gradients(pl_module: LightningModule, trainer: Trainer) -> Iterator[None
 
 def _all_modules(pl_module: LightningModule) -> list[nn.Module]:
     """The module, its submodules, and the modules in their plain lists, tuples and dicts."""
-    found: dict[int, nn.Module] = {}
+    modules: dict[int, nn.Module] = {}
     waiting: list[Any] = [pl_module]
     while waiting:
         value = waiting.pop()
         if isinstance(value, nn.Module):
             for module in value.modules():
-                if id(module) not in found:
-                    found[id(module)] = module
+                if id(module) not in modules:
+                    modules[id(module)] = module
                     waiting += [item for item in vars(module).values() if isinstance(item, list | tuple | dict)]
         elif isinstance(value, dict):
             waiting += [item for item in value.values() if isinstance(item, nn.Module)]
         else:
             waiting += [item for item in value if isinstance(item, nn.Module)]
-    return list(found.values())
+    return list(modules.values())
 
 
 def seed_streams(module: nn.Module, seed: int) -> None:

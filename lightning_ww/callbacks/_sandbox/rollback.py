@@ -115,25 +115,25 @@ class _Memory:
     def _module(self, module: nn.Module) -> None:
         self._seen[id(module)] = module
         for name in ("_parameters", "_buffers", "_modules"):
-            if type(held := vars(module).get(name)) is dict:
-                self._stack.callback(_refill, held, list(held.items()))
+            if type(attribute := vars(module).get(name)) is dict:
+                self._stack.callback(_refill, attribute, list(attribute.items()))
         if id(module) not in self._registered:  # such as a module in a plain list
             for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
                 self._tensor(tensor)
         self._attributes(module, 0, leave_out=("_parameters", "_buffers", "_modules"))
 
     def _attributes(self, value: Any, depth: int, leave_out: tuple[str, ...] = ()) -> None:
-        held = getattr(value, "__dict__", {})
-        self._stack.callback(_restore, held, dict(held))
+        attributes = getattr(value, "__dict__", {})
+        self._stack.callback(_restore, attributes, dict(attributes))
         slots = {name: getattr(value, name) for name in _slots(value) if hasattr(value, name)}
         for name, item in slots.items():
             self._stack.callback(object.__setattr__, value, name, item)
-        for name, item in (*held.items(), *slots.items()):
+        for name, item in (*attributes.items(), *slots.items()):
             if name not in leave_out:
                 self.remember(item, depth + 1)
-        for name, item in list(held.items()):
+        for name, item in list(attributes.items()):
             if isinstance(item, Iterator) and not isinstance(item, io.IOBase):
-                held[name] = _Undrawable(name, item)
+                attributes[name] = _Undrawable(name, item)
 
     def _container(self, value: Any, depth: int) -> None:
         items = list(value.items()) if isinstance(value, dict) else list(value)
@@ -168,18 +168,18 @@ def _is_plain(value: Any) -> bool:
 
 def _slots(value: Any) -> list[str]:
     """The names of an object's slots, including those of its base classes."""
-    found = []
+    slots = []
     for kind in type(value).__mro__:
         named = vars(kind).get("__slots__", ())
-        found += [named] if isinstance(named, str) else list(named)
-    return [name for name in found if name not in ("__dict__", "__weakref__") and not name.startswith("__")]
+        slots += [named] if isinstance(named, str) else list(named)
+    return [name for name in slots if name not in ("__dict__", "__weakref__") and not name.startswith("__")]
 
 
-def _restore(now: dict[str, Any], held: Mapping[str, Any]) -> None:
+def _restore(now: dict[str, Any], before: Mapping[str, Any]) -> None:
     """Give an object its old attributes back."""
-    for name in [name for name in now if name not in held]:
+    for name in [name for name in now if name not in before]:
         del now[name]
-    now.update(held)
+    now.update(before)
 
 
 def _refill(container: Any, items: list[Any]) -> None:

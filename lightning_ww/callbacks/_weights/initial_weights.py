@@ -38,8 +38,8 @@ class InitialWeights:
     def add(self, layers: Sequence[Layer]) -> None:
         """Add layers that were created later."""
         late = [layer for layer in layers if layer.name not in self.slices]
-        if late and (found := snapshot(late)):
-            self.slices |= found
+        if late and (slices := snapshot(late)):
+            self.slices |= slices
             self._fingerprint, self._is_written = None, False
 
     @classmethod
@@ -64,9 +64,9 @@ class InitialWeights:
                 slices = torch.load(path, map_location="cpu", weights_only=True)
             except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError):  # absent or damaged
                 continue
-            found = cls(slices, directory)
-            if found.fingerprint == state["fingerprint"]:
-                return found
+            initial = cls(slices, directory)
+            if initial.fingerprint == state["fingerprint"]:
+                return initial
         return None
 
     @property

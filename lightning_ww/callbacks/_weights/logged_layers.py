@@ -39,13 +39,13 @@ class LoggedLayers:
 
     def scalars(self, report: WeightReport, metrics: Sequence[str]) -> dict[str, float]:
         """The logged layers' numbers by key, ``<metric>/<layer>``."""
-        found = {}
+        values = {}
         for layer in report.layers:
             if layer.name in self.names:
                 for metric in metrics:
                     if (value := layer.metric(metric)) is not None:
-                        found[f"{metric}/{layer.name}"] = value
-        return found
+                        values[f"{metric}/{layer.name}"] = value
+        return values
 
     def bins(self, layer: str) -> EsdBins | None:
         """The bins of a layer's histogram, or ``None`` if it is not logged."""

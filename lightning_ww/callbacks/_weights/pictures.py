@@ -98,7 +98,9 @@ class WeightPictures:
         by_age = sorted(metrics, key=lambda metric: self._drawn.get(f"maps/{metric}", -1))
         is_due = at_once or self._redraws(history[-1].number, len(history))
         now = set(by_age[:MOST_MAPS] if is_due else ())
-        return [Picture(f"maps/{one}", partial(draw, one), "now" if one in now else "end") for one in by_age]
+        return [
+            Picture(f"maps/{metric}", partial(draw, metric), "now" if metric in now else "end") for metric in by_age
+        ]
 
     def _spectra(self, report: WeightReport, latest: Measurement, flagged: Sequence[str]) -> list[Picture]:
         """The pictures ``spectrum/<layer>`` of the layers whose turn it is."""
@@ -145,14 +147,14 @@ class Maps:
         rows, framed, note = self.rows
         if not rows:
             return None
-        title, columns = f"{metric}, by layer and optimizer steps made", [str(one.step) for one in self.columns]
+        title, columns = f"{metric}, by layer and optimizer steps made", [str(column.step) for column in self.columns]
         return heat_map(
             title, labels(rows), columns, self.values(metric), TABLE[metric].scale, framed=framed, note=note
         )
 
     def values(self, metric: str) -> NDArray[np.float64]:
         """The cells' values, shape ``(rows, columns)``, NaN where there is none."""
-        return np.column_stack([_column(one, metric, self.rows[0]) for one in self.columns])
+        return np.column_stack([_column(column, metric, self.rows[0]) for column in self.columns])
 
     @cached_property
     def _places(self) -> list[int]:
@@ -169,10 +171,11 @@ class Maps:
         # a flag that rose and fell between two columns is shown in the later column
         pairs = zip([-1, *self._places[:-1]], self._places, strict=True)
         stretches = [self._history[i + 1 : j + 1] for i, j in pairs]
-        flags = [{name for one in some for layers in one.flags.values() for name in layers} for some in stretches]
+        flags = [{name for column in some for layers in column.flags.values() for name in layers} for some in stretches]
         names: dict[str, None] = {}
-        for one in sorted(self.columns, key=lambda one: -len(one.layers)):  # most layers first, for model order
-            names |= dict.fromkeys(one.layers)
+        # the column with the most layers first, so that new layers keep the order of the model
+        for column in sorted(self.columns, key=lambda column: -len(column.layers)):
+            names |= dict.fromkeys(column.layers)
         names |= dict.fromkeys(sorted(set().union(*flags)))  # a layer that was never measured has only frames
         rows, note = shown_rows(list(names), set().union(*flags))
         framed = np.array([[name in at for at in flags] for name in rows])

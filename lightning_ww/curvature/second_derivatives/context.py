@@ -79,10 +79,10 @@ def _is_plain(*tensors: Any) -> bool:
     """Whether these are floating-point tensors, not of a subclass, and at least one of them is in a graph."""
     if torch._C._autograd._top_saved_tensors_default_hooks(True) is not None:
         return False  # in a checkpoint: `torch.autograd.grad` runs its forward pass again, outside of this mode
-    if any(isinstance(one, Tensor) and torch.is_autocast_enabled(one.device.type) for one in tensors):
+    if any(isinstance(tensor, Tensor) and torch.is_autocast_enabled(tensor.device.type) for tensor in tensors):
         return False
-    plain = all(type(one) in (Tensor, nn.Parameter) and one.is_floating_point() for one in tensors)
-    return plain and any(one.requires_grad for one in tensors)
+    plain = all(type(tensor) in (Tensor, nn.Parameter) and tensor.is_floating_point() for tensor in tensors)
+    return plain and any(tensor.requires_grad for tensor in tensors)
 
 
 def _activation(function: Callable[..., Tensor], *, may_be_inplace: bool = True) -> Callable[..., Any]:
@@ -136,8 +136,8 @@ def _batch_norm(
     """Batch normalization with fixed statistics, as one multiplication and one addition."""
     if training or running_mean is None or running_var is None or not _is_plain(input):
         return NotImplemented
-    given = [one for one in (running_mean, running_var, weight, bias) if one is not None]
-    fits = all(one.dtype == input.dtype and one.shape == input.shape[1:2] for one in given)
+    given = [tensor for tensor in (running_mean, running_var, weight, bias) if tensor is not None]
+    fits = all(tensor.dtype == input.dtype and tensor.shape == input.shape[1:2] for tensor in given)
     precise = input.dtype in (torch.float32, torch.float64)  # in 16 bits torch computes with more
     aligned = input.is_contiguous() or (input.ndim == 4 and input.is_contiguous(memory_format=torch.channels_last))
     if not (fits and precise and aligned) or running_mean.requires_grad or running_var.requires_grad or eps <= 0:
@@ -158,8 +158,8 @@ def _layer_norm(
     bias: Tensor | None = None,
     eps: float = 1e-5,
 ) -> Any:
-    given = [one for one in (input, weight, bias) if one is not None]
-    if weight is None or not _is_plain(*given) or len({one.dtype for one in given}) > 1:
+    given = [tensor for tensor in (input, weight, bias) if tensor is not None]
+    if weight is None or not _is_plain(*given) or len({tensor.dtype for tensor in given}) > 1:
         return NotImplemented
     shape = tuple(normalized_shape)
     fits = input.shape[-len(shape) :] == weight.shape == shape and (bias is None or bias.shape == shape)
@@ -187,15 +187,15 @@ def _convolution(dims: int, *, is_transposed: bool = False) -> Callable[..., Any
         *others: Any,
         **more: Any,
     ) -> Any:
-        given = [one for one in (input, weight, bias) if one is not None]
-        if not _is_plain(*given) or len({one.dtype for one in given}) > 1:
+        given = [tensor for tensor in (input, weight, bias) if tensor is not None]
+        if not _is_plain(*given) or len({tensor.dtype for tensor in given}) > 1:
             return NotImplemented
         if input.ndim != dims + 2 or isinstance(padding, str):
             return NotImplemented
         rest = {"dilation": 1, "groups": 1, "output_padding": 0, **dict(zip(names, others, strict=False)), **more}
         steps, pads, spread, out = (
-            [one] * dims if isinstance(one, int) else list(one)
-            for one in (stride, padding, rest["dilation"], rest["output_padding"])
+            [value] * dims if isinstance(value, int) else list(value)
+            for value in (stride, padding, rest["dilation"], rest["output_padding"])
         )
         how = (steps, pads, spread, is_transposed, out, rest["groups"])
         return Convolution.apply(input, weight, bias, how, through)  # type: ignore[no-untyped-call]

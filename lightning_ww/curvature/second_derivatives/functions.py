@@ -200,13 +200,13 @@ def _convolution_slopes(g: Tensor, x: Tensor, w: Tensor, how: Any, needed: Seque
 
 def by_autograd(formula: Callable[..., Tensor], inputs: Sequence[Tensor], v: Tensor) -> list[Tensor | None]:
     """The partial derivatives of ⟨formula, v⟩, themselves differentiable; the inputs may depend on each other."""
-    apart = [one.view_as(one) for one in inputs]
+    apart = [tensor.view_as(tensor) for tensor in inputs]
     value = formula(*apart)
-    by = [one for one in apart if one.requires_grad]
+    by = [tensor for tensor in apart if tensor.requires_grad]
     if not value.requires_grad or not by:
         return [None] * len(inputs)
-    found = iter(torch.autograd.grad(value, by, v, create_graph=True, allow_unused=True))
-    return [next(found) if one.requires_grad else None for one in apart]
+    gradients = iter(torch.autograd.grad(value, by, v, create_graph=True, allow_unused=True))
+    return [next(gradients) if tensor.requires_grad else None for tensor in apart]
 
 
 def is_transformed(g: Tensor) -> bool:

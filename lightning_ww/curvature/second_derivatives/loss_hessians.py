@@ -14,7 +14,7 @@ from torch.overrides import TorchFunctionMode
 
 from lightning_ww import _checks
 
-Curve = Callable[[Tensor], Tensor]
+Product = Callable[[Tensor], Tensor]
 """A function that multiplies ``∇²ℓ(z)`` by a vector of the outputs' shape."""
 
 
@@ -58,7 +58,7 @@ class LossCalls(TorchFunctionMode):
         return result
 
 
-def curve(loss: Callable[[Tensor], Tensor], outputs: Tensor) -> Curve:
+def hessian_of(loss: Callable[[Tensor], Tensor], outputs: Tensor) -> Product:
     """The multiplication by the Hessian, ``∇²ℓ(z)·``, at these outputs, without the matrix."""
     leaf = outputs.detach().requires_grad_()
     with LossCalls() as calls:
@@ -69,9 +69,9 @@ def curve(loss: Callable[[Tensor], Tensor], outputs: Tensor) -> Curve:
         call = calls.seen[0]
         if call.is_of_outputs_alone:
             with torch.no_grad():
-                found = _CLOSED_FORMS[call.function](leaf.detach(), call.arguments)
-            if found is not None:
-                return found
+                product = _CLOSED_FORMS[call.function](leaf.detach(), call.arguments)
+            if product is not None:
+                return product
     (slope,) = torch.autograd.grad(value, leaf, create_graph=True)
     if not slope.requires_grad:  # a loss that is linear in the outputs
         return torch.zeros_like
@@ -82,7 +82,7 @@ def curve(loss: Callable[[Tensor], Tensor], outputs: Tensor) -> Curve:
     return by_autograd
 
 
-def _cross_entropy(z: Tensor, arguments: Mapping[str, Any]) -> Curve | None:
+def _cross_entropy(z: Tensor, arguments: Mapping[str, Any]) -> Product | None:
     """The Hessian ``cᵢ (diag p − p pᵀ)``, where cᵢ is the weight of sample i's target in the mean or sum."""
     if not _is_plain(arguments):
         return None
@@ -103,14 +103,14 @@ def _cross_entropy(z: Tensor, arguments: Mapping[str, Any]) -> Curve | None:
     return lambda u: scaled * (u - (p * u).sum(axis, keepdim=True))
 
 
-def _mse(z: Tensor, arguments: Mapping[str, Any]) -> Curve | None:
+def _mse(z: Tensor, arguments: Mapping[str, Any]) -> Product | None:
     if not _is_plain(arguments) or arguments.get("weight") is not None or arguments["target"].shape != z.shape:
         return None
     factor = 2 / z.numel() if arguments["reduction"] == "mean" else 2.0
     return lambda u: factor * u
 
 
-def _bce_with_logits(z: Tensor, arguments: Mapping[str, Any]) -> Curve | None:
+def _bce_with_logits(z: Tensor, arguments: Mapping[str, Any]) -> Product | None:
     """The diagonal Hessian ``w (1 + (p₊ − 1) y) σ(z) (1 − σ(z))``, where p₊ is the weight of positives."""
     if not _is_plain(arguments):
         return None
@@ -130,7 +130,7 @@ def _is_plain(arguments: Mapping[str, Any]) -> bool:
     return arguments["size_average"] is None and arguments["reduce"] is None and arguments["reduction"] != "none"
 
 
-_CLOSED_FORMS: dict[Any, Callable[[Tensor, Mapping[str, Any]], Curve | None]] = {
+_CLOSED_FORMS: dict[Any, Callable[[Tensor, Mapping[str, Any]], Product | None]] = {
     functional.cross_entropy: _cross_entropy,
     functional.mse_loss: _mse,
     functional.binary_cross_entropy_with_logits: _bce_with_logits,

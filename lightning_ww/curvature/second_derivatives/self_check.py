@@ -137,16 +137,16 @@ def _second_difference(
             rounding = torch.finfo(params[0].dtype).eps * max(abs(here), 1.0)
             # the second difference should be a thousand roundings of the loss, and more with longer steps
             shortest = (1e3 * rounding / max(abs(expected), 1e-30)) ** 0.5
-            found: list[float] = []
+            estimates: list[float] = []
             for factor in (1.0, 1.4, 2.0, 2.8):
                 length = factor * shortest
-                found.append((at(length) - 2 * here + at(-length)) / length**2)
+                estimates.append((at(length) - 2 * here + at(-length)) / length**2)
         finally:
             with torch.no_grad():
                 for parameter, origin in zip(params, kept, strict=True):
                     parameter.copy_(origin)
-    middle = statistics.median(found)
-    return middle if all(abs(one - middle) <= AGREEMENT * abs(middle) for one in found) else None
+    middle = statistics.median(estimates)
+    return middle if all(abs(estimate - middle) <= AGREEMENT * abs(middle) for estimate in estimates) else None
 
 
 def first_line(error: Exception) -> str:

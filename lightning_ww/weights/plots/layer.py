@@ -105,12 +105,12 @@ def tail_caption(layer: LayerReport) -> str:
     if fit is None or layer.spectrum is None:
         return f"No power law to compare: {layer.reasons.get('alpha', 'there is no spectrum')}."
     said = []
-    for other, found in compare_tails(layer.spectrum.eigenvalues, fit).items():
+    for other, comparison in compare_tails(layer.spectrum.eigenvalues, fit).items():
         name = other.replace("_", " ")
-        if found is None:
+        if comparison is None:
             said.append(f"{name}: cannot be fitted")
         else:
-            said.append(f"{name}: R = {found.log_likelihood_ratio:+.2f}, p = {found.p_value:.2g}")
+            said.append(f"{name}: R = {comparison.log_likelihood_ratio:+.2f}, p = {comparison.p_value:.2g}")
     return "Power law against " + "; ".join(said) + ". R > 0 favors the power law."
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from lightning_ww.curvature.second_derivatives.loss_hessians import LossCalls, curve
+from lightning_ww.curvature.second_derivatives.loss_hessians import LossCalls, hessian_of
 
 N, C = 6, 4
 LABELS = torch.tensor([0, 3, 1, 1, 2, 0])
@@ -62,7 +62,7 @@ def dense(loss: Any, z: Tensor) -> Tensor:
 def test_product_equals_the_dense_hessians(kind: str, is_closed: bool) -> None:
     loss = (CLOSED if is_closed else BY_AUTOGRAD)[kind]
     z, u = torch.randn(2, N, C, dtype=torch.float64)
-    product = curve(loss, z)
+    product = hessian_of(loss, z)
     assert (product.__name__ != "by_autograd") == is_closed
     torch.testing.assert_close(product(u).reshape(-1), dense(loss, z) @ u.reshape(-1), rtol=1e-10, atol=1e-13)
 
@@ -72,14 +72,14 @@ def test_cross_entropy_of_other_shapes_equals_the_dense_hessian(shape: tuple[int
     z, u = torch.randn(2, *shape, dtype=torch.float64)
     target = torch.tensor(2) if len(shape) == 1 else torch.randint(C, (N, 2, 3))
     loss = partial(functional.cross_entropy, target=target)
-    product = curve(loss, z)
+    product = hessian_of(loss, z)
     assert product.__name__ != "by_autograd"
     torch.testing.assert_close(product(u).reshape(-1), dense(loss, z) @ u.reshape(-1), rtol=1e-10, atol=1e-13)
 
 
 def test_a_loss_that_is_linear_in_the_outputs_has_no_curvature() -> None:
     z = torch.randn(3)
-    assert torch.equal(curve(lambda z: z.sum(), z)(z), torch.zeros(3))
+    assert torch.equal(hessian_of(lambda z: z.sum(), z)(z), torch.zeros(3))
 
 
 def test_a_call_can_be_made_again_with_other_outputs() -> None:
@@ -95,4 +95,4 @@ def test_a_call_can_be_made_again_with_other_outputs() -> None:
 def test_a_loss_that_is_no_scalar_is_an_error() -> None:
     message = "`GGNOperator(loss=...)`: expected a 0-d tensor, but got one of shape (3,)."
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
-        curve(lambda z: z, torch.zeros(3))
+        hessian_of(lambda z: z, torch.zeros(3))
