@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib
 import re
+from pathlib import Path
 
+import pytest
 from helpers.sources import FILES, PACKAGE
 
 from lightning_ww import LightningWWError, _errors
@@ -32,6 +34,12 @@ def test_no_error_of_ours_is_outside_of_the_tree() -> None:
     load_everything()
     ours = {kind for kind in below(Exception) if not issubclass(kind, LightningWWError)}
     assert ours <= {LightningWWError}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_no_file_raises_a_plain_error(path: Path) -> None:
+    raised = set(re.findall(r"raise (\w+)\(", path.read_text()))
+    assert raised.isdisjoint({"Exception", "ValueError", "TypeError", "RuntimeError"})
 
 
 def test_each_is_what_its_line_says() -> None:

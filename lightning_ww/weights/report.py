@@ -84,7 +84,7 @@ class LayerReport(LayerMetrics):
             A matplotlib figure that pyplot does not manage.
 
         Raises:
-            ValueError: If there is no spectrum to draw.
+            NoValueError: If there is no spectrum to draw. It is a `ValueError`.
         """
         from lightning_ww.weights.plots.layer import layer_figure
 

@@ -21,7 +21,7 @@ INPUTS: dict[str, Callable[[Tensor], Tensor]] = {
     "standardized": lambda x: (x - x.mean(0)) / (x.std(0) + 1e-3),
 }
 
-OPTIMISERS: dict[str, Callable[[Any], torch.optim.Optimizer]] = {
+OPTIMIZERS: dict[str, Callable[[Any], torch.optim.Optimizer]] = {
     "SGD": lambda parameters: torch.optim.SGD(parameters, lr=0.05, momentum=0.9),
     "Adam": lambda parameters: torch.optim.Adam(parameters, lr=1e-3),
     "AdamW": lambda parameters: torch.optim.AdamW(parameters, lr=1e-3, weight_decay=3e-2),
@@ -42,7 +42,7 @@ class Digits(LightningModule):
         return loss + self.l2 * self.middle.weight.square().sum() if self.l2 else loss
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        return OPTIMISERS[self.optimizer](self.parameters())
+        return OPTIMIZERS[self.optimizer](self.parameters())
 
 
 def train(

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lightning_ww._errors import NoValueError
 from lightning_ww.drawing.canvas import BLUE, GRAY, LARGE, ORANGE, X_LARGE, ink, magnified, new_figure, wrapped
 from lightning_ww.weights.marchenko_pastur import bulk_density, bulk_edges
 from lightning_ww.weights.power_law import PowerLawFit, compare_tails, positive_part
@@ -46,15 +47,16 @@ def layer_figure(layer: LayerReport, *, compare: bool = False) -> Figure:
         A matplotlib figure that pyplot does not manage.
 
     Raises:
-        ValueError: If the layer has no spectrum, because it is too large to be decomposed, or if it is zero.
+        NoValueError: If the layer has no spectrum, because it is too large to be decomposed, or if it is zero. It is a
+            `ValueError`.
     """
     if layer.spectrum is None:
-        raise ValueError(
+        raise NoValueError(
             f"layer {layer.name!r} has no spectrum to draw: {layer.reasons.get('alpha', 'it was not kept')}."
         )
     values = positive_part(layer.spectrum.eigenvalues)
     if not values.size:
-        raise ValueError(f"layer {layer.name!r} has no spectrum to draw: the weight is zero.")
+        raise NoValueError(f"layer {layer.name!r} has no spectrum to draw: the weight is zero.")
     size = LARGE if compare else X_LARGE
     lines = _headings(layer, size) + (wrapped(tail_caption(layer), TITLE, size) if compare else [])
     figure = new_figure(6.4, 4.8, layout="none")

@@ -14,6 +14,7 @@ from torch import nn
 
 import lightning_ww
 from lightning_ww import WeightReport
+from lightning_ww._errors import NoValueError
 from lightning_ww.curvature import spectral_density
 from lightning_ww.curvature.plots.stems import spectrum_figure
 from lightning_ww.drawing.canvas import picture
@@ -235,11 +236,11 @@ def test_a_layer_without_a_spectrum_says_why_it_cannot_be_drawn(report: Any) -> 
     import dataclasses
 
     layer = dataclasses.replace(report["0"], spectrum=None, reasons={"alpha": "too large"})
-    with pytest.raises(ValueError, match=re.escape("layer '0' has no spectrum to draw: too large.")):
+    with pytest.raises(NoValueError, match=re.escape("layer '0' has no spectrum to draw: too large.")):
         layer.plot()
     zero = nn.Linear(30, 20)
     nn.init.zeros_(zero.weight)
-    with pytest.raises(ValueError, match="no spectrum to draw: the weight is zero"):
+    with pytest.raises(NoValueError, match="no spectrum to draw: the weight is zero"):
         lightning_ww.analyze(zero).layers[0].plot()
 
 
