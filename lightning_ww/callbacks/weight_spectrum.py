@@ -204,7 +204,7 @@ class WeightSpectrumMonitor(Monitor[Snapshot, WeightReport]):
         directory = trainer.log_dir or trainer.default_root_dir  # read on every rank, since it is broadcast
         if memory.initial is not None:
             if trainer.ckpt_path and state is None:
-                said = "finds nothing of its own in the checkpoint: `distance_from_init` counts from here."
+                said = "has no state in the checkpoint: it measures `distance_from_init` from the current weights."
                 run.guard.warn_once(trainer, "checkpoint", said)
             if trouble := memory.initial.begin(state, trainer.ckpt_path, directory):
                 run.guard.warn_once(trainer, "initial weights", trouble)

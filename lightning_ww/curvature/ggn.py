@@ -167,8 +167,8 @@ class _Pushes:
         """The faster of the engines that give J: ``⟨u, J Jᵀu⟩ = ‖Jᵀu‖²``, where Jᵀ is a plain backward pass."""
         # not ⟨u, J v⟩ with an independent v: with many parameters, both sides would be close to zero
         generator = torch.Generator().manual_seed(0)
-        probe = torch.randn(jacobian.outputs.shape, generator=generator, dtype=torch.float64).to(jacobian.outputs)
-        pulled = jacobian.pull(probe)
+        cotangent = torch.randn(jacobian.outputs.shape, generator=generator, dtype=torch.float64).to(jacobian.outputs)
+        pulled = jacobian.pull(cotangent)
         expected = float(pulled.square().sum(dtype=torch.float64))
         seconds: dict[Engine, float] = {}
         errors: list[Exception] = []
@@ -178,7 +178,7 @@ class _Pushes:
             except (RuntimeError, NotImplementedError) as error:  # an operation without this derivative
                 errors.append(error)
                 continue
-            defect = abs(float((probe * pushed).sum(dtype=torch.float64)) - expected)
+            defect = abs(float((cotangent * pushed).sum(dtype=torch.float64)) - expected)
             if not defect > MISMATCH * expected:  # NaN is not the derivative's fault
                 seconds[engine] = taken
                 if taken < DUAL_PASSES * jacobian.seconds:

@@ -34,11 +34,11 @@ def initial_slices(layers: Sequence[Layer], initial: nn.Module | Mapping[str, Te
         ArgumentError: If ``initial`` has none of the layers, or is neither a module nor a mapping. It is a `ValueError`.
     """
     if isinstance(initial, nn.Module):
-        then = {layer.name: layer for layer in find_layers(initial, call="analyze(initial=...)")[0]}
-        slices = snapshot([then[layer.name] for layer in layers if layer.name in then])
+        initial_layers = {layer.name: layer for layer in find_layers(initial, call="analyze(initial=...)")[0]}
+        slices = snapshot([initial_layers[layer.name] for layer in layers if layer.name in initial_layers])
     elif isinstance(initial, Mapping):
-        whole = all(key.startswith("module.") for key in initial)  # the state of a data-parallel wrapper
-        tensors = {plain_name(key.removeprefix("module.") if whole else key): v for key, v in initial.items()}
+        is_wrapped = all(key.startswith("module.") for key in initial)  # the state of a data-parallel wrapper
+        tensors = {plain_name(key.removeprefix("module.") if is_wrapped else key): v for key, v in initial.items()}
         slices = {}
         for layer in layers:
             weight = _from_state_dict(layer, tensors)

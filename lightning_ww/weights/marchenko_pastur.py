@@ -76,7 +76,8 @@ def tracy_widom_cdf(s: float) -> float:
 def bulk_quantiles(N: int, M: int) -> Array:
     """The ``M`` eigenvalues that a noise matrix of unit variance is expected to have, ascending, shape ``(M,)``.
 
-    They are the quantiles ``(i - ½)/M`` of the Marchenko–Pastur law; the largest is at the mean of the Tracy–Widom law.
+    They are the quantiles ``(i - ½)/M`` of the Marchenko–Pastur law; the largest is at least the mean of the
+    Tracy–Widom law.
     """
     # With λ = N + M + 2√(NM)·cosθ the density's square roots become sines, and the integrand is smooth.
     theta = np.linspace(np.pi, 0.0, max(2048, 8 * M))

@@ -102,7 +102,7 @@ def _norms(singular: Array, ev: Array, N: int) -> dict[str, Any]:
 
 
 def _fit(ev: Array) -> dict[str, Any]:
-    fit = _their_fit(ev[ev > FLOOR])
+    fit = _weightwatcher_fit(ev[ev > FLOOR])
     if fit is None:
         failed: dict[str, Any] = dict.fromkeys(("alpha", "xmin", "D", "sigma", "num_pl_spikes"), -1.0)
         return failed | {"xmax": float(ev[-1]), "status": "failed", "warning": "over-trained"}
@@ -119,7 +119,7 @@ def _fit(ev: Array) -> dict[str, Any]:
     }
 
 
-def _their_fit(x: Array) -> PowerLawFit | None:
+def _weightwatcher_fit(x: Array) -> PowerLawFit | None:
     """Fit as weightwatcher does: our search without our refusal of narrow spectra; below 8 values, a fit to all of them."""
     n = x.size
     if n >= MIN_SMALL_TAIL:

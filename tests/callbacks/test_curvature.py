@@ -402,7 +402,7 @@ class Drawing(Tiny):
 
 def test_a_step_that_draws_from_an_iterator_is_an_error_before_anything_is_drawn() -> None:
     model = Drawing()
-    message = "`training_step` cannot be run without a trace: it draws from an iterator (`draws`)"
+    message = "`training_step` cannot be run without side effects: it draws from an iterator (`draws`)"
     with pytest.raises(ValueError, match=re.escape(message)):
         quiet_trainer(callbacks=[CurvatureMonitor()]).fit(model, data(), data(shuffle=False))
     assert list(model.draws) == list(range(100))

@@ -44,7 +44,7 @@ def test_resuming_without_the_callback_or_with_it_added_later_works(tmp_path: Pa
     )
     trainer.fit(Classifier(), data(), data(32, shuffle=False))
     with pytest.warns(
-        UserWarning, match="finds nothing of its own in the checkpoint: `distance_from_init` counts from"
+        UserWarning, match="has no state in the checkpoint: it measures `distance_from_init` from the current"
     ):
         _, added = fit(tmp_path / "second", 3, last(tmp_path))
     assert [past.step for past in added.history] == [12, 18]  # its baseline is where it was added

@@ -46,20 +46,20 @@ def checked_triggers(call: str, triggers: Sequence[Trigger], measured: Sequence[
 
 
 def with_trigger(
-    call: str, triggers: tuple[Trigger, ...], more: Trigger, measured: Sequence[str], *, are_given: bool
+    call: str, triggers: tuple[Trigger, ...], added: Trigger, measured: Sequence[str], *, are_given: bool
 ) -> tuple[Trigger, ...]:
     """A monitor's triggers with another trigger, which replaces a default trigger of equal name.
 
     Raises:
         ArgumentError: If the user gave a different trigger of equal name, or a metric that it needs is not measured.
     """
-    twin = next((trigger for trigger in triggers if trigger.name == more.name), None)
-    if twin == more:
+    twin = next((trigger for trigger in triggers if trigger.name == added.name), None)
+    if twin == added:
         return triggers
     if twin is not None and are_given:
-        raise ArgumentError(f"`{call}(triggers=...)` has {twin!r} already, and cannot raise {more!r}, too.")
-    others = [more if trigger is twin else trigger for trigger in triggers]
-    return checked_triggers(call, others if twin is not None else [*others, more], measured)
+        raise ArgumentError(f"`{call}(triggers=...)` has {twin!r} already, and cannot raise {added!r}, too.")
+    others = [added if trigger is twin else trigger for trigger in triggers]
+    return checked_triggers(call, others if twin is not None else [*others, added], measured)
 
 
 def others_of(monitor: Any, trainer: Trainer) -> Mapping[str, History[Any]]:

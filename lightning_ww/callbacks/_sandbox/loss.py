@@ -148,7 +148,7 @@ class SandboxLoss:
                     value = function(captured.fresh())
             except DrawnError as drawn:
                 raise UnsuitableLossError(
-                    f"`{name}` cannot be run without a trace: {drawn}. Pass `loss_fn=`."
+                    f"`{name}` cannot be run without side effects: {drawn}. Pass `loss_fn=`."
                 ) from None
         moved = [key for key, parameter in self._originals.items() if parameter._version != self._versions[key]]
         for key in moved:

@@ -68,7 +68,7 @@ class _Undrawable:
         return self
 
     def __next__(self) -> Any:
-        raise DrawnError(f"it draws from an iterator (`{self._name}`), and what is drawn cannot be put back")
+        raise DrawnError(f"it draws from an iterator (`{self._name}`), and a draw cannot be undone")
 
     def send(self, *_: Any) -> Any:  # of a generator
         return next(self)

@@ -179,7 +179,7 @@ class _ConvolutionSlopes(Function):
         if a is None and b is None:
             return None, None, None, None, None
 
-        def turned(x: Tensor, w: Tensor) -> Tensor:
+        def combined(x: Tensor, w: Tensor) -> Tensor:
             of_a = None if a is None else torch.convolution(a, w, None, *ctx.how)
             if b is None:
                 assert of_a is not None
@@ -188,10 +188,10 @@ class _ConvolutionSlopes(Function):
             return of_b if of_a is None else of_b + of_a
 
         if torch.is_grad_enabled():
-            return turned(x, w), *by_autograd(turned, (x, w), g), None, None
+            return combined(x, w), *by_autograd(combined, (x, w), g), None, None
         needed = (b is not None and ctx.needs_input_grad[1], a is not None and ctx.needs_input_grad[2])
         by_x, by_w = _convolution_slopes(g, x if a is None else a, w if b is None else b, ctx.how, needed)
-        return turned(x, w), by_x, by_w, None, None
+        return combined(x, w), by_x, by_w, None, None
 
 
 def _convolution_slopes(g: Tensor, x: Tensor, w: Tensor, how: Any, needed: Sequence[bool]) -> Any:
@@ -200,13 +200,13 @@ def _convolution_slopes(g: Tensor, x: Tensor, w: Tensor, how: Any, needed: Seque
 
 def by_autograd(formula: Callable[..., Tensor], inputs: Sequence[Tensor], v: Tensor) -> list[Tensor | None]:
     """The partial derivatives of ⟨formula, v⟩, themselves differentiable; the inputs may depend on each other."""
-    apart = [tensor.view_as(tensor) for tensor in inputs]
-    value = formula(*apart)
-    by = [tensor for tensor in apart if tensor.requires_grad]
-    if not value.requires_grad or not by:
+    separate = [tensor.view_as(tensor) for tensor in inputs]
+    value = formula(*separate)
+    differentiable = [tensor for tensor in separate if tensor.requires_grad]
+    if not value.requires_grad or not differentiable:
         return [None] * len(inputs)
-    gradients = iter(torch.autograd.grad(value, by, v, create_graph=True, allow_unused=True))
-    return [next(gradients) if tensor.requires_grad else None for tensor in apart]
+    gradients = iter(torch.autograd.grad(value, differentiable, v, create_graph=True, allow_unused=True))
+    return [next(gradients) if tensor.requires_grad else None for tensor in separate]
 
 
 def is_transformed(g: Tensor) -> bool:

@@ -59,7 +59,7 @@ def check_gradient(loss: Callable[[], Tensor], params: Sequence[Tensor]) -> None
         named = gradient(value, params)
     if not (plain - named).norm() <= ASYMMETRY * torch.finfo(plain.dtype).eps * plain.norm():
         raise WrongDerivativeError(
-            "gradients asked for by name are not those of a backward pass, as with checkpoints that are reentrant "
+            "`torch.autograd.grad` does not give the gradients of a backward pass, as with reentrant checkpoints "
             "(`use_reentrant=True`)"
         )
 
@@ -112,9 +112,9 @@ def check_second_derivatives(loss: Callable[[], Tensor], params: Sequence[Tensor
     measured = _second_difference(loss, params, direction, largest)
     if measured is not None and abs(measured - largest) > DISAGREEMENT * abs(measured):
         raise WrongDerivativeError(
-            f"autograd's second derivative of the loss along one direction is {largest:.4g}, but the loss "
-            f"bends by {measured:.4g} there: part of it is detached, or a custom function's backward uses values that "
-            "autograd does not see"
+            f"autograd's second derivative of the loss along one direction is {largest:.4g}, but by finite "
+            f"differences it is {measured:.4g}: part of the loss is detached, or a custom function's backward uses "
+            "values that autograd does not see"
         )
 
 

@@ -106,14 +106,14 @@ def tail_caption(layer: LayerReport) -> str:
     fit = _fit(layer)
     if fit is None or layer.spectrum is None:
         return f"No power law to compare: {layer.reasons.get('alpha', 'there is no spectrum')}."
-    said = []
+    sentences = []
     for other, comparison in compare_tails(layer.spectrum.eigenvalues, fit).items():
         name = other.replace("_", " ")
         if comparison is None:
-            said.append(f"{name}: cannot be fitted")
+            sentences.append(f"{name}: cannot be fitted")
         else:
-            said.append(f"{name}: R = {comparison.log_likelihood_ratio:+.2f}, p = {comparison.p_value:.2g}")
-    return "Power law against " + "; ".join(said) + ". R > 0 favors the power law."
+            sentences.append(f"{name}: R = {comparison.log_likelihood_ratio:+.2f}, p = {comparison.p_value:.2g}")
+    return "Power law against " + "; ".join(sentences) + ". R > 0 favors the power law."
 
 
 def _headings(layer: LayerReport, size: float) -> list[str]:

@@ -65,21 +65,21 @@ def report_table(
 
 def suggestion(layer: LayerReport, *, at_start: bool = False) -> str:
     """A few words on what a layer's numbers suggest, or none; they are hints only."""
-    said = []
+    hints = []
     if layer.rank_loss:
-        said.append(f"{layer.rank_loss} of {layer.num_eigenvalues} directions lost")
+        hints.append(f"{layer.rank_loss} of {layer.num_eigenvalues} directions lost")
     if layer.stable_rank is not None and layer.stable_rank < ONE_DOMINATES:
-        said.append("one direction holds more than half of the weight")
+        hints.append("one direction holds more than half of the weight")
     if "alpha" in layer.reasons:
-        said.append(f"no alpha: {layer.reasons['alpha']}")
+        hints.append(f"no alpha: {layer.reasons['alpha']}")
     if layer.rand_distance is not None and layer.rand_distance < LIKE_CHANCE * (layer.rand_distance_floor or 0):
-        said.append("spectrum like that of noise: nothing learned that shows")
+        hints.append("spectrum like that of noise: no learned structure visible")
     elif layer.rand_distance is not None and layer.rand_distance_floor is not None:
-        said += _tail(layer)  # a tail can be fitted to noise, too
+        hints += _tail(layer)  # a tail can be fitted to noise, too
     moved = layer.distance_from_init_relative
     if moved is not None and moved < HARDLY_MOVED and not layer.is_frozen and not at_start:
-        said.append("has hardly moved from its initial weight")
-    return "; ".join(said)
+        hints.append("has hardly moved from its initial weight")
+    return "; ".join(hints)
 
 
 def _tail(layer: LayerReport) -> list[str]:

@@ -36,7 +36,7 @@ class Reentrant(Checkpointed):
         (Reentrant, {}, ["use_reentrant", "checkpoint with `use_reentrant=False`."]),
         (Custom, {}, ["cannot be differentiated again", "leave the layers out with `params=`", "`loss_fn=`"]),
         (Custom, {"matrix": "ggn"}, ["not the transpose of its backward pass", "`loss_fn=`"]),
-        (CustomHidden, {}, ["but the loss bends by", "`params=`", "`self_check=False`"]),
+        (CustomHidden, {}, ["but by finite differences it is", "`params=`", "`self_check=False`"]),
     ],
     ids=["reentrant checkpoint", "once differentiable", "once differentiable, Gauss–Newton", "hidden intermediate"],
 )
@@ -61,5 +61,5 @@ def test_a_detached_part_of_the_loss_is_named() -> None:
         def training_step(self, batch: Batch, batch_idx: int) -> Any:
             return functional.mse_loss(self.hidden(batch[0]), 3 * self.hidden(batch[0].flip(1)).detach().square())
 
-    with pytest.raises(RuntimeError, match="part of it is detached"):
+    with pytest.raises(RuntimeError, match="part of the loss is detached"):
         fit(Stopped())

@@ -36,7 +36,7 @@ RIGHT: dict[str, Any] = {
 }
 WRONG: dict[str, tuple[Any, str]] = {
     "once differentiable": (OnceDifferentiable.apply, "cannot be differentiated again .*once_differentiable"),
-    "hidden intermediate": (HiddenIntermediate.apply, "but the loss bends by"),
+    "hidden intermediate": (HiddenIntermediate.apply, "but by finite differences it is"),
     "random": (lambda x: functional.dropout(x, 0.4), "the loss is not the same twice"),
 }
 

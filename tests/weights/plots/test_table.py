@@ -28,7 +28,7 @@ def test_table_names_layers_numbers_flags_and_what_was_skipped() -> None:
 
 def test_suggestions_follow_the_numbers() -> None:
     noise = layer("noise", rand_distance=0.02, rand_distance_floor=0.015, alpha=3.0, alpha_stderr=0.1, num_tail=30)
-    assert suggestion(noise) == "spectrum like that of noise: nothing learned that shows"
+    assert suggestion(noise) == "spectrum like that of noise: no learned structure visible"
     far = {"rand_distance": 0.3, "rand_distance_floor": 0.015, "num_tail": 30}
     for alpha, stderr, expected in (
         (1.5, 0.1, "very heavy tail: a few directions dominate"),
