@@ -50,9 +50,6 @@ class Monitor(Scheduled, ABC, Generic[S, M]):
     GROUP: ClassVar[str]
     """The group that its keys begin with."""
 
-    GROUPS: ClassVar[set[str]] = set()
-    """The groups of all classes of monitors."""
-
     KEPT: ClassVar[type[Measurement]] = Measurement
     """The class of the measurements in its history."""
 
@@ -88,11 +85,6 @@ class Monitor(Scheduled, ABC, Generic[S, M]):
         self.max_history = _checks.count(call, "max_history", max_history, least=1)
         self.on_error = _checks.choice(call, "on_error", on_error, ("warn", "raise"))
         self._run: Run[M] = self._new_run()
-
-    def __init_subclass__(cls, **options: Any) -> None:
-        super().__init_subclass__(**options)
-        if hasattr(cls, "GROUP"):
-            Monitor.GROUPS.add(cls.GROUP)
 
     # ── The methods that each monitor defines
 
@@ -298,7 +290,7 @@ class Monitor(Scheduled, ABC, Generic[S, M]):
         categories = [cb._run.category for cb in monitors if cb._run.category is not None]
         if categories and categories != self._run.laid_out:
             self._run.laid_out = categories
-            self._publisher(trainer, self._run.guard, 0).layout(categories, sorted(self.GROUPS, reverse=True))
+            self._publisher(trainer, self._run.guard, 0).layout(categories)
 
     @override
     def _draw_the_rest(self, trainer: Trainer, guard: Guard) -> None:

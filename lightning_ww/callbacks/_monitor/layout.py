@@ -26,13 +26,12 @@ class Category:
     charts: Sequence[Chart]
 
 
-def overview(categories: Sequence[Category], groups: Sequence[str]) -> Layout:
-    """Lay out these categories, and below the categories of each prefix the cost of measuring.
+GROUPS = ("ww", "curvature")
+"""The groups whose costs share a chart, in every run, whether or not it has both monitors."""
 
-    Args:
-        categories: The charts of each monitor of the Trainer.
-        groups: The groups of all classes of monitors.
-    """
+
+def overview(categories: Sequence[Category]) -> Layout:
+    """Lay out the charts of these monitors, and below the monitors of each prefix the cost of measuring."""
     layout: Layout = {}
     for prefix in dict.fromkeys(category.prefix for category in categories):
         name = f"lightning-ww {prefix}".rstrip()
@@ -41,10 +40,15 @@ def overview(categories: Sequence[Category], groups: Sequence[str]) -> Layout:
                 charts = {chart.title: _lines_of(chart, category) for chart in category.charts}
                 # TensorBoard shows the last first
                 layout[f"{name}: {category.title}"] = dict(reversed(charts.items()))
-        layout[f"{name}: what measuring costs"] = {
-            "share of training time": _lines([full_key("overhead", group, prefix) for group in groups]),
-            "seconds of a measurement": _lines([full_key("seconds", group, prefix) for group in groups]),
-        }
+        costs: dict[str, list[object]] = {}
+        others = [
+            category.group for category in categories if category.prefix == prefix and category.group not in GROUPS
+        ]
+        for groups in (GROUPS, *((group,) for group in others)):
+            suffix = "" if groups is GROUPS else f": {groups[0]}"
+            for key, title in (("overhead", "share of training time"), ("seconds", "seconds of a measurement")):
+                costs[title + suffix] = _lines([full_key(key, group, prefix) for group in groups])
+        layout[f"{name}: what measuring costs"] = costs
     return layout
 
 

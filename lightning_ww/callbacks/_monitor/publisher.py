@@ -86,11 +86,11 @@ class Publisher:
         logged = [self._to(sink, partial(sink.image, full, pixels, self._step)) for sink in takers]
         return any(logged)
 
-    def layout(self, categories: Sequence[Category], groups: Sequence[str]) -> None:
-        """Lay out the charts of several monitors with each logger's own prefix; ``groups`` are those of all monitors."""
+    def layout(self, categories: Sequence[Category]) -> None:
+        """Lay out the charts of several monitors with each logger's own prefix."""
         for sink in self._sinks:
             named = [Category(c.group, sink.prefix + c.prefix, c.title, c.charts) for c in categories]
-            self.guard.run(self.trainer, partial(sink.layout, overview(named, groups)), "lay out the overview")
+            self.guard.run(self.trainer, partial(sink.layout, overview(named)), "lay out the overview")
 
     def say_what_is_left_out(self) -> None:
         """Tell the user which kinds of content each logger does not take."""

@@ -15,8 +15,6 @@ from lightning_ww.callbacks import CurvatureMonitor, WeightSpectrumMonitor
 from lightning_ww.callbacks._monitor.layout import Category, flagged_layers, overview
 from lightning_ww.callbacks._monitor.view import Chart
 
-GROUPS = ("ww", "curvature")
-
 
 def weights(prefix: str = "") -> Category:
     bands = [
@@ -30,14 +28,14 @@ def curvature(prefix: str = "") -> Category:
 
 
 def test_the_overview_follows_the_monitors_keys_and_nothing_else() -> None:
-    of_weights, of_curvature, _ = overview([weights(), curvature()], GROUPS).values()
+    of_weights, of_curvature, _ = overview([weights(), curvature()]).values()
     assert list(of_weights) == ["stable_rank", "alpha", "flagged layers"]  # TensorBoard shows the last one first
     assert of_weights["alpha"] == ["Margin", ["ww/alpha_q50", "ww/alpha_q10", "ww/alpha_q90"]]
     kind, patterns = of_curvature["sharpness"]
     assert kind == "Multiline"
     keys = ("curvature/sharpness", "curvature/sharpness_residual", "curvature/stability_edge")
     assert [[key for key in keys if re.match(pattern, key)] for pattern in patterns] == [[keys[0]], [keys[2]]]  # type: ignore[attr-defined]
-    only = overview([curvature("a+/")], GROUPS)
+    only = overview([curvature("a+/")])
     assert list(only) == ["lightning-ww a+/: the loss's curvature", "lightning-ww a+/: what measuring costs"]
     pattern = only["lightning-ww a+/: what measuring costs"]["seconds of a measurement"][1][1]  # type: ignore[index]
     assert re.match(pattern, "a+/curvature/seconds")
@@ -47,9 +45,17 @@ def test_the_overview_follows_the_monitors_keys_and_nothing_else() -> None:
 def test_runs_with_other_monitors_have_the_same_charts_so_that_none_is_shown_twice() -> None:
     seen: dict[tuple[str, str], object] = {}
     for monitors in ([weights()], [curvature()], [weights(), curvature()], [curvature(), weights()]):
-        for category, charts in overview(monitors, GROUPS).items():
+        for category, charts in overview(monitors).items():
             for title, chart in charts.items():
                 assert seen.setdefault((category, title), chart) == chart
+
+
+def test_the_cost_of_a_monitor_of_ones_own_has_its_own_chart() -> None:
+    *_, costs = overview([weights(), Category("norms", "", "the norms", [])]).values()
+    *shared, share, seconds = costs
+    assert shared == ["share of training time", "seconds of a measurement"]
+    assert (share, seconds) == ("share of training time: norms", "seconds of a measurement: norms")
+    assert costs[share] == ["Multiline", ["norms/overhead$"]]
 
 
 def test_a_run_without_shuffles_has_no_empty_band(tmp_path: Path) -> None:
@@ -82,7 +88,5 @@ def test_one_overview_of_both_monitors_beside_the_users_own_layout(tmp_path: Pat
         for chart in category.chart:
             for series in chart.margin.series:
                 assert {series.value, series.lower, series.upper} <= seen
-            here = [tag for tag in chart.multiline.tag if tag.startswith(("ww", "curvature", "flags"))]
-            assert here or chart.margin.series
-            for pattern in here:  # not the cost of monitors that this Trainer lacks
+            for pattern in chart.multiline.tag:
                 assert any(re.match(pattern, tag) for tag in seen), pattern
