@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast, get_args
 
-from torch import Tensor
 from typing_extensions import override
 
 from lightning_ww import _checks
@@ -21,9 +20,9 @@ from lightning_ww.callbacks._weights.pictures import WeightPictures
 from lightning_ww.history import Moment
 from lightning_ww.triggers.diagnosis import DEFAULTS
 from lightning_ww.triggers.trigger import Trigger
-from lightning_ww.weights.analysis import measure
+from lightning_ww.weights.analysis import Weight, measure, read
 from lightning_ww.weights.ingredients import Request, Shuffle
-from lightning_ww.weights.layers import Layer, SkippedLayer, find_layers, require_a_matrix
+from lightning_ww.weights.layers import SkippedLayer, find_layers, require_a_matrix
 from lightning_ww.weights.metrics import BANDS, KEY_METRICS, METRICS, Need, needing
 from lightning_ww.weights.plots.table import report_table
 from lightning_ww.weights.report import WeightReport
@@ -31,7 +30,7 @@ from lightning_ww.weights.shuffle import Shuffler
 
 LEVERS: Mapping[Need, str] = {
     "mp_fit": "not asked for (name it in `metrics=`)",
-    "floor": "measured at a run's first measurement only, and not without shuffles",
+    "floor": "measured only at the first measurement of a run",
     "cka": "not asked for (name it in `metrics=`)",
     "initial": "no initial weights are kept (name a `distance_from_init` in `metrics=`)",
     "shuffle": "not asked for (`shuffle='off'`)",
@@ -43,10 +42,10 @@ LEVERS: Mapping[Need, str] = {
 class Snapshot:
     """The inputs of a measurement of the weights."""
 
-    layers: Sequence[Layer]
-    skipped: Sequence[SkippedLayer]
-    initial: Mapping[str, Tensor] | None  # slices by layer
-    floors: Mapping[str, float] | None  # known floors by layer; None: measure them
+    weights: Sequence[Weight | SkippedLayer]  # copies, and those that could not be read
+    skipped: Sequence[SkippedLayer]  # those that are skipped without being read
+    request: Request
+    levers: Mapping[Need, str]
 
 
 class WeightSpectrumMonitor(Monitor[Snapshot, WeightReport]):
@@ -228,21 +227,30 @@ class WeightSpectrumMonitor(Monitor[Snapshot, WeightReport]):
     def _snapshot(self, trainer: Trainer, pl_module: LightningModule) -> Snapshot:
         matrices, skipped = find_layers(pl_module, self.layers, call=type(self).__name__, strict=False)
         memory = self._memory
-        initial = None if memory.initial is None else memory.initial.slices(matrices)
         takes_floors = memory.floors is None and self.shuffle != "off" and not getattr(trainer, "fast_dev_run", False)
-        return Snapshot(matrices, skipped, initial, None if takes_floors else memory.floors or {})
-
-    @override
-    def _measure(self, snapshot: Snapshot, moment: Moment) -> WeightReport:
         request = Request(
             self._shuffler,
             self.shuffle,
-            snapshot.initial,
+            None if memory.initial is None else memory.initial.slices(matrices),
             mp_fit=self._needs("mp_fit"),
             cka=self._needs("cka"),
-            floors=snapshot.floors,
+            floors=None if takes_floors else memory.floors or {},
         )
-        return measure(snapshot.layers, snapshot.skipped, request, include_frozen=self.include_frozen, levers=LEVERS)
+        weights = tuple(read(matrices, include_frozen=self.include_frozen, copies=True))
+        return Snapshot(weights, skipped, request, self._levers())
+
+    def _levers(self) -> Mapping[Need, str]:
+        """The reasons for metrics without a value in this run."""
+        levers = dict(LEVERS)
+        if self.shuffle == "off":
+            levers["floor"] = levers["shuffle"]
+        if self._memory.initial is not None and self._memory.initial.are_lost:
+            levers["initial"] = "the run's initial weights were not found when it was resumed"
+        return levers
+
+    @override
+    def _measure(self, snapshot: Snapshot, moment: Moment) -> WeightReport:
+        return measure(snapshot.weights, snapshot.skipped, snapshot.request, snapshot.levers)
 
     @override
     def _view(self, measurement: WeightReport) -> View:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, get_args
 
 import numpy as np
@@ -101,65 +102,102 @@ def analyze(
         cka=cka,
         floors=None if floor else {},
     )
-    return measure(matrices, skipped, request, include_frozen=include_frozen)
+    return measure(read(matrices, include_frozen=include_frozen), skipped, request)
+
+
+@dataclass(frozen=True)
+class Weight:
+    """A layer as it was when its weight was read."""
+
+    name: str
+    kind: str
+    is_embedding: bool
+    is_convolution: bool
+    is_frozen: bool
+    slices: Tensor  # shape (slices, rows, cols), in its own dtype
+
+
+def read(layers: Sequence[Layer], *, include_frozen: bool, copies: bool = False) -> Iterator[Weight | SkippedLayer]:
+    """Read the weights of layers, one after the other.
+
+    Args:
+        layers: The layers.
+        include_frozen: Whether layers without trainable parameters are measured, too.
+        copies: Whether to copy the weights to the CPU, so that later steps of training do not change them. Default:
+            ``False``.
+
+    Yields:
+        A weight, or the reason why it is skipped.
+    """
+    for layer in layers:
+        try:
+            slices = layer.read()
+            if not include_frozen and layer.is_frozen:
+                raise UnreadableWeightError("frozen", "nothing in this layer is trained")
+            check_size(slices)
+            slices = slices.to("cpu", copy=True) if copies else slices
+            facts = (layer.name, layer.kind, layer.is_embedding, layer.is_convolution, layer.is_frozen)
+            yield Weight(*facts, slices)
+        except Exception as error:  # an error in one layer must not stop the analysis of the others
+            yield _skipped(layer.name, error)
 
 
 def measure(
-    layers: Sequence[Layer],
+    weights: Iterable[Weight | SkippedLayer],
     skipped: Sequence[SkippedLayer],
     request: Request,
-    *,
-    include_frozen: bool = True,
     levers: Mapping[Need, str] = LEVERS,
 ) -> WeightReport:
-    """Measure these layers.
+    """Measure these weights.
 
     Args:
-        layers: The layers, not yet read.
+        weights: The weights, and those that could not be read.
         skipped: The weights that are skipped without being read.
         request: The options of the analysis.
-        include_frozen: Whether layers without trainable parameters are measured, too. Default: ``True``.
         levers: The reasons for metrics without a value, in terms of the caller's arguments. Default: those of `analyze`.
     """
     began = time.perf_counter()
     reports: list[LayerReport] = []
     skips = list(skipped)
-    for layer in layers:
+    for weight in weights:
+        if isinstance(weight, SkippedLayer):
+            skips.append(weight)
+            continue
         try:
-            stored = layer.read()
-            if not include_frozen and layer.is_frozen:
-                raise UnreadableWeightError("frozen", "nothing in this layer is trained")
-            check_size(stored)
             with np.errstate(all="ignore"):  # a metric that overflows gets a reason instead of a value
-                reports.append(_measure_layer(layer, stored, request, levers))
-        except UnreadableWeightError as unreadable:
-            skips.append(SkippedLayer(layer.name, unreadable.reason, unreadable.sentence))
-        except Exception as error:  # an error in one layer must not stop the analysis of the others
-            skips.append(SkippedLayer(layer.name, "failed", f"{type(error).__name__}: {error}"))
+                reports.append(_measure_layer(weight, request, levers))
+        except Exception as error:  # as above
+            skips.append(_skipped(weight.name, error))
     return WeightReport(tuple(reports), tuple(skips), time.perf_counter() - began)
 
 
-def _measure_layer(layer: Layer, stored: Tensor, request: Request, levers: Mapping[Need, str]) -> LayerReport:
-    ingredients = Ingredients(layer.name, stored, request)
+def _skipped(name: str, error: Exception) -> SkippedLayer:
+    if isinstance(error, UnreadableWeightError):
+        return SkippedLayer(name, error.reason, error.sentence)
+    return SkippedLayer(name, "failed", f"{type(error).__name__}: {error}")
+
+
+def _measure_layer(weight: Weight, request: Request, levers: Mapping[Need, str]) -> LayerReport:
+    ingredients = Ingredients(weight.name, weight.slices, request)
     numbers: dict[str, Any] = {}
     reasons: dict[str, str] = {}
     for name, metric in TABLE.items():
         try:
-            numbers[name] = _number(metric, ingredients, layer.name, request, reasons, levers)
+            numbers[name] = _number(metric, ingredients, weight.name, request, reasons, levers)
         except NoValueError as none:
             reasons[name] = str(none)
     has_spectrum, has_shuffle = not ingredients.is_approximate, request.shuffle != "off"
     compared = has_spectrum and has_shuffle
     return LayerReport(
-        name=layer.name,
-        kind=layer.kind,
+        name=weight.name,
+        kind=weight.kind,
         N=ingredients.N,
         M=ingredients.M,
-        slices=stored.shape[0],
-        dtype=str(stored.dtype).removeprefix("torch."),
-        is_embedding=layer.is_embedding,
-        is_convolution=layer.is_convolution,
-        is_frozen=layer.is_frozen,
+        slices=weight.slices.shape[0],
+        dtype=str(weight.slices.dtype).removeprefix("torch."),
+        is_embedding=weight.is_embedding,
+        is_convolution=weight.is_convolution,
+        is_frozen=weight.is_frozen,
         approximate=ingredients.is_approximate,
         shuffle=("analytic" if ingredients.is_predicted else "exact") if compared else "off",
         reasons=reasons,

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from lightning_ww.weights.analysis import measure
+from lightning_ww.weights.analysis import measure, read
 from lightning_ww.weights.ingredients import Request
 from lightning_ww.weights.layers import find_layers
 from lightning_ww.weights.shuffle import Shuffler
@@ -44,7 +44,7 @@ class TheirShuffler(Shuffler):
 
 def our_row(name: str) -> dict[str, Any]:
     found, _ = find_layers(cases.module(name))
-    report = measure(found, [], Request(TheirShuffler(), "exact", mp_fit=True))
+    report = measure(read(found, include_frozen=True), [], Request(TheirShuffler(), "exact", mp_fit=True))
     return {str(k): v for k, v in report.to_pandas(like="weightwatcher").iloc[0].to_dict().items()}
 
 
@@ -65,7 +65,7 @@ def test_columns_equal_weightwatchers(name: str) -> None:
         for column in BULK:
             assert column in left_out or ours[column] == pytest.approx(theirs[column], rel=1e-6), column
     found, _ = find_layers(cases.module(name))
-    measured = measure(found, [], Request(Shuffler(), "off")).layers[0].spectrum
+    measured = measure(read(found, include_frozen=True), [], Request(Shuffler(), "off")).layers[0].spectrum
     assert measured is not None
     if measured.eigenvalues[0] > 1e-12 * measured.eigenvalues[-1]:  # below, theirs counts float64's rounding
         for column in RANKS:

@@ -166,7 +166,7 @@ class _Summary:
 
 
 def test_a_measurement_needs_nothing_but_its_arguments() -> None:
-    """`_measure` of the weights gives the same without a Trainer, on a snapshot that was taken earlier."""
+    """`_measure` of the weights gives the same after training, without a Trainer, and for a monitor of other arguments."""
     taken: list[Any] = []
 
     class Keeping(WeightSpectrumMonitor):
@@ -177,8 +177,12 @@ def test_a_measurement_needs_nothing_but_its_arguments() -> None:
 
     monitor = Keeping(on_error="raise")
     trainer = quiet_trainer(callbacks=[monitor], max_epochs=1)
-    trainer.fit(Classifier(lr=0.0), data(), data(16, shuffle=False))
-    snapshot, moment, report = taken[-1]
-    again = WeightSpectrumMonitor()._measure(snapshot, moment)
-    assert again.layers == report.layers
+    model = Classifier()
+    trainer.fit(model, data(), data(16, shuffle=False))
+    with torch.no_grad():
+        model.head.weight.zero_()
+    for snapshot, moment, report in taken:
+        again = WeightSpectrumMonitor(metrics="all", shuffle="off", seed=1)._measure(snapshot, moment)
+        assert again.layers == report.layers
+    assert taken[0][2]["head"].sv_max != taken[1][2]["head"].sv_max
     assert torch.is_grad_enabled()
