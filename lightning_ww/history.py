@@ -129,7 +129,12 @@ class Measurement:
         return self.moment.is_baseline
 
     def value(self, layer: str, metric: str) -> float | None:
-        """A metric of a layer, or ``None`` if the layer was skipped, or the metric is undefined or was not kept."""
+        """A metric of a layer, or ``None`` if the layer was skipped, or the metric is undefined or was not kept.
+
+        The layer ``""`` is the model as a whole, whose numbers are the summary.
+        """
+        if not layer:
+            return self.summary.get(metric)
         if layer not in self.layers or metric not in self.metrics:
             return None
         number = float(self.values[self.layers.index(layer), self.metrics.index(metric)])
@@ -189,7 +194,8 @@ class History(Generic[K]):
     Attributes:
         baseline: The first measurement ever, or ``None``.
         findings: The findings of the last measurement while triggers judge it; else ``None``.
-        others: The histories of the other monitors while triggers judge, by prefix and group (``"curvature"``); else empty.
+        others: The histories of the other monitors while triggers judge, by group (``"curvature"``), or by prefix and group
+            if their `log_key_prefix` is different; else empty.
     """
 
     def __init__(self, max_measurements: int = 1000, kind: type[K] = Measurement) -> None:  # type: ignore[assignment]
@@ -248,7 +254,7 @@ class History(Generic[K]):
         return self._records.get(layer)
 
     def value(self, layer: str, metric: str) -> float | None:
-        """A metric of a layer in the last measurement, or ``None`` where it has no value."""
+        """A metric of a layer in the last measurement, or ``None``; of the layer ``""``, a number of the summary."""
         record = self.record(layer)
         return self[-1].value(layer, metric) if record is None else record.metric(metric)
 

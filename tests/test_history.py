@@ -39,6 +39,15 @@ def test_a_measurement_keeps_the_summary_and_a_table() -> None:
     assert math.isnan(float(kept.values[1, 0]))
 
 
+def test_the_numbers_of_the_model_as_a_whole_are_those_of_the_layer_without_a_name() -> None:
+    measurement = Measurement(Moment(0, 0, 0, 0, True), {"sharpness": 2.0})
+    assert measurement.value("", "sharpness") == 2.0
+    assert measurement.value("", "trace") is None
+    history: History[Measurement] = History()
+    history.append(measurement)
+    assert history.value("", "sharpness") == 2.0
+
+
 def test_of_too_many_the_oldest_are_dropped_and_the_baseline_is_kept() -> None:
     history = filled(5, most=2)
     assert [past.number for past in history] == [3, 4]

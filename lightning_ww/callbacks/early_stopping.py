@@ -41,8 +41,9 @@ class SpectralEarlyStopping(Resumable):
 
     Args:
         stop_on: Triggers, by name (``"rank_collapse"``) or as objects (``RankCollapse(enter=0.6)``, or your own). An object
-            that no monitor has is given to the first monitor that measures what it needs. Default: ``()``: training never
-            stops, and a message says once where it would have stopped.
+            takes the place of each monitor's default trigger of equal name. If there is none, the first monitor that
+            measures what it needs gets it. After the fit, the monitors have their own triggers back. Default: ``()``:
+            training never stops, and a message says once where it would have stopped.
         patience: The number of consecutive measurements at which a trigger must fire to stop training. The measurement at
             the start of a fit does not count, and a measurement at which it does not fire resets the count. `nonfinite`
             stops at once. Default: ``3``: a spectrum changes slowly, and a single odd measurement is no reason to stop.
@@ -78,7 +79,11 @@ class SpectralEarlyStopping(Resumable):
         if not isinstance(several, Sequence) or not all(isinstance(given, str | Trigger) for given in several):
             raise _checks.unfit(call, "stop_on", stop_on, "a trigger, its name, or a list of those")
         self.stop_on = tuple(given if isinstance(given, str) else given.name for given in several)
+        self._named = tuple(given for given in several if isinstance(given, str))
         self._own = tuple(given for given in several if isinstance(given, Trigger))
+        self._lent: list[
+            tuple[Any, tuple[Trigger, ...]]
+        ] = []  # monitors with a trigger of ours, and those they had before
         self.patience = _checks.count(call, "patience", patience, least=1)
         self.min_epochs = _checks.count(call, "min_epochs", min_epochs, least=0)
         self.verbose = _checks.instance(call, "verbose", verbose, bool)
@@ -111,25 +116,36 @@ class SpectralEarlyStopping(Resumable):
         for name in self.stop_on:
             if name not in known:
                 raise ArgumentError(
-                    f"`SpectralEarlyStopping(stop_on=[{name!r}])` is not raised by any monitor of this Trainer. "
+                    f"`SpectralEarlyStopping(stop_on=[{name!r}])`: no monitor of this Trainer raises it. "
                     f"Raised are: {', '.join(known)}."
                 )
 
     def _hand_over(self, trainer: Trainer, trigger: Trigger) -> None:
-        """Give a trigger to a monitor, unless some monitor has it already."""
+        """Give a trigger to the monitors with a default of equal name, else to the first monitor that can take it."""
         monitors = [monitor for monitor in callbacks(trainer) if _is_monitor(monitor)]
-        if any(trigger in monitor.triggers for monitor in monitors):
-            return
+        twins = [monitor for monitor in monitors if trigger.name in {own.name for own in monitor.triggers}]
+        has_it = any(trigger in monitor.triggers for monitor in monitors)
         errors = []
-        for monitor in monitors:
+        for monitor in twins or monitors:
+            before = monitor.triggers
             try:
                 monitor.add_trigger(trigger)
             except ArgumentError as error:
                 errors.append(error)
-            else:
+                continue
+            has_it = True
+            if monitor.triggers != before:
+                self._lent.append((monitor, before))
+            if not twins:
                 return
-        if errors:
+        if errors and not has_it:
             raise errors[0]
+
+    @override
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        for monitor, before in reversed(self._lent):
+            monitor.triggers = before
+        self._lent = []
 
     @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -144,7 +160,10 @@ class SpectralEarlyStopping(Resumable):
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         for monitor in _monitors(trainer):  # skip measurements from before this callback was added
-            self._counted.setdefault(monitor.state_key, monitor.history.next_number - 1)
+            last, key = monitor.history.next_number - 1, monitor.state_key
+            if self._counted.setdefault(key, last) > last:  # the monitor has started a new history
+                self._counted[key] = last
+                self._counts = {name: count for name, count in self._counts.items() if not name.startswith(f"{key} ")}
 
     @override
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -198,7 +217,7 @@ class SpectralEarlyStopping(Resumable):
         may_stop = getattr(trainer.fit_loop, "_can_stop_early", True)
         for monitor in _monitors(trainer):
             for trigger in monitor.triggers:
-                if self.stop_on and trigger.name not in self.stop_on:
+                if self.stop_on and trigger.name not in self._named and trigger not in self._own:
                     continue
                 count = self._counts.get(f"{monitor.state_key} {trigger.name}", 0)
                 if count and trigger.acts_at_once:

@@ -64,7 +64,3 @@ class CorrelationTrap(Trigger):
             f"trap_z {z:.1f} (threshold {self.enter:g}), largest element {element:.2f} of the visible size "
             f"(threshold {self.enter_element:g}{band}), mean shift {shift:.2f}"
         )
-
-    @override
-    def is_eligible(self, record: Any) -> bool:
-        return super().is_eligible(record) and self.min_short_side <= record.M

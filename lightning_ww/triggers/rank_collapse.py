@@ -48,18 +48,13 @@ class RankCollapse(Trigger):
     @override
     def judge(self, history: History[Any], layer: str) -> str | None:
         deficit = history.value(layer, "rank_deficit")
-        was_flagged = history.was_flagged(self.name, layer)
-        if deficit is None or deficit < (self.leave if was_flagged else self.enter):
+        if deficit is None or deficit < self.threshold(history, layer, self.enter, self.leave):
             return None
-        band = cleared_below(self.leave) if was_flagged else ""
+        band = cleared_below(self.leave) if history.was_flagged(self.name, layer) else ""
         return (
             f"rank_deficit {deficit:.2f} (threshold {self.enter:g}{band}): that share of its singular values is at most a "
             "tenth of what the same elements in random order have"
         )
-
-    @override
-    def is_eligible(self, record: Any) -> bool:
-        return super().is_eligible(record) and self.min_short_side <= record.M
 
     @override
     def fires(self, history: History[Any], flagged: Sequence[str], candidates: Sequence[str]) -> bool:

@@ -27,6 +27,7 @@ class Trigger(ABC):
         meaning: The possible meaning of a flag, a sentence. Default: ``""``.
         lever: A possible remedy, a sentence. Default: ``""``.
         share: The share of the judged layers that must be flagged for it to fire. Default: ``0``: any flag is enough.
+        min_short_side: The smallest short side of layers that are judged. Default: ``0``: all layers are.
         acts_at_once: Whether `SpectralEarlyStopping` stops at the first measurement at which it fires. Default: ``False``.
 
     Example:
@@ -48,6 +49,7 @@ class Trigger(ABC):
     meaning: ClassVar[str] = ""
     lever: ClassVar[str] = ""
     share: float = 0.0
+    min_short_side: int = 0
     acts_at_once: ClassVar[bool] = False
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -71,14 +73,23 @@ class Trigger(ABC):
         """
 
     def is_eligible(self, record: Any) -> bool:
-        """Whether a layer is judged: by default, whether it is trained and not an embedding."""
-        return not getattr(record, "is_embedding", False) and not getattr(record, "is_frozen", False)
+        """Whether a layer is judged: by default, whether it is trained, not an embedding, and large enough."""
+        is_excluded = getattr(record, "is_embedding", False) or getattr(record, "is_frozen", False)
+        return not is_excluded and getattr(record, "M", self.min_short_side) >= self.min_short_side
+
+    def threshold(self, history: History[Any], layer: str, enter: float, leave: float) -> float:
+        """The threshold that applies to a layer: ``leave`` if it was flagged at the measurement before, else ``enter``.
+
+        With two thresholds, small changes of a number around one of them do not make the flag come and go.
+        """
+        return leave if history.was_flagged(self.name, layer) else enter
 
     def candidates(self, history: History[Any]) -> list[str]:
         """The layers that are judged at the last measurement: the eligible layers, or else the model as a whole."""
-        if history.findings is None or not history[-1].layers:
-            return [] if history[-1].metrics else [WHOLE]
-        return [record.name for record in history.findings.layers if self.is_eligible(record)]
+        findings = history.findings
+        if findings is not None and (findings.layers or findings.skipped):
+            return [record.name for record in findings.layers if self.is_eligible(record)]
+        return [] if history[-1].metrics else [WHOLE]
 
     def fires(self, history: History[Any], flagged: Sequence[str], candidates: Sequence[str]) -> bool:
         """Whether the trigger fires: by default, if at least the `share` of the judged layers is flagged."""

@@ -178,6 +178,26 @@ def test_patience_and_counters_survive_a_resume(tmp_path: Path) -> None:
     assert "fired at 3 measurements in a row, the last at step 18" in ours.stopping_reason_message
 
 
+def test_counts_begin_anew_with_a_monitor_whose_history_another_version_wrote(tmp_path: Path) -> None:
+    def go(epochs: int, ckpt: Path | None, *collapsed: int) -> Trainer:
+        saving = ModelCheckpoint(tmp_path, save_last=True)
+        pair = (WeightSpectrumMonitor(), stopping(patience=2))
+        ours: list[Callback] = [Collapse(*collapsed), *pair, saving]
+        trainer = quiet_trainer(callbacks=ours, max_epochs=epochs, enable_checkpointing=True)
+        trainer.fit(Still(), data(), data(32, seed=1, shuffle=False), ckpt_path=ckpt)
+        return trainer
+
+    go(5, None, 4)
+    file = tmp_path / "last.ckpt"
+    state = torch.load(file, weights_only=True)
+    for key, ours in state["callbacks"].items():
+        if key.startswith("WeightSpectrumMonitor"):
+            ours["form"] = 1
+    torch.save(state, file)
+    with pytest.warns(UserWarning, match="which another version wrote, and starts a new history"):
+        assert go(9, file, *ALWAYS).current_epoch == 7  # two flagged measurements, and none from before
+
+
 def test_a_callback_used_for_another_run_begins_anew() -> None:
     ours = stopping(patience=2)
     for _ in range(2):
@@ -210,8 +230,7 @@ def test_without_a_monitor_it_says_which_to_add() -> None:
 )
 def test_a_trigger_that_nothing_raises_is_an_error(monitor: dict[str, Any], trigger: str, raised: str) -> None:
     message = (
-        f"`SpectralEarlyStopping(stop_on=['{trigger}'])` is not raised by any monitor of this Trainer. "
-        f"Raised are: {raised}."
+        f"`SpectralEarlyStopping(stop_on=['{trigger}'])`: no monitor of this Trainer raises it. Raised are: {raised}."
     )
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         fit(WeightSpectrumMonitor(**monitor), stopping(stop_on=[trigger]))

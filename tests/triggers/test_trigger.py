@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from helpers.reports import followed, layer, report
 
-from lightning_ww import CorrelationTrap, History, Nonfinite, RankCollapse, Trigger
+import lightning_ww
+from lightning_ww import CorrelationTrap, History, Nonfinite, RankCollapse, SkippedLayer, Trigger, WeightReport
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,39 @@ def test_the_past_is_seen_and_the_share_of_judged_layers_decides() -> None:
     assert [one.fired for one in found] == [(), ("alpha_fell",), ()]
     assert found[1].flags[0].evidence == "alpha 1, at first 4"
     assert followed([first, second], AlphaFell(share=0.6))[1].fired == ()
+
+
+@dataclass(frozen=True)
+class Heavy(Trigger):
+    """Alpha is below a threshold, with a band."""
+
+    min_short_side: int = 0
+    needs = ("alpha",)
+
+    def judge(self, history: History[Any], layer: str) -> str | None:
+        alpha = history.value(layer, "alpha")
+        return f"alpha {alpha:g}" if alpha is not None and alpha < self.threshold(history, layer, 2.0, 3.0) else None
+
+
+def test_a_flag_stays_up_to_the_leave_threshold_and_small_layers_are_not_judged() -> None:
+    reports = [report(layer("a", alpha=alpha)) for alpha in (2.5, 1.5, 2.5, 3.5, 2.5)]
+    assert [bool(found.flags) for found in followed(reports, Heavy())] == [False, True, True, False, False]
+    short_side = reports[0].layers[0].M
+    assert followed(reports, Heavy(min_short_side=short_side))[1].flags
+    assert not followed(reports, Heavy(min_short_side=short_side + 1))[1].flags
+
+
+@dataclass(frozen=True)
+class AlphaOfModel(Trigger):
+    """The mean of alpha is below a limit."""
+
+    def judge(self, history: History[Any], layer: str) -> str | None:
+        raise AssertionError(layer)
+
+
+def test_a_model_of_which_no_layer_is_measured_is_not_judged_as_a_whole() -> None:
+    nothing = WeightReport((), (SkippedLayer("a", "nonfinite", "NaN"),), 0.0)
+    assert lightning_ww.diagnose(nothing, [AlphaOfModel()]).flags == ()
 
 
 @pytest.mark.parametrize("values", [{"is_embedding": True}, {"is_frozen": True}])

@@ -63,9 +63,12 @@ def with_trigger(
 
 
 def others_of(monitor: Any, trainer: Trainer) -> Mapping[str, History[Any]]:
-    """The histories of a Trainer's other monitors, by prefix and group."""
+    """The histories of a Trainer's other monitors, by group; those of a different prefix by prefix and group."""
     others = [cb for cb in callbacks(trainer) if cb is not monitor and hasattr(cb, "GROUP") and hasattr(cb, "history")]
-    return {cb.log_key_prefix + cb.GROUP: cb.history for cb in others}
+    is_near = [cb.log_key_prefix == monitor.log_key_prefix and cb.GROUP != monitor.GROUP for cb in others]
+    return {
+        cb.GROUP if near else cb.log_key_prefix + cb.GROUP: cb.history for cb, near in zip(others, is_near, strict=True)
+    }
 
 
 def judged(

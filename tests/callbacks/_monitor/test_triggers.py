@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 from helpers.fits import fit
-from helpers.networks import Classifier
+from helpers.networks import Classifier, quiet_trainer
 
 from lightning_ww import Diagnosis, Flag, History, Nonfinite, RankCollapse, Trigger
 from lightning_ww.callbacks import CurvatureMonitor, SpectralEarlyStopping, WeightSpectrumMonitor
-from lightning_ww.callbacks._monitor.triggers import checked_triggers, flag_scalars, with_trigger
+from lightning_ww.callbacks._monitor.triggers import checked_triggers, flag_scalars, others_of, with_trigger
 
 
 @dataclass(frozen=True)
@@ -23,15 +23,13 @@ class LowSharpness(Trigger):
     needs = ("sharpness",)
 
     def judge(self, history: History[Any], layer: str) -> str | None:
-        sharpness = history[-1].summary["sharpness"]
-        return f"sharpness {sharpness:.2g}" if sharpness < self.limit else None
+        sharpness = history.value(layer, "sharpness")
+        return f"sharpness {sharpness:.2g}" if sharpness is not None and sharpness < self.limit else None
 
 
 def test_what_they_need_has_to_be_measured() -> None:
-    message = "`M(triggers=[Nonfinite(), LowSharpness(limit=1)])` needs 'sharpness'"
     with pytest.raises(ValueError, match=re.escape("`M(triggers=[LowSharpness(limit=1)])` needs 'sharpness'")):
         checked_triggers("M", [Nonfinite(), LowSharpness(limit=1)], ["alpha"])
-    del message
     assert checked_triggers("M", [LowSharpness()], ["sharpness"]) == (LowSharpness(),)
 
 
@@ -62,8 +60,37 @@ def test_an_object_in_stop_on_is_raised_by_the_monitor_that_measures_what_it_nee
     stopping = SpectralEarlyStopping(stop_on=[LowSharpness()], patience=2, min_epochs=0)
     trainer = fit(stopping, weights, curvature, model=Classifier(), max_epochs=9)
     assert trainer.current_epoch == 2
-    assert curvature.triggers == (LowSharpness(),)
+    assert curvature.diagnosis.fired == ("low_sharpness",)
+    assert curvature.triggers == ()  # it was lent for this fit
     assert [one.name for one in weights.triggers] == ["nonfinite", "rank_collapse", "correlation_trap"]
+
+
+@pytest.mark.filterwarnings("ignore:.*`correlation_trap` at layer")
+@pytest.mark.filterwarnings("ignore:.*`rank_collapse` at layer")
+def test_an_object_takes_the_place_of_each_monitors_default_and_nothing_else_stops() -> None:
+    class Collapsed(Classifier):
+        def on_train_batch_end(self, *_: Any) -> None:
+            self.hidden.weight.data[4:] = 0
+
+    strict = RankCollapse(enter=1.0, leave=1.0, alone=1.0)  # a deficit of 1 is that of a zero weight
+    first, second = WeightSpectrumMonitor(log_key_prefix="a/"), WeightSpectrumMonitor(log_key_prefix="b/")
+    stopping = SpectralEarlyStopping(stop_on=[strict], patience=1, min_epochs=0)
+    trainer = fit(first, second, stopping, model=Collapsed(), max_epochs=3)
+    assert trainer.current_epoch == 3
+    assert "rank_collapse" not in {*first.history[-1].flags, *second.history[-1].flags}
+    assert RankCollapse() in first.triggers
+    assert RankCollapse() in second.triggers
+    again = SpectralEarlyStopping(stop_on=["rank_collapse"], patience=1, min_epochs=0)
+    with pytest.warns(UserWarning, match="`rank_collapse` at layer `hidden`"):  # with the monitors' own thresholds
+        assert fit(first, second, again, model=Collapsed(), max_epochs=3).current_epoch == 1
+
+
+def test_other_monitors_are_seen_by_group_and_by_prefix_where_it_differs() -> None:
+    mine, twin = WeightSpectrumMonitor(log_key_prefix="a/"), WeightSpectrumMonitor(log_key_prefix="b/")
+    near, far = CurvatureMonitor(log_key_prefix="a/"), CurvatureMonitor(log_key_prefix="b/")
+    trainer = quiet_trainer(callbacks=[mine, twin, near, far])
+    assert list(others_of(mine, trainer)) == ["b/ww", "curvature", "b/curvature"]
+    assert others_of(mine, trainer)["curvature"] is near.history
 
 
 def test_an_object_that_no_monitor_can_raise_is_an_error_before_training() -> None:
