@@ -147,7 +147,7 @@ class Measurement:
             return [when | dict(self.summary)]
         flagged = {layer for layers in self.flags.values() for layer in layers}
         rows: list[dict[str, Any]] = []
-        for layer in [*self.layers, *sorted(flagged - set(self.layers))]:  # an unmeasured layer has flags only
+        for layer in [*self.layers, *sorted(flagged - {*self.layers, ""})]:  # an unmeasured layer has flags only
             flags = ", ".join(trigger for trigger, layers in self.flags.items() if layer in layers)
             numbers = {metric: self.value(layer, metric) for metric in self.metrics}
             rows.append({**when, "layer": layer, **numbers, "flags": flags})
@@ -193,9 +193,10 @@ class History(Generic[K]):
 
     Attributes:
         baseline: The first measurement ever, or ``None``.
-        findings: The findings of the last measurement while triggers judge it; else ``None``.
+        findings: The findings of the last measurement; ``None`` before the first one, also of a resumed fit.
         others: The histories of the other monitors while triggers judge, by group (``"curvature"``), or by prefix and group
-            if their `log_key_prefix` is different; else empty.
+            if their `log_key_prefix` is different; else empty. They end at the same step, or at an earlier one if the other
+            monitor measures later or comes later in the Trainer's list of callbacks.
     """
 
     def __init__(self, max_measurements: int = 1000, kind: type[K] = Measurement) -> None:  # type: ignore[assignment]
@@ -221,8 +222,14 @@ class History(Generic[K]):
         """The number of the next measurement."""
         return self._measurements[-1].number + 1 if self._measurements else 0
 
-    def append(self, measurement: K) -> None:
-        """Add the latest measurement, unless it is at the start of a resumed fit and its step is in the history already."""
+    def append(self, measurement: K, findings: Findings | None = None) -> None:
+        """Add the latest measurement, unless it is at the start of a resumed fit and its step is in the history already.
+
+        Args:
+            measurement: The measurement.
+            findings: Its findings, which are kept until the next measurement.
+        """
+        self._find(findings)
         if measurement.is_baseline and any(past.step == measurement.step for past in self._measurements):
             return
         self.baseline = self.baseline or measurement
@@ -238,8 +245,7 @@ class History(Generic[K]):
         seen = copy.copy(self)
         seen._measurements = [*self._measurements, measurement]
         seen.baseline = self.baseline or measurement
-        seen.findings = findings
-        seen._records = {record.name: record for record in findings.layers}
+        seen._find(findings)
         seen.others = {name: other.until(measurement.step) for name, other in (others or {}).items()}
         return seen
 
@@ -247,7 +253,13 @@ class History(Generic[K]):
         """The history up to and including a step."""
         seen = copy.copy(self)
         seen._measurements = [past for past in self._measurements if past.step <= step]
+        if len(seen) < len(self):
+            seen._find(None)
         return seen
+
+    def _find(self, findings: Findings | None) -> None:
+        self.findings = findings
+        self._records = {} if findings is None else {record.name: record for record in findings.layers}
 
     def record(self, layer: str) -> Any | None:
         """The record of a layer in the last measurement, or ``None`` if the layer was not measured."""
@@ -256,7 +268,10 @@ class History(Generic[K]):
     def value(self, layer: str, metric: str) -> float | None:
         """A metric of a layer in the last measurement, or ``None``; of the layer ``""``, a number of the summary."""
         record = self.record(layer)
-        return self[-1].value(layer, metric) if record is None else record.metric(metric)
+        if record is not None:
+            number: float | None = record.metric(metric)
+            return number
+        return self[-1].value(layer, metric) if len(self) else None
 
     def was_flagged(self, trigger: str, layer: str) -> bool:
         """Whether a layer was flagged at the measurement before the last."""

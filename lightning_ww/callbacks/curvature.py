@@ -71,8 +71,11 @@ class CurvatureMonitor(Monitor[Reading, CurvatureFindings]):
     - ``curvature/seconds``, ``curvature/overhead``: wall time of this measurement, without writing it to loggers; share of
       the fit's wall time spent measuring and logging (from the second measurement on).
 
+    - ``curvature/num_flagged``, if there are ``triggers``: 1 if one of them flags the model, else 0.
+
     **Logged only**:
 
+    - ``flags/<trigger>``: 1 if the trigger flags the model, else 0.
     - ``curvature.top_eigenvalues/1`` … ``5``: the largest eigenvalues, if they have converged.
     - ``curvature/spectrum`` (image): nodes and weights as stems. ``curvature.maps/spectrum`` (image): all spectra so far, a
       column for each measurement. After the thirty-second measurement, it is drawn again only when the number of
@@ -127,8 +130,8 @@ class CurvatureMonitor(Monitor[Reading, CurvatureFindings]):
         measurement: The latest measurement, or ``None``.
 
     Raises:
-        ValueError: At construction, if an argument is out of its domain; before the first step, if there is no loss that
-            can be measured, or a pattern of ``params`` matches nothing.
+        ArgumentError: At construction, if an argument is out of its domain; before the first step, if there is no loss that
+            can be measured, or a pattern of ``params`` matches nothing. It is a `ValueError`.
 
     References:
         Granziol et al. (2019), Deep Curvature Suite, arXiv:1912.09656. Cohen et al. (2021), Gradient descent on neural

@@ -12,12 +12,13 @@ from lightning_ww import _checks
 from lightning_ww._errors import ArgumentError
 from lightning_ww.callbacks._monitor.lightning import LightningModule, Trainer, callbacks, inform
 from lightning_ww.callbacks._monitor.resumable import Resumable
+from lightning_ww.callbacks._monitor.triggers import are_equal
 from lightning_ww.triggers.trigger import Trigger
 
 if TYPE_CHECKING:
     from lightning_ww.history import Measurement
 
-MONITOR = ("triggers", "add_trigger", "history", "diagnosis", "state_key")
+MONITOR = ("triggers", "add_trigger", "drop_trigger", "history", "diagnosis", "state_key")
 """The attributes of a callback that raises triggers."""
 
 
@@ -45,8 +46,9 @@ class SpectralEarlyStopping(Resumable):
             measures what it needs gets it. After the fit, the monitors have their own triggers back. Default: ``()``:
             training never stops, and a message says once where it would have stopped.
         patience: The number of consecutive measurements at which a trigger must fire to stop training. The measurement at
-            the start of a fit does not count, and a measurement at which it does not fire resets the count. `nonfinite`
-            stops at once. Default: ``3``: a spectrum changes slowly, and a single odd measurement is no reason to stop.
+            the start of a fit does not count, and a measurement at which it does not fire, or fails, resets the count.
+            `nonfinite` stops at once. Default: ``3``: a spectrum changes slowly, and a single odd measurement is no reason
+            to stop.
         min_epochs: The number of epochs before which only `nonfinite` stops training. Default: ``5``: in the first epochs
             spectra change fast.
         verbose: Whether a message says why training stops. Default: ``True``.
@@ -81,9 +83,7 @@ class SpectralEarlyStopping(Resumable):
         self.stop_on = tuple(given if isinstance(given, str) else given.name for given in several)
         self._named = tuple(given for given in several if isinstance(given, str))
         self._own = tuple(given for given in several if isinstance(given, Trigger))
-        self._lent: list[
-            tuple[Any, tuple[Trigger, ...]]
-        ] = []  # monitors with a trigger of ours, and those they had before
+        self._lent: list[tuple[Any, Trigger]] = []  # the triggers that monitors have from us
         self.patience = _checks.count(call, "patience", patience, least=1)
         self.min_epochs = _checks.count(call, "min_epochs", min_epochs, least=0)
         self.verbose = _checks.instance(call, "verbose", verbose, bool)
@@ -107,6 +107,11 @@ class SpectralEarlyStopping(Resumable):
         for trigger in self._own:
             self._hand_over(trainer, trigger)
         monitors = _monitors(trainer)
+        if not monitors and any(_is_monitor(callback) for callback in callbacks(trainer)):
+            raise ArgumentError(
+                "`SpectralEarlyStopping` acts on the flags of a monitor, and no monitor of this Trainer has triggers: give "
+                "it `triggers=[...]`, or add `WeightSpectrumMonitor()` to `Trainer(callbacks=[...])`."
+            )
         if not monitors:
             raise ArgumentError(
                 "`SpectralEarlyStopping` acts on the flags of a monitor, and this Trainer has none: add "
@@ -124,7 +129,7 @@ class SpectralEarlyStopping(Resumable):
         """Give a trigger to the monitors with a default of equal name, else to the first monitor that can take it."""
         monitors = [monitor for monitor in callbacks(trainer) if _is_monitor(monitor)]
         twins = [monitor for monitor in monitors if trigger.name in {own.name for own in monitor.triggers}]
-        has_it = any(trigger in monitor.triggers for monitor in monitors)
+        has_it = any(are_equal(trigger, own) for monitor in monitors for own in monitor.triggers)
         errors = []
         for monitor in twins or monitors:
             before = monitor.triggers
@@ -134,17 +139,18 @@ class SpectralEarlyStopping(Resumable):
                 errors.append(error)
                 continue
             has_it = True
-            if monitor.triggers != before:
-                self._lent.append((monitor, before))
+            if monitor.triggers is not before:
+                self._lent.append((monitor, trigger))
             if not twins:
                 return
         if errors and not has_it:
-            raise errors[0]
+            why = " ".join(str(error) for error in errors)
+            raise ArgumentError(f"`SpectralEarlyStopping(stop_on=[{trigger!r}])`: no monitor can raise it. {why}")
 
     @override
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        for monitor, before in reversed(self._lent):
-            monitor.triggers = before
+        for monitor, trigger in self._lent:
+            monitor.drop_trigger(trigger)
         self._lent = []
 
     @override
@@ -217,7 +223,7 @@ class SpectralEarlyStopping(Resumable):
         may_stop = getattr(trainer.fit_loop, "_can_stop_early", True)
         for monitor in _monitors(trainer):
             for trigger in monitor.triggers:
-                if self.stop_on and trigger.name not in self._named and trigger not in self._own:
+                if self.stop_on and not self._acts_on(trigger):
                     continue
                 count = self._counts.get(f"{monitor.state_key} {trigger.name}", 0)
                 if count and trigger.acts_at_once:
@@ -227,6 +233,9 @@ class SpectralEarlyStopping(Resumable):
                 if count >= self.patience and epochs_done >= self.min_epochs and may_stop:
                     return SpectralStoppingReason.TRIGGER, self._sentence(monitor, trigger.name, count)
         return None
+
+    def _acts_on(self, trigger: Trigger) -> bool:
+        return trigger.name in self._named or any(are_equal(trigger, own) for own in self._own)
 
     def _sentence(self, monitor: Any, trigger: str, count: int) -> str:
         measured = monitor.history[-1]

@@ -75,7 +75,7 @@ class WeightSpectrumMonitor(Monitor[Snapshot, WeightReport]):
 
     - ``ww/alpha_q10``, ``_q50``, ``_q90``, and likewise for rand_distance and stable_rank: quantiles over the layers.
     - ``ww.<metric>/<layer>``: each of ``metrics``, for each logged layer.
-    - ``flags/<trigger>``: number of layers flagged for `nonfinite`, `rank_collapse`, `correlation_trap`.
+    - ``flags/<trigger>``: number of layers flagged for each of ``triggers``.
     - ``flags.<trigger>/<layer>``: 0 or 1, for each logged layer.
     - ``ww.esd/<layer>`` (histogram): log10 λ, in fixed bins. ``ww/report`` (text): the layers as a table, what their
       numbers suggest, and when flags rose and fell.
@@ -101,7 +101,7 @@ class WeightSpectrumMonitor(Monitor[Snapshot, WeightReport]):
             `Nonfinite`, `RankCollapse` and `CorrelationTrap` with their defaults; with ``shuffle="off"``, `Nonfinite` alone.
         log_key_prefix: A prefix of every key, which tells two monitors apart. Default: ``""``.
         max_logged_layers: The most layers that are logged one by one; if there are more, this many are chosen evenly by
-            depth. All layers are measured, and a flagged layer is logged from then on. Default: ``60``: with five metrics
+            depth. All layers are measured, and a flagged layer is logged from then on. Default: ``60``: with six metrics
             and three flags per layer, about the 500 tags that TensorBoard shows without delay.
         panels: Whether images are drawn, and TensorBoard's Custom Scalars laid out (in a separate run ``lightning-ww``, so
             that your own layout stays). The cost is in `benchmarks/panels.md`. Default: ``True``.
@@ -122,8 +122,8 @@ class WeightSpectrumMonitor(Monitor[Snapshot, WeightReport]):
         diagnosis: The latest flags.
 
     Raises:
-        ValueError: At construction, if an argument is out of its domain; when fitting starts, if the model has no weight
-            matrix or a pattern of ``layers`` matches nothing.
+        ArgumentError: At construction, if an argument is out of its domain; when fitting starts, if the model has no
+            weight matrix or a pattern of ``layers`` matches nothing. It is a `ValueError`.
 
     Example:
         >>> from pytorch_lightning import Trainer
@@ -131,6 +131,7 @@ class WeightSpectrumMonitor(Monitor[Snapshot, WeightReport]):
     """
 
     GROUP = "ww"
+    BEGIN_ANEW = "starts a new history, and measures any `distance_from_init` from the current weights"
     IDENTITY = ("layers", "log_key_prefix")
 
     def __init__(
@@ -154,7 +155,7 @@ class WeightSpectrumMonitor(Monitor[Snapshot, WeightReport]):
         on_error: Literal["warn", "raise"] = "warn",
     ) -> None:
         call = type(self).__name__
-        self.layers = _checks.patterns(call, "layers", layers)
+        self.layers = _checks.patterns(call, "layers", layers, least=1)
         self.metrics = _checks.names(call, "metrics", metrics, METRICS)
         self.shuffle = _checks.choice(call, "shuffle", shuffle, get_args(Shuffle))
         self.include_frozen = _checks.instance(call, "include_frozen", include_frozen, bool)

@@ -10,11 +10,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from lightning_ww import _checks
+from lightning_ww._errors import ArgumentError
 from lightning_ww.history import Findings, History, Measurement, Moment
 from lightning_ww.triggers.correlation_trap import CorrelationTrap
 from lightning_ww.triggers.nonfinite import Nonfinite
 from lightning_ww.triggers.rank_collapse import RankCollapse
-from lightning_ww.triggers.trigger import Trigger
+from lightning_ww.triggers.trigger import Trigger, check_triggers
 
 DEFAULTS: tuple[Trigger, ...] = (Nonfinite(), RankCollapse(), CorrelationTrap())
 """The triggers of a `WeightSpectrumMonitor` unless others are given."""
@@ -63,12 +65,16 @@ def diagnose(measured: Findings | History[Any], triggers: Sequence[Trigger] = DE
     """Flag the layers of a report, or of the last measurement of a history.
 
     Args:
-        measured: A `WeightReport`; or a history up to the new measurement (`History.up_to`), whose earlier flags decide
-            where leave thresholds apply.
+        measured: A `WeightReport`; or a history, such as ``monitor.history``, whose earlier flags decide where leave
+            thresholds apply.
         triggers: The triggers to judge. Default: `Nonfinite`, `RankCollapse` and `CorrelationTrap` with their defaults.
 
     Returns:
         The flags, and the triggers that fire.
+
+    Raises:
+        ArgumentError: If ``measured`` is neither, or its last measurement was made before training was resumed; if a
+            trigger is none, or returns something that is no evidence. It is a `ValueError`.
 
     Example:
         >>> import lightning_ww, torch
@@ -77,7 +83,16 @@ def diagnose(measured: Findings | History[Any], triggers: Sequence[Trigger] = DE
         >>> lightning_ww.diagnose(lightning_ww.analyze(layer)).fired
         ('rank_collapse',)
     """
-    if not isinstance(measured, History):
+    check_triggers("diagnose", triggers)
+    if isinstance(measured, History):
+        if measured.findings is None:
+            raise _checks.unfit_object(
+                "diagnose", "measured", "a history with the findings of its last measurement", "none"
+            )
+    else:
+        if not all(hasattr(measured, name) for name in ("summary", "layers", "skipped")):
+            expected = "a `WeightReport` or a history"
+            raise _checks.unfit_object("diagnose", "measured", expected, f"a `{type(measured).__name__}`")
         now = Measurement.of(Moment(0, 0, 0, 0, True), measured)
         measured = History[Measurement]().up_to(now, measured)
     flags: list[Flag] = []
@@ -90,10 +105,20 @@ def diagnose(measured: Findings | History[Any], triggers: Sequence[Trigger] = DE
 
 
 def judge(trigger: Trigger, history: History[Any]) -> tuple[list[Flag], bool]:
-    """The flags of one trigger, and whether it fires."""
-    candidates = trigger.candidates(history)
+    """The flags of one trigger, and whether it fires.
+
+    Raises:
+        ArgumentError: If it returns something else than layers' names, evidence in words, and a decision.
+    """
+    candidates = list(trigger.candidates(history))
+    if not all(isinstance(layer, str) for layer in candidates):
+        raise ArgumentError(f"`{type(trigger).__name__}.candidates`: expected names of layers, but got {candidates!r}.")
     flags = []
     for layer in candidates:
-        if (evidence := trigger.judge(history, layer)) is not None:
+        evidence = trigger.judge(history, layer)
+        if evidence is not None and (not isinstance(evidence, str) or not evidence):
+            expected = "the evidence for a flag in words, or `None`"
+            raise ArgumentError(f"`{type(trigger).__name__}.judge`: expected {expected}, but got {evidence!r}.")
+        if evidence is not None:
             flags.append(Flag(trigger.name, layer, evidence, trigger.meaning, trigger.lever))
-    return flags, trigger.fires(history, [flag.layer for flag in flags], candidates)
+    return flags, bool(trigger.fires(history, [flag.layer for flag in flags], candidates))

@@ -7,6 +7,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
+from lightning_ww import _checks
+from lightning_ww._errors import ArgumentError
 from lightning_ww.history import History
 
 WHOLE = ""
@@ -61,6 +63,8 @@ class Trigger(ABC):
     def judge(self, history: History[Any], layer: str) -> str | None:
         """Return the evidence for a flag on a layer at the last measurement.
 
+        It is called during training: it must not draw from global random streams.
+
         Args:
             history: The history up to the new measurement: ``history.value(layer, metric)`` is a number of the new
                 measurement, ``history[-2]`` is the measurement before it, ``history.baseline`` the first measurement,
@@ -94,3 +98,19 @@ class Trigger(ABC):
     def fires(self, history: History[Any], flagged: Sequence[str], candidates: Sequence[str]) -> bool:
         """Whether the trigger fires: by default, if at least the `share` of the judged layers is flagged."""
         return bool(flagged) and len(flagged) >= self.share * len(candidates)
+
+
+def check_triggers(call: str, triggers: Sequence[Trigger]) -> None:
+    """Raise `ArgumentError` unless ``triggers``, an argument of ``call``, is a list of well-formed triggers."""
+    if not isinstance(triggers, Sequence) or isinstance(triggers, str):
+        raise _checks.unfit(call, "triggers", triggers, "a list of triggers, or `None` for the default ones")
+    for trigger in triggers:
+        if not isinstance(trigger, Trigger):
+            raise _checks.unfit(call, "triggers", [trigger], "objects such as `RankCollapse()`, each a `Trigger`")
+        kind = type(trigger).__name__
+        for name in ("name", "meaning", "lever"):
+            value = getattr(trigger, name)
+            if not isinstance(value, str) or (name == "name" and not value):
+                raise ArgumentError(f"`{kind}.{name} = {value!r}`: expected a string.")
+        if not isinstance(trigger.needs, tuple | list) or not all(isinstance(need, str) for need in trigger.needs):
+            raise ArgumentError(f"`{kind}.needs = {trigger.needs!r}`: expected a tuple of names, such as `('alpha',)`.")

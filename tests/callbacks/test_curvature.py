@@ -309,7 +309,14 @@ def test_docstring_lists_every_key() -> None:
     listed = str(CurvatureMonitor.__doc__)
     for key in SUMMARY:
         assert f"``{key}``" in listed or ("_residual" in key and "``…_residual``" in listed), key
-    for key in ("curvature.top_eigenvalues/1", "curvature/spectrum", "curvature/report", "curvature.jsonl"):
+    for key in (
+        "curvature.top_eigenvalues/1",
+        "curvature/spectrum",
+        "curvature/report",
+        "curvature.jsonl",
+        "curvature/num_flagged",
+        "flags/<trigger>",
+    ):
         assert f"``{key}``" in listed
 
 

@@ -147,7 +147,7 @@ def test_a_checkpoint_of_another_version_warns_once_and_begins_anew(tmp_path: Pa
     torch.save(state, file)
     message = (
         "`WeightSpectrumMonitor` cannot use its state in the checkpoint, which another version wrote, "
-        "and starts a new history"
+        "and starts a new history, and measures any `distance_from_init` from the current weights."
     )
     with pytest.warns(UserWarning, match=message) as caught:
         _, resumed = fit(tmp_path / "second", 4, file)

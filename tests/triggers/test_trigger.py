@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,7 @@ from helpers.reports import followed, layer, report
 
 import lightning_ww
 from lightning_ww import CorrelationTrap, History, Nonfinite, RankCollapse, SkippedLayer, Trigger, WeightReport
+from lightning_ww.triggers.trigger import check_triggers
 
 
 @dataclass(frozen=True)
@@ -79,3 +81,34 @@ def test_a_model_of_which_no_layer_is_measured_is_not_judged_as_a_whole() -> Non
 def test_embeddings_and_frozen_layers_are_not_judged(values: dict[str, Any]) -> None:
     reports = [report(layer("a", alpha=4.0, **values)), report(layer("a", alpha=1.0, **values))]
     assert followed(reports, AlphaFell())[1].flags == ()
+
+
+class Misnamed(AlphaFell):
+    """Has no name."""
+
+    name = ""
+
+
+class Needy(AlphaFell):
+    """Lacks a comma."""
+
+    needs = "alpha"  # type: ignore[assignment]
+
+
+class Leverless(AlphaFell):
+    """Has a number as its lever."""
+
+    lever = 3  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize(
+    ("trigger", "message"),
+    [
+        (Misnamed(), "`Misnamed.name = ''`: expected a string."),
+        (Needy(), "`Needy.needs = 'alpha'`: expected a tuple of names, such as `('alpha',)`."),
+        (Leverless(), "`Leverless.lever = 3`: expected a string."),
+    ],
+)
+def test_an_ill_formed_trigger_is_an_error(trigger: Trigger, message: str) -> None:
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        check_triggers("diagnose", [trigger])

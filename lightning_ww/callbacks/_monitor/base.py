@@ -77,6 +77,7 @@ class Monitor(Scheduled, ABC, Generic[S, M]):
         self.every_n_train_steps = every_n_train_steps
         self._measures = tuple(measures)
         self._given_triggers = triggers is not None
+        self._added: dict[str, Trigger | None] = {}  # the default that an added trigger has replaced, by name
         usual = [trigger for trigger in defaults if set(trigger.needs) <= set(measures)]
         self.triggers = checked_triggers(call, usual if triggers is None else triggers, self._measures)
         self.panels = _checks.instance(call, "panels", panels, bool)
@@ -140,10 +141,21 @@ class Monitor(Scheduled, ABC, Generic[S, M]):
         """Raise another trigger, too; it replaces a default trigger of equal name.
 
         Raises:
-            ArgumentError: If the user gave a different trigger of equal name, or a metric that it needs is not measured.
+            ArgumentError: If a different trigger of equal name was given or added, or a metric that it needs is not
+                measured. It is a `ValueError`.
         """
-        call, given = type(self).__name__, self._given_triggers
-        self.triggers = with_trigger(call, self.triggers, trigger, self._measures, are_given=given)
+        before, call = self.triggers, type(self).__name__
+        is_fixed = self._given_triggers or getattr(trigger, "name", None) in self._added
+        self.triggers = with_trigger(call, before, trigger, self._measures, is_fixed=is_fixed)
+        if self.triggers is not before:
+            self._added[trigger.name] = next((twin for twin in before if twin.name == trigger.name), None)
+
+    def drop_trigger(self, trigger: Trigger) -> None:
+        """Take back what `add_trigger` did: the default trigger that it replaced is raised again."""
+        if trigger.name in self._added:
+            twin = self._added.pop(trigger.name)
+            put = [twin if own.name == trigger.name else own for own in self.triggers]
+            self.triggers = tuple(own for own in put if own is not None)
 
     # ── A measurement
 
@@ -178,7 +190,8 @@ class Monitor(Scheduled, ABC, Generic[S, M]):
             metrics = self._kept_metrics if findings.layers or findings.skipped else ()
             measurement = self.KEPT.of(moment, findings, metrics)
             seen = run.history.up_to(measurement, findings, others_of(self, trainer))
-            run.findings, run.diagnosis = findings, judged(self.triggers, seen, partial(run.guard.run, trainer))
+            run.findings = findings
+            run.diagnosis, run.unjudged = judged(self.triggers, seen, partial(run.guard.run, trainer))
             summary = dict(findings.summary)
             if self.triggers:
                 summary["num_flagged"] = float(len(run.diagnosis.flagged_layers))
@@ -196,10 +209,11 @@ class Monitor(Scheduled, ABC, Generic[S, M]):
         run, diagnosis = self._run, self._run.diagnosis
         before = run.history[-1].flags if len(run.history) else {}
         when = f"After {measurement.step} steps (epoch {measurement.epoch})"
-        risen = run.events.note(when, diagnosis, before, measurement.layers)
+        is_judged = {trigger.name for trigger in self.triggers} - set(run.unjudged)
+        risen = run.events.note(when, diagnosis, before, measurement.layers, is_judged)
         run.risen = tuple(dict.fromkeys(flag.layer for flag in risen))
         run.measurement = measurement.judged(dict(summary), diagnosis.by_trigger, diagnosis.fired)
-        run.history.append(run.measurement)
+        run.history.append(run.measurement, run.findings)
         for flag in diagnosis.flags:
             run.guard.warn_once(trainer, f"{flag.trigger} {flag.layer}", f"at step {measurement.step}: {flag}")
 

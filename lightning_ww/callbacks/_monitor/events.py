@@ -20,7 +20,12 @@ class Events:
         self.lines = list(lines)
 
     def note(
-        self, when: str, diagnosis: Diagnosis, before: Mapping[str, Sequence[str]], measured: Collection[str]
+        self,
+        when: str,
+        diagnosis: Diagnosis,
+        before: Mapping[str, Sequence[str]],
+        measured: Collection[str],
+        judged: Collection[str],
     ) -> list[Flag]:
         """Add lines on the flags that changed since the last measurement.
 
@@ -29,6 +34,7 @@ class Events:
             diagnosis: The current flags.
             before: The layers flagged at the last measurement, by trigger.
             measured: The layers of the current measurement.
+            judged: The triggers that were judged at it.
 
         Returns:
             The flags that rose.
@@ -39,6 +45,7 @@ class Events:
             for layer in layers:
                 if layer not in diagnosis.layers(trigger):
                     fate = "is over" if layer in measured or not layer else "cannot be measured any more"
+                    fate = fate if trigger in judged else "is not judged any more"
                     where = f" at layer `{layer}`" if layer else ""
                     self.lines.append(f"{when}: `{trigger}`{where} {fate}.")
         if len(self.lines) > MOST:

@@ -101,6 +101,7 @@ class Run(Generic[M]):
     findings: M | None = None  # of the latest measurement
     measurement: Measurement | None = None  # the latest, even if the history did not add it
     diagnosis: Diagnosis = field(default_factory=Diagnosis)
+    unjudged: tuple[str, ...] = ()  # triggers that failed at the latest measurement
     held: dict[str, float] = field(default_factory=dict)  # the last value of every summary, for `callback_metrics`
     events: Events = field(default_factory=Events)
     risen: tuple[str, ...] = ()  # layers with a new flag at the latest measurement

@@ -25,6 +25,9 @@ class Scheduled(Resumable, ABC):
     IDENTITY: ClassVar[tuple[str, ...]] = ("log_key_prefix",)
     """Arguments that tell two monitors of one class apart in a checkpoint."""
 
+    BEGIN_ANEW: ClassVar[str] = "starts a new history"
+    """The consequence of a lost state, in words."""
+
     _schedule: Schedule
     _run: Run[Any]
     on_error: str
@@ -100,7 +103,7 @@ class Scheduled(Resumable, ABC):
         if is_new or state is not None:
             self._run = self._new_run()
         if is_foreign:
-            said = "cannot use its state in the checkpoint, which another version wrote, and starts a new history."
+            said = f"cannot use its state in the checkpoint, which another version wrote, and {self.BEGIN_ANEW}."
             self._run.guard.warn_once(trainer, "checkpoint", said)
         if state is not None:
             self._run.load_state_dict(state)

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lightning_ww import _checks
 from lightning_ww._errors import ArgumentError
 from lightning_ww.callbacks._monitor.lightning import Trainer, callbacks
+from lightning_ww.history import History
 from lightning_ww.triggers.diagnosis import Diagnosis, Flag, judge
-from lightning_ww.triggers.trigger import Trigger
-
-if TYPE_CHECKING:
-    from lightning_ww.history import History
+from lightning_ww.triggers.trigger import Trigger, check_triggers
 
 
 def checked_triggers(call: str, triggers: Sequence[Trigger], measured: Sequence[str]) -> tuple[Trigger, ...]:
@@ -27,11 +25,8 @@ def checked_triggers(call: str, triggers: Sequence[Trigger], measured: Sequence[
     Raises:
         ArgumentError: If they do not fit.
     """
-    if not isinstance(triggers, Sequence) or isinstance(triggers, str):
-        raise _checks.unfit(call, "triggers", triggers, "a list of triggers, or `None` for the default ones")
+    check_triggers(call, triggers)
     for trigger in triggers:
-        if not isinstance(trigger, Trigger):
-            raise _checks.unfit(call, "triggers", [trigger], "objects such as `RankCollapse()`, each a `Trigger`")
         if missing := [name for name in trigger.needs if name not in measured]:
             raise ArgumentError(
                 f"`{call}(triggers=[{trigger!r}])` needs {missing[0]!r}, which is not measured. "
@@ -45,18 +40,27 @@ def checked_triggers(call: str, triggers: Sequence[Trigger], measured: Sequence[
     return tuple(triggers)
 
 
+def are_equal(first: Trigger | None, second: Trigger | None) -> bool:
+    """Whether two triggers are equal; those that cannot be compared, such as those with arrays, only if they are one."""
+    try:
+        return bool(first == second)
+    except Exception:
+        return first is second
+
+
 def with_trigger(
-    call: str, triggers: tuple[Trigger, ...], added: Trigger, measured: Sequence[str], *, are_given: bool
+    call: str, triggers: tuple[Trigger, ...], added: Trigger, measured: Sequence[str], *, is_fixed: bool
 ) -> tuple[Trigger, ...]:
-    """A monitor's triggers with another trigger, which replaces a default trigger of equal name.
+    """A monitor's triggers with another trigger, which replaces one of equal name unless that one is fixed.
 
     Raises:
-        ArgumentError: If the user gave a different trigger of equal name, or a metric that it needs is not measured.
+        ArgumentError: If a different trigger of equal name is fixed, or a metric that it needs is not measured.
     """
+    check_triggers(call, [added])
     twin = next((trigger for trigger in triggers if trigger.name == added.name), None)
-    if twin == added:
+    if are_equal(twin, added):
         return triggers
-    if twin is not None and are_given:
+    if twin is not None and is_fixed:
         raise ArgumentError(f"`{call}(triggers=...)` has {twin!r} already, and cannot raise {added!r}, too.")
     others = [added if trigger is twin else trigger for trigger in triggers]
     return checked_triggers(call, others if twin is not None else [*others, added], measured)
@@ -64,7 +68,11 @@ def with_trigger(
 
 def others_of(monitor: Any, trainer: Trainer) -> Mapping[str, History[Any]]:
     """The histories of a Trainer's other monitors, by group; those of a different prefix by prefix and group."""
-    others = [cb for cb in callbacks(trainer) if cb is not monitor and hasattr(cb, "GROUP") and hasattr(cb, "history")]
+    others = [
+        cb
+        for cb in callbacks(trainer)
+        if cb is not monitor and hasattr(cb, "GROUP") and isinstance(getattr(cb, "history", None), History)
+    ]
     is_near = [cb.log_key_prefix == monitor.log_key_prefix and cb.GROUP != monitor.GROUP for cb in others]
     return {
         cb.GROUP if near else cb.log_key_prefix + cb.GROUP: cb.history for cb, near in zip(others, is_near, strict=True)
@@ -75,8 +83,8 @@ def judged(
     triggers: Sequence[Trigger],
     history: History[Any],
     guarded: Callable[[Callable[[], tuple[list[Flag], bool]], str], tuple[list[Flag], bool] | None],
-) -> Diagnosis:
-    """The flags at the last measurement of a history; a trigger that fails raises none.
+) -> tuple[Diagnosis, tuple[str, ...]]:
+    """The flags at the last measurement of a history, and the names of triggers that failed, which raise none.
 
     Args:
         triggers: The triggers to judge.
@@ -85,12 +93,15 @@ def judged(
     """
     flags: list[Flag] = []
     fired: list[str] = []
+    failed: list[str] = []
     for trigger in triggers:
         verdict = guarded(partial(judge, trigger, history), f"judge `{trigger.name}`")
-        if verdict is not None:
+        if verdict is None:
+            failed.append(trigger.name)
+        else:
             flags += verdict[0]
             fired += [trigger.name] if verdict[1] else []
-    return Diagnosis(tuple(flags), tuple(fired))
+    return Diagnosis(tuple(flags), tuple(fired)), tuple(failed)
 
 
 def flag_scalars(triggers: Sequence[Trigger], diagnosis: Diagnosis, layers: Sequence[str]) -> dict[str, float]:

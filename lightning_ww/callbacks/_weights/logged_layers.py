@@ -32,7 +32,7 @@ class LoggedLayers:
             places = np.linspace(0, len(measured) - 1, min(len(measured), self._most)).round().astype(int)
             self.names = [measured[i] for i in places]
         late = [name for name in measured if name not in self.names][: max(0, self._most - len(self.names))]
-        self.names += [name for name in (*late, *flagged) if name not in self.names]
+        self.names += [name for name in (*late, *flagged) if name and name not in self.names]
         for layer in report.layers:
             if layer.spectrum is not None and layer.name in self.names and layer.name not in self._bins:
                 self._bins[layer.name] = EsdBins.about(layer.spectrum.eigenvalues)

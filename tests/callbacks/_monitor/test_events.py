@@ -28,22 +28,31 @@ def test_the_report_tells_when_flags_rose_and_fell_and_goes_on_after_a_resume(tm
     assert text.index("`rank_collapse` at layer `middle.0` is over.") < rose
 
 
+JUDGED = ("rank_collapse", "sharpness")
+
+
 def test_a_flag_of_a_layer_that_cannot_be_measured_any_more_is_not_over() -> None:
     events = Events()
-    events.note("Now", Diagnosis(), {"rank_collapse": ["gone", "a"], "sharpness": [""]}, ["a"])
+    events.note("Now", Diagnosis(), {"rank_collapse": ["gone", "a"], "sharpness": [""]}, ["a"], JUDGED)
     assert events.lines == [
         "Now: `rank_collapse` at layer `gone` cannot be measured any more.",
         "Now: `rank_collapse` at layer `a` is over.",
         "Now: `sharpness` is over.",
     ]
     for _ in range(60):
-        events.note("Later", Diagnosis(), {"rank_collapse": ["gone", "gone too"]}, ["a"])
+        events.note("Later", Diagnosis(), {"rank_collapse": ["gone", "gone too"]}, ["a"], JUDGED)
     assert len(events.lines) == 100
     assert events.lines[0] == "There were earlier ones, which are not kept."
     assert all(line.startswith("Later") for line in events.lines[1:])
 
 
+def test_a_flag_of_a_trigger_that_is_not_judged_any_more_is_not_over() -> None:
+    events = Events()
+    events.note("Now", Diagnosis(), {"rank_collapse": ["a"]}, ["a"], ["nonfinite"])
+    assert events.lines == ["Now: `rank_collapse` at layer `a` is not judged any more."]
+
+
 def test_flags_that_are_new_are_returned() -> None:
     flags = tuple(Flag("t", layer, "…") for layer in "ab")
-    risen = Events().note("Now", Diagnosis(flags), {"t": ["a"]}, ["a", "b"])
+    risen = Events().note("Now", Diagnosis(flags), {"t": ["a"]}, ["a", "b"], ["t"])
     assert [flag.layer for flag in risen] == ["b"]

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import pytest
 from helpers.fits import fit
 from helpers.networks import Classifier, quiet_trainer
+from pytorch_lightning import Callback
 
 from lightning_ww import Diagnosis, Flag, History, Nonfinite, RankCollapse, Trigger
 from lightning_ww.callbacks import CurvatureMonitor, SpectralEarlyStopping, WeightSpectrumMonitor
-from lightning_ww.callbacks._monitor.triggers import checked_triggers, flag_scalars, others_of, with_trigger
+from lightning_ww.callbacks._monitor.triggers import are_equal, checked_triggers, flag_scalars, others_of, with_trigger
 
 
 @dataclass(frozen=True)
@@ -36,10 +38,10 @@ def test_what_they_need_has_to_be_measured() -> None:
 def test_a_trigger_takes_the_place_of_a_default_one_and_not_of_a_given_one() -> None:
     usual = (Nonfinite(), RankCollapse())
     stricter = RankCollapse(enter=0.6)
-    assert with_trigger("M", usual, stricter, ["rank_deficit"], are_given=False) == (Nonfinite(), stricter)
-    assert with_trigger("M", usual, RankCollapse(), ["rank_deficit"], are_given=True) == usual
+    assert with_trigger("M", usual, stricter, ["rank_deficit"], is_fixed=False) == (Nonfinite(), stricter)
+    assert with_trigger("M", usual, RankCollapse(), ["rank_deficit"], is_fixed=True) == usual
     with pytest.raises(ValueError, match="and cannot raise RankCollapse"):
-        with_trigger("M", usual, stricter, ["rank_deficit"], are_given=True)
+        with_trigger("M", usual, stricter, ["rank_deficit"], is_fixed=True)
 
 
 def test_flags_are_counted_and_told_by_layer() -> None:
@@ -83,6 +85,56 @@ def test_an_object_takes_the_place_of_each_monitors_default_and_nothing_else_sto
     again = SpectralEarlyStopping(stop_on=["rank_collapse"], patience=1, min_epochs=0)
     with pytest.warns(UserWarning, match="`rank_collapse` at layer `hidden`"):  # with the monitors' own thresholds
         assert fit(first, second, again, model=Collapsed(), max_epochs=3).current_epoch == 1
+
+
+@dataclass(frozen=True)
+class WithArray(Trigger):
+    """Cannot be compared."""
+
+    limits: Any = field(default_factory=lambda: np.ones(2))
+    fire: Any = False
+
+    def judge(self, history: History[Any], layer: str) -> str | None:
+        return "a flag"
+
+    def fires(self, history: History[Any], flagged: Any, candidates: Any) -> Any:
+        return self.fire
+
+
+def test_triggers_that_cannot_be_compared_are_equal_only_to_themselves() -> None:
+    first, second = WithArray(), WithArray()
+    assert are_equal(first, first)
+    assert not are_equal(first, second)
+    assert are_equal(RankCollapse(), RankCollapse())
+
+
+@pytest.mark.filterwarnings("ignore:.*`with_array` at layer")
+def test_a_decision_that_is_none_is_warned_of_and_the_run_goes_on() -> None:
+    monitor = WeightSpectrumMonitor(triggers=[WithArray(fire=np.ones(2))])
+    with pytest.warns(UserWarning, match=r"could not judge `with_array` at step 0 \(ValueError: The truth value"):
+        trainer = fit(monitor, model=Classifier(), max_epochs=2)
+    assert trainer.current_epoch == 2
+    assert monitor.history[-1].flags == {}
+
+
+def test_two_different_triggers_of_equal_name_cannot_both_be_added() -> None:
+    first = SpectralEarlyStopping(stop_on=[RankCollapse(enter=0.6)])
+    second = SpectralEarlyStopping(stop_on=[RankCollapse(enter=0.9)], patience=2)
+    monitor = WeightSpectrumMonitor()
+    with pytest.raises(
+        ValueError, match=r"`SpectralEarlyStopping\(stop_on=\[RankCollapse\(enter=0.9.* has RankCollapse"
+    ):
+        fit(monitor, first, second)
+    monitor.drop_trigger(RankCollapse(enter=0.6))
+    assert RankCollapse() in monitor.triggers
+
+
+def test_callbacks_that_only_look_like_monitors_are_left_alone() -> None:
+    class Other(Callback):
+        GROUP, history = "other", ()
+
+    monitor = WeightSpectrumMonitor()
+    assert others_of(monitor, quiet_trainer(callbacks=[monitor, Other()])) == {}
 
 
 def test_other_monitors_are_seen_by_group_and_by_prefix_where_it_differs() -> None:
