@@ -4,7 +4,7 @@
 `lightning_ww.callbacks`. Import it explicitly: this package loads neither Lightning nor matplotlib.
 """
 
-from lightning_ww._errors import ArgumentError, LightningWWError
+from lightning_ww._errors import LightningWWError
 from lightning_ww.history import History, Measurement, Moment
 from lightning_ww.measurements import CurvatureMeasurement
 from lightning_ww.triggers import CorrelationTrap, Diagnosis, Flag, Nonfinite, RankCollapse, Trigger, diagnose
@@ -18,7 +18,6 @@ __version__ = "0.1.0"
 __all__ = [
     "KEY_METRICS",
     "METRICS",
-    "ArgumentError",
     "CorrelationTrap",
     "CurvatureMeasurement",
     "Diagnosis",

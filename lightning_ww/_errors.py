@@ -4,12 +4,14 @@
 
     LightningWWError
     ├── ArgumentError          an argument that is invalid, or does not fit the model or the Trainer (a ValueError)
+    │   └── UnsuitableLossError    a step that gives no loss, or that has side effects that cannot be undone
     ├── NoValueError           a number that does not exist for this matrix (a ValueError)
     │   └── NoPowerLawError    a spectrum without a power-law tail
     ├── UnreadableWeightError  a weight whose values cannot be analyzed
     ├── NotFiniteError         a loss or a product that is NaN or infinite (a ValueError)
     ├── WrongDerivativeError   a derivative that autograd gets wrong, or does not have (a ValueError)
-    ├── UnsuitableLossError    a step that gives no loss, or that has side effects that cannot be undone (a ValueError)
+    ├── UnknownLayerError      a layer that a report does not have (a KeyError)
+    ├── DrawnError             a draw from an iterator, which cannot be undone (a RuntimeError)
     └── RefusedError           a loss whose curvature cannot be measured (a RuntimeError)
 
 Every unfit argument raises an `ArgumentError`: a value out of its domain as well as an object of the wrong type. So
@@ -22,14 +24,14 @@ from __future__ import annotations
 class LightningWWError(Exception):
     """The base class of this package's own errors.
 
-    Each subclass is defined next to the code that raises it:
-
     - ``ArgumentError`` (a ``ValueError``): an argument is invalid, or does not fit the model or the Trainer.
     - ``NoValueError`` (a ``ValueError``): a number does not exist for this matrix; ``NoPowerLawError`` is one.
     - ``UnreadableWeightError``: the values of a weight cannot be analyzed.
     - ``NotFiniteError`` (a ``ValueError``): a loss or a product is NaN or infinite.
     - ``WrongDerivativeError`` (a ``ValueError``): autograd gives a wrong derivative, or none.
     - ``UnsuitableLossError`` (a ``ValueError``): a step gives no loss, or has side effects that cannot be undone.
+    - ``UnknownLayerError`` (a ``KeyError``): a report does not have the layer.
+    - ``DrawnError`` (a ``RuntimeError``): a step draws from an iterator, which cannot be undone.
     - ``RefusedError`` (a ``RuntimeError``): the curvature of a loss cannot be measured.
     """
 
@@ -40,3 +42,10 @@ class ArgumentError(LightningWWError, ValueError):
 
 class NoValueError(LightningWWError, ValueError):
     """A number that does not exist for this matrix; the message gives the reason."""
+
+
+class UnknownLayerError(LightningWWError, KeyError):
+    """A layer that a report does not have; the message says which it has, or why it was skipped."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])  # `KeyError` would show it quoted

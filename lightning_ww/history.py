@@ -125,7 +125,7 @@ class Measurement:
 
     @property
     def is_baseline(self) -> bool:
-        """Whether it was made at the start of a fit, before its first step."""
+        """Tell whether it was made at the start of a fit, before its first step."""
         return self.moment.is_baseline
 
     def value(self, layer: str, metric: str) -> float | None:
@@ -274,7 +274,7 @@ class History(Generic[K]):
         return self[-1].value(layer, metric) if len(self) else None
 
     def was_flagged(self, trigger: str, layer: str) -> bool:
-        """Whether a layer was flagged at the measurement before the last."""
+        """Tell whether a layer was flagged at the measurement before the last."""
         return len(self) > 1 and layer in self[-2].flags.get(trigger, ())
 
     def to_pandas(self) -> pandas.DataFrame:

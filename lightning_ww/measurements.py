@@ -12,7 +12,7 @@ from lightning_ww.curvature.density import SpectralDensity
 from lightning_ww.history import Findings, Measurement, Moment
 
 
-class CurvatureFindings(Findings, Protocol):
+class SpectrumFindings(Findings, Protocol):
     """The results of a measurement of the curvature."""
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -17,9 +18,16 @@ def load_everything() -> None:
         importlib.import_module(".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts))
 
 
+def ours() -> set[type[Exception]]:
+    """All errors that this package defines."""
+    modules = [module for name, module in sys.modules.items() if name.startswith("lightning_ww")]
+    classes = {value for module in modules for value in vars(module).values() if isinstance(value, type)}
+    return {c for c in classes if issubclass(c, Exception) and c.__module__.startswith("lightning_ww")}
+
+
 def below(kind: type[Exception]) -> set[type[Exception]]:
-    found = {one for one in kind.__subclasses__() if one.__module__.startswith("lightning_ww")}
-    return found | {deeper for one in found for deeper in below(one)}
+    """The classes of this package that derive from ``kind``, however deep."""
+    return {error for error in ours() if issubclass(error, kind) and error is not kind}
 
 
 def test_the_drawn_tree_has_every_error_of_the_package() -> None:
@@ -32,8 +40,17 @@ def test_the_drawn_tree_has_every_error_of_the_package() -> None:
 
 def test_no_error_of_ours_is_outside_of_the_tree() -> None:
     load_everything()
-    ours = {kind for kind in below(Exception) if not issubclass(kind, LightningWWError)}
-    assert ours <= {LightningWWError}
+    assert {kind for kind in ours() if not issubclass(kind, LightningWWError)} == set()
+
+
+def test_the_tree_is_drawn_as_the_classes_derive() -> None:
+    load_everything()
+    parents: dict[int, str] = {0: "LightningWWError"}
+    for match in re.finditer(r"^ *([│ ]*)[├└]── (\w+)", str(_errors.__doc__), re.MULTILINE):
+        depth = 1 + match[1].count("│")
+        kind = next(error for error in ours() if error.__name__ == match[2])
+        assert parents[depth - 1] in {base.__name__ for base in kind.__bases__}
+        parents[depth] = match[2]
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))

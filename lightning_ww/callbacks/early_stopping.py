@@ -258,7 +258,7 @@ class SpectralEarlyStopping(Resumable):
 
 
 def _is_monitor(callback: Any) -> bool:
-    """Whether a callback can raise triggers, judged by its attributes rather than by its class."""
+    """Tell whether a callback can raise triggers, judged by its attributes rather than by its class."""
     return all(hasattr(callback, name) for name in MONITOR)
 
 

@@ -198,6 +198,8 @@ class WeightSpectrumMonitor(Monitor[Snapshot, WeightReport]):
             if {layer.name for layer in drawn}.isdisjoint(layer.name for layer in matrices):
                 raise ArgumentError(f"`{call}(figure_layers={self.figure_layers!r})`: none of them is among `layers`.")
         memory = run.memory if isinstance(run.memory, WeightMemory) else self._new_memory()
+        if memory.initial is None and self._needs("initial"):  # of a trigger that was added after the first fit
+            memory.initial = InitialWeightsKeeper()
         run.memory = memory
         if state is not None:
             memory.load_state_dict(state)
@@ -220,7 +222,7 @@ class WeightSpectrumMonitor(Monitor[Snapshot, WeightReport]):
         return WeightMemory(initial, LoggedLayers(self.max_logged_layers), pictures)
 
     def _needs(self, need: Need) -> bool:
-        """Whether this input is needed for a metric that is logged, or that a trigger needs."""
+        """Tell whether this input is needed for a metric that is logged, or that a trigger needs."""
         needed = {name for trigger in self.triggers for name in trigger.needs}
         return not {*self.metrics, *needed}.isdisjoint(needing(need))
 

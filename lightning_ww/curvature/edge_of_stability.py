@@ -115,7 +115,7 @@ def _owners(
 
 
 def _has_rate(owner: tuple[torch.optim.Optimizer, Mapping[str, Any]] | None) -> bool:
-    """Whether the optimizer has a learning rate; some work without."""
+    """Tell whether the optimizer has a learning rate; some work without."""
     return owner is None or isinstance(owner[1].get("lr"), int | float | Tensor)
 
 

@@ -77,7 +77,7 @@ class Trigger(ABC):
         """
 
     def is_eligible(self, record: Any) -> bool:
-        """Whether a layer is judged: by default, whether it is trained, not an embedding, and large enough."""
+        """Tell whether a layer is judged: by default, whether it is trained, not an embedding, and large enough."""
         is_excluded = getattr(record, "is_embedding", False) or getattr(record, "is_frozen", False)
         return not is_excluded and getattr(record, "M", self.min_short_side) >= self.min_short_side
 
@@ -96,7 +96,7 @@ class Trigger(ABC):
         return [] if history[-1].metrics else [WHOLE]
 
     def fires(self, history: History[Any], flagged: Sequence[str], candidates: Sequence[str]) -> bool:
-        """Whether the trigger fires: by default, if at least the `share` of the judged layers is flagged."""
+        """Tell whether the trigger fires: by default, if at least the `share` of the judged layers is flagged."""
         return bool(flagged) and len(flagged) >= self.share * len(candidates)
 
 

@@ -88,6 +88,10 @@ def analyze(
         >>> report["0"].matrix_rank
         32
     """
+    if not isinstance(model, nn.Module):
+        raise _checks.unfit_object("analyze", "model", "a module", f"a `{type(model).__name__}`")
+    for name, flag in (("include_frozen", include_frozen), ("mp_fit", mp_fit), ("cka", cka), ("floor", floor)):
+        _checks.instance("analyze", name, flag, bool)
     _checks.choice("analyze", "shuffle", shuffle, get_args(Shuffle))
     _checks.count("analyze", "seed", seed, least=0)
     if floor and shuffle == "off":

@@ -27,7 +27,7 @@ SUFFIXES = ("_orig", "_g", "_v")
 
 
 def owns(module: nn.Module, attribute: str) -> bool:
-    """Whether the weight is the module's own, rather than a property that returns another module's weight."""
+    """Tell whether the weight is the module's own, rather than a property that returns another module's weight."""
     if (
         attribute in _as_dict(module._parameters)
         or parametrize.is_parametrized(module, attribute)
@@ -95,10 +95,10 @@ def _as_dict(tensors: Mapping[str, Tensor | None]) -> dict[str, Tensor | None]:
 
 
 def _is_packed(module: nn.Module) -> bool:
-    """Whether this is one of torch's quantized modules, whose `weight` is a method."""
+    """Tell whether this is one of torch's quantized modules, whose `weight` is a method."""
     return hasattr(module, "_packed_params") and callable(getattr(type(module), "weight", None))
 
 
 def is_packed_recurrent(module: nn.Module) -> bool:
-    """Whether this is one of torch's quantized recurrent modules, which have no `weight` at all."""
+    """Tell whether this is one of torch's quantized recurrent modules, which have no `weight` at all."""
     return hasattr(module, "_all_weight_values") or hasattr(module, "_packed_weight_ih")

@@ -43,7 +43,7 @@ class Request:
     floors: Mapping[str, float] | None = field(default_factory=dict)  # known floors by layer; None: measure them
 
     def asks_for(self, need: str, layer: str) -> bool:
-        """Whether an input that a metric needs is requested for this layer."""
+        """Tell whether an input that a metric needs is requested for this layer."""
         if need == "shuffle":
             return self.shuffle != "off"
         if need == "initial":
@@ -79,7 +79,7 @@ class Ingredients:
 
     @property
     def is_approximate(self) -> bool:
-        """Whether the matrix is too large to be decomposed."""
+        """Tell whether the matrix is too large to be decomposed."""
         return self.M > spectra.MAX_EXACT
 
     @cached_property
@@ -134,7 +134,7 @@ class Ingredients:
 
     @property
     def is_predicted(self) -> bool:
-        """Whether the shuffle's spectrum is predicted, rather than drawn and decomposed."""
+        """Tell whether the shuffle's spectrum is predicted, rather than drawn and decomposed."""
         way = self._request.shuffle
         return (way == "analytic" and bool(self._elements.varies.all())) or (
             way == "auto" and self._elements.predictable
@@ -159,7 +159,7 @@ class Ingredients:
         _ = self.live
         scores = shuffle.trap_scores(self.shuffled, self._elements)
         if scores is None:
-            raise NoValueError("all elements of a slice are alike: no noise, no edge")
+            raise NoValueError("all elements of a slice are alike, so that its shuffle is no noise")
         return scores
 
     @cached_property

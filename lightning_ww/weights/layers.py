@@ -80,7 +80,7 @@ class Layer:
 
     @property
     def is_frozen(self) -> bool:
-        """Whether none of the tensors that make up the weight is trained."""
+        """Tell whether none of the tensors that make up the weight is trained."""
         sources = effective.sources(self.module, self.attribute)
         return not any(source.requires_grad for source in sources)
 

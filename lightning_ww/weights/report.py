@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from lightning_ww import _checks
+from lightning_ww._errors import UnknownLayerError
 from lightning_ww._pandas import data_frame
 from lightning_ww.weights.layers import SkippedLayer
 from lightning_ww.weights.metrics import BANDS, KEY_METRICS, METRICS, TABLE, LayerMetrics
@@ -106,8 +107,8 @@ class WeightReport:
                 return layer
         for skip in self.skipped:
             if skip.name == name:
-                raise KeyError(f"layer {name!r} was skipped ({skip.reason}): {skip.sentence}")
-        raise KeyError(f"no layer {name!r}; this report has: {', '.join(layer.name for layer in self.layers)}")
+                raise UnknownLayerError(f"layer {name!r} was skipped ({skip.reason}): {skip.sentence}")
+        raise UnknownLayerError(f"no layer {name!r}; this report has: {', '.join(layer.name for layer in self.layers)}")
 
     @cached_property
     def summary(self) -> Mapping[str, float]:

@@ -48,12 +48,12 @@ class ElementStatistics:
 
     @property
     def has_visible_elements(self) -> NDArray[np.bool_]:
-        """Whether each slice has an element of at least the visible size."""
+        """Tell whether each slice has an element of at least the visible size."""
         return np.asarray(self.varies & (self.largest >= self.visible))
 
     @property
     def varies(self) -> NDArray[np.bool_]:
-        """Whether the elements of each slice differ by more than rounding."""
+        """Tell whether the elements of each slice differ by more than rounding."""
         return np.asarray(self.std > 1e-12 * np.abs(self.mean))
 
     @property
@@ -70,7 +70,7 @@ class ElementStatistics:
 
     @property
     def predictable(self) -> bool:
-        """Whether the shuffle's spectrum can be predicted accurately.
+        """Tell whether the shuffle's spectrum can be predicted accurately.
 
         This needs ``M ≥ 256``, an excess kurtosis of at most ½ M^⅓, and no element beyond half of the visible size. Then
         the prediction differs from a draw by less than two draws differ from each other (measured).

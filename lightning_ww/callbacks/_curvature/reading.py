@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import torch
 from torch import Tensor
 
+from lightning_ww._errors import LightningWWError
 from lightning_ww.callbacks._curvature.findings import Reading
 from lightning_ww.callbacks._curvature.refusals import what_helps
 from lightning_ww.callbacks._monitor.guard import RefusedError
@@ -220,7 +221,9 @@ def _on_all(trainer: Trainer, action: Callable[[], T]) -> T:
         is_fine = trainer.strategy.reduce_boolean_decision(error is None, all=True)
         is_refused = trainer.strategy.reduce_boolean_decision(isinstance(error, RefusedError), all=False)
         if not is_fine and error is None:
-            error = RefusedError("Another process refused") if is_refused else RuntimeError("another process failed")
+            error = (
+                RefusedError("Another process refused") if is_refused else LightningWWError("another process failed")
+            )
     if error is not None:
         raise error
     return result

@@ -22,7 +22,7 @@ from lightning_ww.callbacks._monitor.publisher import Publisher, to_callback_met
 from lightning_ww.callbacks._monitor.run import Run
 from lightning_ww.callbacks._monitor.schedule import Schedule, logged_step
 from lightning_ww.callbacks._monitor.scheduled import Scheduled
-from lightning_ww.callbacks._monitor.triggers import checked_triggers, flag_scalars, judged, others_of, with_trigger
+from lightning_ww.callbacks._monitor.triggers import WithTriggers, flag_scalars, judged, others_of
 from lightning_ww.callbacks._monitor.view import View
 from lightning_ww.history import Findings, History, Measurement, Moment
 from lightning_ww.triggers.diagnosis import Diagnosis
@@ -38,7 +38,7 @@ UNEXPECTED = ("failed", "meta", "sharded", "quantised", "uninitialised", "unsupp
 """Reasons for skipping a layer that cause a warning; the others (norms, biases, ties …) are only in the report."""
 
 
-class Monitor(Scheduled, ABC, Generic[S, M]):
+class Monitor(Scheduled, WithTriggers, ABC, Generic[S, M]):
     """A callback that measures on a schedule, publishes its results, and never disturbs the run.
 
     Attributes:
@@ -75,11 +75,7 @@ class Monitor(Scheduled, ABC, Generic[S, M]):
         self._schedule = Schedule.checked(call, every_n_epochs, every_n_train_steps)
         self.every_n_epochs = every_n_epochs
         self.every_n_train_steps = every_n_train_steps
-        self._measures = tuple(measures)
-        self._given_triggers = triggers is not None
-        self._added: dict[str, Trigger | None] = {}  # the default that an added trigger has replaced, by name
-        usual = [trigger for trigger in defaults if set(trigger.needs) <= set(measures)]
-        self.triggers = checked_triggers(call, usual if triggers is None else triggers, self._measures)
+        self._set_triggers(triggers, defaults, measures)
         self.panels = _checks.instance(call, "panels", panels, bool)
         self.log_key_prefix = _checks.instance(call, "log_key_prefix", log_key_prefix, str)
         self.seed = _checks.count(call, "seed", seed, least=0)
@@ -136,26 +132,6 @@ class Monitor(Scheduled, ABC, Generic[S, M]):
     def diagnosis(self) -> Diagnosis:
         """The latest flags."""
         return self._run.diagnosis
-
-    def add_trigger(self, trigger: Trigger) -> None:
-        """Raise another trigger, too; it replaces a default trigger of equal name.
-
-        Raises:
-            ArgumentError: If a different trigger of equal name was given or added, or a metric that it needs is not
-                measured. It is a `ValueError`.
-        """
-        before, call = self.triggers, type(self).__name__
-        is_fixed = self._given_triggers or getattr(trigger, "name", None) in self._added
-        self.triggers = with_trigger(call, before, trigger, self._measures, is_fixed=is_fixed)
-        if self.triggers is not before:
-            self._added[trigger.name] = next((twin for twin in before if twin.name == trigger.name), None)
-
-    def drop_trigger(self, trigger: Trigger) -> None:
-        """Take back what `add_trigger` did: the default trigger that it replaced is raised again."""
-        if trigger.name in self._added:
-            twin = self._added.pop(trigger.name)
-            put = [twin if own.name == trigger.name else own for own in self.triggers]
-            self.triggers = tuple(own for own in put if own is not None)
 
     # ── A measurement
 
@@ -263,12 +239,6 @@ class Monitor(Scheduled, ABC, Generic[S, M]):
                     publisher.scalars(numbers, View(), {})
 
     # ── Other tasks
-
-    @property
-    def _kept_metrics(self) -> tuple[str, ...]:
-        """The metrics of each layer that the history keeps: those that are logged, and those that triggers need."""
-        needed = [name for trigger in self.triggers for name in trigger.needs]
-        return tuple(dict.fromkeys([*getattr(self, "metrics", ()), *needed]))
 
     @override
     def _new_run(self) -> Run[M]:

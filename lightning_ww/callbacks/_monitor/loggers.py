@@ -170,7 +170,7 @@ def left_out(sink: Sink) -> str | None:
     missing = [kind for kind in kinds if kind not in sink.takes]
     if not missing:
         return None
-    return f"`{type(sink.logger).__name__}` gets no {' and no '.join(missing)}: it does not take them."
+    return f"`{type(sink.logger).__name__}` gets no {' or '.join(missing)}: it does not take them."
 
 
 def _has(value: Any, *methods: str) -> bool:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def is_redrawn(number: int, kept: int) -> bool:
-    """Whether a picture of the whole history is drawn again at the measurement of this number.
+    """Tell whether a picture of the whole history is drawn again at the measurement of this number.
 
     At first it is drawn at each measurement, later at every second, fourth …: whenever the ``kept`` measurements have
     grown by a sixteenth. Every picture stays in TensorBoard's files, but usually only the last is looked at.

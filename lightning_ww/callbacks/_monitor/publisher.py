@@ -54,7 +54,7 @@ class Publisher:
         return full_key(key, self._group, self._prefix)
 
     def takes(self, kind: Kind) -> bool:
-        """Whether any logger takes this kind of content."""
+        """Tell whether any logger takes this kind of content."""
         return any(kind in sink.takes for sink in self._sinks)
 
     def scalars(self, summary: Mapping[str, float], view: View, flags: Mapping[str, float]) -> None:

@@ -41,7 +41,7 @@ class Schedule:
         return cls(every_n_epochs, every_n_train_steps)
 
     def due_after_batch(self, trainer: Trainer, last_step: int | None) -> bool:
-        """Whether to measure now that a training batch has ended; ``last_step`` is the step of the last measurement."""
+        """Tell whether to measure now that a training batch has ended; ``last_step`` is the step of the last measurement."""
         if getattr(trainer, "fast_dev_run", False):  # once, whatever the schedule
             return bool(trainer.is_last_batch)
         if trainer.is_last_batch and self._epoch_is_due(trainer):
@@ -51,7 +51,7 @@ class Schedule:
         return n is not None and trainer.global_step // n != (last_step or 0) // n
 
     def due_after_epoch(self, trainer: Trainer, last_step: int | None) -> bool:
-        """Whether an epoch ended without its last batch (`max_steps`, `should_stop`) and must still be measured."""
+        """Tell whether an epoch ended without its last batch (`max_steps`, `should_stop`) and must still be measured."""
         return self._epoch_is_due(trainer) and trainer.global_step != last_step
 
     def _epoch_is_due(self, trainer: Trainer) -> bool:

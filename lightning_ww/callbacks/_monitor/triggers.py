@@ -14,6 +14,52 @@ from lightning_ww.triggers.diagnosis import Diagnosis, Flag, judge
 from lightning_ww.triggers.trigger import Trigger, check_triggers
 
 
+class WithTriggers:
+    """A callback that raises triggers.
+
+    Attributes:
+        triggers: The triggers that it judges at each measurement.
+        metrics: The metrics that it logs for each layer.
+    """
+
+    triggers: tuple[Trigger, ...] = ()
+    metrics: tuple[str, ...] = ()
+
+    def _set_triggers(
+        self, triggers: Sequence[Trigger] | None, defaults: Sequence[Trigger], measured: Sequence[str]
+    ) -> None:
+        """Use the user's triggers, or else the ``defaults`` for which enough is ``measured``."""
+        self._measured = tuple(measured)
+        self._given_triggers = triggers is not None
+        self._added: dict[str, Trigger | None] = {}  # the default that an added trigger has replaced, by name
+        usual = [trigger for trigger in defaults if set(trigger.needs) <= set(measured)]
+        self.triggers = checked_triggers(type(self).__name__, usual if triggers is None else triggers, self._measured)
+
+    def add_trigger(self, trigger: Trigger) -> None:
+        """Raise another trigger, too; it replaces a default trigger of equal name.
+
+        Raises:
+            ArgumentError: If a different trigger of equal name was given or added, or a metric that it needs is not
+                measured. It is a `ValueError`.
+        """
+        before, call = self.triggers, type(self).__name__
+        is_fixed = self._given_triggers or getattr(trigger, "name", None) in self._added
+        self.triggers = with_trigger(call, before, trigger, self._measured, is_fixed=is_fixed)
+        if self.triggers is not before:
+            self._added[trigger.name] = next((twin for twin in before if twin.name == trigger.name), None)
+
+    def drop_trigger(self, trigger: Trigger) -> None:
+        """Take back what `add_trigger` did: the default trigger that it replaced is raised again."""
+        if trigger.name in self._added:
+            self.triggers = without_trigger(self.triggers, trigger.name, self._added.pop(trigger.name))
+
+    @property
+    def _kept_metrics(self) -> tuple[str, ...]:
+        """The metrics of each layer that the history keeps: those that are logged, and those that triggers need."""
+        needed = [name for trigger in self.triggers for name in trigger.needs]
+        return tuple(dict.fromkeys([*self.metrics, *needed]))
+
+
 def checked_triggers(call: str, triggers: Sequence[Trigger], measured: Sequence[str]) -> tuple[Trigger, ...]:
     """The triggers as a tuple, if each is a `Trigger`, their names differ, and what they need is measured.
 
@@ -41,7 +87,7 @@ def checked_triggers(call: str, triggers: Sequence[Trigger], measured: Sequence[
 
 
 def are_equal(first: Trigger | None, second: Trigger | None) -> bool:
-    """Whether two triggers are equal; those that cannot be compared, such as those with arrays, only if they are one."""
+    """Tell whether two triggers are equal; those that cannot be compared, such as those with arrays, only if they are one."""
     try:
         return bool(first == second)
     except Exception:
@@ -64,6 +110,12 @@ def with_trigger(
         raise ArgumentError(f"`{call}(triggers=...)` has {twin!r} already, and cannot raise {added!r}, too.")
     others = [added if trigger is twin else trigger for trigger in triggers]
     return checked_triggers(call, others if twin is not None else [*others, added], measured)
+
+
+def without_trigger(triggers: tuple[Trigger, ...], name: str, twin: Trigger | None) -> tuple[Trigger, ...]:
+    """A monitor's triggers with ``twin``, if any, in place of the one of this name."""
+    put = [twin if trigger.name == name else trigger for trigger in triggers]
+    return tuple(trigger for trigger in put if trigger is not None)
 
 
 def others_of(monitor: Any, trainer: Trainer) -> Mapping[str, History[Any]]:

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lightning_ww._errors import LightningWWError
 from lightning_ww.curvature.operators import unseen_writes
 
 LARGE = 64 * 2**20
@@ -54,7 +55,7 @@ def put_back(module: nn.Module, *others: Any) -> Iterator[None]:
         yield
 
 
-class DrawnError(RuntimeError):
+class DrawnError(LightningWWError, RuntimeError):
     """A draw from an iterator, which cannot be undone."""
 
 
@@ -160,7 +161,7 @@ class _Memory:
 
 
 def _is_plain(value: Any) -> bool:
-    """Whether this is an object of the user's, or of a library that is not in `FOREIGN`, with attributes to restore."""
+    """Tell whether this is an object of the user's, or of a library that is not in `FOREIGN`, with attributes to restore."""
     if isinstance(value, type | ModuleType | FunctionType | MethodType | BuiltinFunctionType):
         return False
     return (hasattr(value, "__dict__") or bool(_slots(value))) and type(value).__module__.split(".")[0] not in FOREIGN

@@ -159,7 +159,7 @@ class InitialWeightsKeeper:
 
     @property
     def are_lost(self) -> bool:
-        """Whether this is a resumed run without its initial weights."""
+        """Tell whether this is a resumed run without its initial weights."""
         return self._is_resumed and self._weights is None
 
     def state_dict(self) -> dict[str, Any] | None:

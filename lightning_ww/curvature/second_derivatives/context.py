@@ -76,7 +76,7 @@ class Rewritten(TorchFunctionMode):
 
 
 def _is_plain(*tensors: Any) -> bool:
-    """Whether these are floating-point tensors, not of a subclass, and at least one of them is in a graph."""
+    """Tell whether these are floating-point tensors, not of a subclass, and at least one of them is in a graph."""
     if torch._C._autograd._top_saved_tensors_default_hooks(True) is not None:
         return False  # in a checkpoint: `torch.autograd.grad` runs its forward pass again, outside of this mode
     if any(isinstance(tensor, Tensor) and torch.is_autocast_enabled(tensor.device.type) for tensor in tensors):

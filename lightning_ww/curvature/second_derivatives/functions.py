@@ -210,7 +210,7 @@ def by_autograd(formula: Callable[..., Tensor], inputs: Sequence[Tensor], v: Ten
 
 
 def is_transformed(g: Tensor) -> bool:
-    """Whether a backward pass is batched or has a tangent, so that it needs torch's own operations."""
+    """Tell whether a backward pass is batched or has a tangent, so that it needs torch's own operations."""
     functorch = torch._C._functorch
     batched = functorch.is_legacy_batchedtensor(g) or functorch.is_functorch_wrapped_tensor(g)
     return batched or forward_ad.unpack_dual(g).tangent is not None

@@ -33,7 +33,7 @@ class LossCall:
 
     @property
     def is_of_outputs_alone(self) -> bool:
-        """Whether all other arguments are constants, unlike a target that depends on the weights."""
+        """Tell whether all other arguments are constants, unlike a target that depends on the weights."""
         others = [value for name, value in self.arguments.items() if name != "input"]
         return not any(isinstance(value, Tensor) and value.requires_grad for value in others)
 
@@ -126,7 +126,7 @@ def _bce_with_logits(z: Tensor, arguments: Mapping[str, Any]) -> Product | None:
 
 
 def _is_plain(arguments: Mapping[str, Any]) -> bool:
-    """Whether no argument that torch deprecates is used, and the loss is reduced to a number."""
+    """Tell whether no argument that torch deprecates is used, and the loss is reduced to a number."""
     return arguments["size_average"] is None and arguments["reduce"] is None and arguments["reduction"] != "none"
 
 

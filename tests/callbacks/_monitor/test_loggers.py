@@ -217,7 +217,7 @@ def test_what_a_logger_does_not_take_is_said_once(tmp_path: Path, caplog: pytest
         fit(WeightSpectrumMonitor(), logger=[CSVLogger(str(tmp_path)), OfAClient()], epochs=1)
     said = [record.message for record in caplog.records if "does not take them" in record.message]
     assert said == [
-        "`CSVLogger` gets no histograms and no texts and no images: it does not take them.",
+        "`CSVLogger` gets no histograms or texts or images: it does not take them.",
         "`OfAClient` gets no histograms: it does not take them.",
     ]
 
