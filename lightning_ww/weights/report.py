@@ -114,8 +114,7 @@ class WeightReport:
     def summary(self) -> Mapping[str, float]:
         """The numbers of the model, over all measured layers except embeddings; a key without a value is left out.
 
-        Means of alpha, alpha_weighted, log_norm, stable_rank, rand_distance and distance_from_init_relative; the smallest
-        sv_min; the largest rank_deficit.
+        Each is the mean, the smallest or the largest value of a metric; the table in `docs/metrics.md` says which.
         """
         summary = {}
         for name, metric in TABLE.items():

@@ -23,13 +23,9 @@ from torch import nn
 
 from lightning_ww import METRICS, Nonfinite, RankCollapse, analyze
 from lightning_ww.callbacks import WeightSpectrumMonitor
-from lightning_ww.weights.metrics import needing
+from lightning_ww.weights.metrics import BANDS, TABLE, needing
 
-SUMMARY = {
-    *("ww/alpha", "ww/alpha_weighted", "ww/log_norm", "ww/rand_distance", "ww/stable_rank", "ww/sv_min"),
-    *("ww/distance_from_init_relative", "ww/rank_deficit", "ww/num_flagged", "ww/seconds"),
-}
-
+SUMMARY = {"ww/num_flagged", "ww/seconds"} | {f"ww/{name}" for name, row in TABLE.items() if row.summary is not None}
 
 WITHOUT_SHUFFLE = [name for name in METRICS if name not in needing("shuffle")]
 
@@ -54,6 +50,17 @@ class Recorder(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._write("epoch_end", trainer)
+
+
+def test_docstring_lists_every_key() -> None:
+    listed = str(WeightSpectrumMonitor.__doc__)
+    for key in SUMMARY | {"ww/overhead", "ww.<metric>/<layer>", "flags/<trigger>", "flags.<trigger>/<layer>"}:
+        assert f"``{key}``" in listed, key
+    assert f"``ww/{BANDS[0]}_q10``, ``_q50``, ``_q90``, and likewise for {' and '.join(BANDS[1:])}" in " ".join(
+        listed.split()
+    )
+    for key in ("ww.esd/<layer>", "ww/report", "ww.maps/<metric>", "ww.spectrum/<layer>"):
+        assert f"``{key}``" in listed, key
 
 
 # ── When ──────────────────────────────────────────────────────────────────────────────────────────────────────────────

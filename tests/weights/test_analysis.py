@@ -34,6 +34,20 @@ def healthy_beside(layer: nn.Module) -> nn.ModuleDict:
     return nn.ModuleDict({"odd": layer, "healthy": nn.Linear(20, 16)})
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"model": "resnet"}, "`analyze(model=...)`: expected a module, but got a `str`."),
+        ({"mp_fit": "yes"}, "`analyze(mp_fit='yes')`: expected a `bool`."),
+        ({"floor": 1}, "`analyze(floor=1)`: expected a `bool`."),
+        ({"include_frozen": "no"}, "`analyze(include_frozen='no')`: expected a `bool`."),
+    ],
+)
+def test_unfit_arguments_are_named(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        analyze(**({"model": nn.Linear(8, 8)} | arguments))
+
+
 def test_numbers_equal_numpys_on_one_layer() -> None:
     weight = gaussian(40, 30).astype(np.float32)
     layer = analyze(nn.Sequential(linear(weight)), shuffle="exact")["0"]

@@ -12,6 +12,7 @@ from helpers.reports import layer
 from torch import nn
 
 from lightning_ww import METRICS, WeightReport, analyze
+from lightning_ww._errors import UnknownLayerError
 
 REPORT = WeightReport(
     layers=(
@@ -46,7 +47,7 @@ def test_quantiles_equal_numpys() -> None:
 def test_layers_are_found_by_name() -> None:
     assert REPORT["b"].alpha == 4
     message = "no layer 'd'; this report has: a, b, c, embedding"
-    with pytest.raises(KeyError, match=re.escape(message)):
+    with pytest.raises(UnknownLayerError, match=f"^{re.escape(message)}$"):
         REPORT["d"]
 
 

@@ -1,25 +1,25 @@
-"""The user's loss, evaluated in the middle of a run without side effects. `sandbox` is the only entry point."""
+"""The user's loss, evaluated in the middle of a run without side effects. `sandbox` opens it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from lightning_ww.callbacks._sandbox.batches import CapturedBatch
 from lightning_ww.callbacks._sandbox.loss import LossFn, OutputsFn, SandboxLoss
 from lightning_ww.callbacks._sandbox.mute import BatchNormMode, muted
 from lightning_ww.curvature.parameters import select_parameters
 
 if TYPE_CHECKING:
     from lightning_ww.callbacks._monitor.lightning import LightningModule, Trainer
-    from lightning_ww.callbacks._sandbox.batches import CapturedBatch
 
 
 @contextmanager
 def sandbox(
     trainer: Trainer,
     pl_module: LightningModule,
-    batches: Sequence[CapturedBatch],
+    batches: Sequence[Any],
     *,
     params: str | Sequence[str] | None = None,
     loss_fn: LossFn | None = None,
@@ -34,7 +34,7 @@ def sandbox(
     Args:
         trainer: The Trainer, whose logging is silenced.
         pl_module: The module.
-        batches: The batches on which the loss is evaluated.
+        batches: The batches on which the loss is evaluated: those of `KeptBatches`, or any that `training_step` takes.
         params: Names or patterns of the parameters to differentiate with respect to. Default: all that require gradients.
         loss_fn: ``(pl_module, batch) -> 0-d tensor``. Default: the module's `curvature_loss`, else its `training_step`.
         outputs_fn: ``(pl_module, batch) -> (outputs, loss of outputs)``. Default: the module's `curvature_outputs`, else
@@ -48,6 +48,7 @@ def sandbox(
     """
     with muted(trainer, pl_module, batch_norm):
         chosen = select_parameters(pl_module, params)
-        loss = SandboxLoss(pl_module, batches, list(chosen), loss_fn, outputs_fn, seed)
+        captured = [b if isinstance(b, CapturedBatch) else CapturedBatch.of(b, i) for i, b in enumerate(batches)]
+        loss = SandboxLoss(pl_module, captured, list(chosen), loss_fn, outputs_fn, seed)
         with loss.copies_in_place():
             yield loss
