@@ -73,7 +73,7 @@ class WeightSpectrumMonitor(Monitor[Snapshot, WeightReport]):
 
     **Logged only**:
 
-    - ``ww/alpha_q10``, ``_q50``, ``_q90``, and likewise for stable_rank and rand_distance: quantiles over the layers.
+    - ``ww/alpha_q10``, ``_q50``, ``_q90``, and likewise for rand_distance and stable_rank: quantiles over the layers.
     - ``ww.<metric>/<layer>``: each of ``metrics``, for each logged layer.
     - ``flags/<trigger>``: number of layers flagged for each of ``triggers``.
     - ``flags.<trigger>/<layer>``: 0 or 1, for each logged layer.
@@ -282,5 +282,5 @@ class WeightSpectrumMonitor(Monitor[Snapshot, WeightReport]):
         )
 
     def _bands(self) -> list[str]:
-        """The metrics whose bands are shown, in the order of the table."""
+        """The metrics whose bands are shown."""
         return [name for name in BANDS if self.shuffle != "off" or name not in needing("shuffle")]

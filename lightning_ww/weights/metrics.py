@@ -252,8 +252,8 @@ METRICS: tuple[str, ...] = tuple(TABLE)
 KEY_METRICS = ("alpha", "alpha_hill", "rand_distance", "sv_min", "distance_from_init", "stable_rank")
 """The metrics that are logged and shown for each layer by default: the four most telling, Hill's alpha, and stable_rank."""
 
-BANDS = tuple(name for name, metric in TABLE.items() if metric.quantiles)
-"""Metrics whose quantiles over the layers are logged."""
+BANDS = tuple(name for name in dict.fromkeys((*KEY_METRICS, *METRICS)) if TABLE[name].quantiles)
+"""Metrics whose quantiles over the layers are logged, the key metrics first."""
 
 
 def needing(need: Need) -> tuple[str, ...]:
