@@ -37,9 +37,11 @@ def overview(categories: Sequence[Category]) -> Layout:
         name = f"lightning-ww {prefix}".rstrip()
         for category in categories:
             if category.prefix == prefix:
-                charts = {chart.title: _lines_of(chart, category) for chart in category.charts}
-                # TensorBoard shows the last first
-                layout[f"{name}: {category.title}"] = dict(reversed(charts.items()))
+                lines = [chart for chart in category.charts if not chart.is_band]
+                bands = [chart for chart in category.charts if chart.is_band]
+                # TensorBoard shows lines from the first to the last, and then bands from the last to the first
+                ordered = (*lines, *reversed(bands))
+                layout[f"{name}: {category.title}"] = {chart.title: _lines_of(chart, category) for chart in ordered}
         costs: dict[str, list[object]] = {}
         others = [
             category.group for category in categories if category.prefix == prefix and category.group not in GROUPS

@@ -29,7 +29,7 @@ def curvature(prefix: str = "") -> Category:
 
 def test_the_overview_follows_the_monitors_keys_and_nothing_else() -> None:
     of_weights, of_curvature, _ = overview([weights(), curvature()]).values()
-    assert list(of_weights) == ["stable_rank", "alpha", "flagged layers"]  # TensorBoard shows the last one first
+    assert list(of_weights) == ["flagged layers", "stable_rank", "alpha"]  # TensorBoard shows the last band first
     assert of_weights["alpha"] == ["Margin", ["ww/alpha_q50", "ww/alpha_q10", "ww/alpha_q90"]]
     kind, patterns = of_curvature["sharpness"]
     assert kind == "Multiline"
@@ -62,10 +62,10 @@ def test_a_run_without_shuffles_has_no_empty_band(tmp_path: Path) -> None:
     trainer = fit(WeightSpectrumMonitor(shuffle="off"), logger=TensorBoardLogger(str(tmp_path)), epochs=1)
     (ours,) = layouts(f"{trainer.log_dir}/lightning-ww")
     assert [chart.title for chart in ours.category[0].chart] == [
+        "flagged layers",
         "alpha_weighted and log_norm",
         "stable_rank",
         "alpha",
-        "flagged layers",
     ]
 
 
