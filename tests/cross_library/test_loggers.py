@@ -28,7 +28,8 @@ callbacks = [
 ]
 quiet_trainer(logger=logger, max_epochs=1, callbacks=callbacks).fit(Classifier(), data(), data(shuffle=False))
 if hasattr(logger.experiment, "summary"):
-    kinds = {{key: value["_type"] for key, value in dict(logger.experiment.summary).items() if "_type" in value}}
+    told = {{key: value for key, value in dict(logger.experiment.summary).items() if not isinstance(value, (int, float, str))}}
+    kinds = {{key: value["_type"] for key, value in told.items() if "_type" in list(value.keys())}}
     with open("kinds.json", "w") as file:
         json.dump(kinds, file)
 """
