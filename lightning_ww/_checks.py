@@ -16,38 +16,38 @@ T = TypeVar("T")
 
 
 def unfit(call: str, name: str, value: object, expected: str) -> ArgumentError:
-    """The error for an argument that can be shown as it was typed."""
+    """Return the error for an argument that can be shown as it was typed."""
     return ArgumentError(f"`{call}({name}={value!r})`: expected {expected}.")
 
 
 def unfit_object(call: str, name: str, expected: str, got: str) -> ArgumentError:
-    """The error for an argument that is too large to be shown, such as a function or a tensor."""
+    """Return the error for an argument that is too large to be shown, such as a function or a tensor."""
     return ArgumentError(f"`{call}({name}=...)`: expected {expected}, but got {got}.")
 
 
 def choice(call: str, name: str, value: T, choices: Sequence[T]) -> T:
-    """The value, if it is one of the choices."""
+    """Return the value if it is one of the choices."""
     if value not in choices:
         raise unfit(call, name, value, f"one of {tuple(choices)}")
     return value
 
 
 def count(call: str, name: str, value: int, *, least: int) -> int:
-    """The value, if it is an integer of at least ``least``."""
+    """Return the value if it is an integer of at least ``least``."""
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
         raise unfit(call, name, value, f"an integer of at least {least}")
     return value
 
 
 def optional_count(call: str, name: str, value: int | None, *, least: int) -> int | None:
-    """The value, if it is ``None`` or an integer of at least ``least``."""
+    """Return the value if it is ``None`` or an integer of at least ``least``."""
     if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < least):
         raise unfit(call, name, value, f"an integer of at least {least}, or `None`")
     return value
 
 
 def number(call: str, name: str, value: float, *, least: float = 0.0, most: float | None = None) -> float:
-    """The value, if it is a number from ``least`` to ``most``; ``None`` means no upper limit."""
+    """Return the value if it is a number from ``least`` to ``most``; ``None`` means no upper limit."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if not is_number or not value >= least or (most is not None and not value <= most):
         domain = f"of at least {least:g}" if most is None else f"from {least:g} to {most:g}"
@@ -56,7 +56,7 @@ def number(call: str, name: str, value: float, *, least: float = 0.0, most: floa
 
 
 def names(call: str, name: str, values: str | Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
-    """The names as a tuple, if each is known; ``"all"`` stands for all known names."""
+    """Return the names as a tuple if each is known; ``"all"`` stands for all known names."""
     if values == "all":
         return tuple(known)
     chosen = patterns(call, name, values) or ()
@@ -69,21 +69,21 @@ def names(call: str, name: str, values: str | Sequence[str], known: Sequence[str
 
 
 def instance(call: str, name: str, value: T, kind: type) -> T:
-    """The value, if it is an instance of ``kind``."""
+    """Return the value if it is an instance of ``kind``."""
     if not isinstance(value, kind):
         raise unfit(call, name, value, f"a `{kind.__name__}`")
     return value
 
 
 def having(call: str, name: str, value: T, method: str, expected: str) -> T:
-    """The value, if it is ``None`` or has the method named ``method``."""
+    """Return the value if it is ``None`` or has the method named ``method``."""
     if value is not None and not hasattr(value, method):
         raise unfit(call, name, value, f"{expected}, or `None`")
     return value
 
 
 def patterns(call: str, name: str, value: str | Sequence[str] | None, *, least: int = 0) -> tuple[str, ...] | None:
-    """The value as a tuple, if it is a string, a list of at least ``least`` strings, or ``None``."""
+    """Return the value as a tuple if it is a string, a list of at least ``least`` strings, or ``None``."""
     if isinstance(value, str | Sequence) and len(value) < least:
         raise ArgumentError(f"`{call}({name}={value!r})`: it is empty. Leave it out, or pass `None`, for all.")
     if isinstance(value, str):
@@ -103,7 +103,7 @@ def matching(
     plain: Callable[[str], str] = str,
     strict: bool = True,
 ) -> set[str]:
-    """The known names that match one of the patterns.
+    """Return the known names that match one of the patterns.
 
     Args:
         call: The class or function that has the argument.

@@ -1,9 +1,12 @@
-"""Reports made by hand, and what triggers make of a row of them."""
+"""Reports made by hand, what triggers make of a row of them, and the report of a model with layers of three kinds."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
+
+import torch
+from torch import nn
 
 from lightning_ww import (
     Diagnosis,
@@ -14,6 +17,7 @@ from lightning_ww import (
     SkippedLayer,
     Trigger,
     WeightReport,
+    analyze,
     diagnose,
 )
 
@@ -39,3 +43,15 @@ def followed(reports: Sequence[WeightReport], *triggers: Trigger) -> list[Diagno
         found.append(diagnose(history.up_to(measurement, one), triggers))
         history.append(measurement.judged({}, found[-1].by_trigger, found[-1].fired))
     return found
+
+
+def heavy_noisy_and_narrow() -> WeightReport:
+    """A layer with a heavy tail and one large element, one of noise, one too narrow to fit."""
+    torch.manual_seed(0)
+    first = nn.Linear(200, 100)
+    model = nn.Sequential(first, nn.Linear(100, 60), nn.Linear(60, 3))
+    with torch.no_grad():
+        u, v = torch.randn(100, 20), torch.randn(20, 200) * torch.logspace(0, -1.2, 20)[:, None]
+        first.weight.add_(u @ v / 200)
+        first.weight[3, 5] = 1.5
+    return analyze(model)

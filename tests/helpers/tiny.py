@@ -9,6 +9,7 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from helpers.custom_functions import HiddenIntermediate, OnceDifferentiable
 from helpers.networks import Batch
@@ -75,3 +76,16 @@ class CustomHidden(Custom):
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(3 * x)
+
+
+class Checkpointed(Tiny):
+    """Its hidden layer is computed again in the backward pass; its `reference` computes the loss plainly."""
+
+    reentrant = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = checkpoint(lambda x: torch.tanh(self.hidden(x)), x.requires_grad_(), use_reentrant=self.reentrant)
+        return torch.as_tensor(self.head(hidden))
+
+    def reference(self, batch: Batch, batch_idx: int) -> Any:
+        return functional.cross_entropy(super().forward(batch[0]), batch[1])

@@ -8,10 +8,9 @@ import pytest
 import torch
 from helpers.measured import dense, fit
 from helpers.networks import Batch, Classifier, data, quiet_trainer
-from helpers.tiny import CustomHidden, Tiny
+from helpers.tiny import Checkpointed, CustomHidden, Tiny
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.checkpoint import checkpoint
 
 from lightning_ww.callbacks import CurvatureMonitor
 
@@ -73,17 +72,6 @@ class Compiled(Tiny):
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.as_tensor(self.head(self.fast(x)))
-
-
-class Checkpointed(Tiny):
-    reentrant = False
-
-    def forward(self, x: Tensor) -> Tensor:
-        hidden = checkpoint(lambda x: torch.tanh(self.hidden(x)), x.requires_grad_(), use_reentrant=self.reentrant)
-        return torch.as_tensor(self.head(hidden))
-
-    def reference(self, batch: Batch, batch_idx: int) -> Any:
-        return functional.cross_entropy(super().forward(batch[0]), batch[1])
 
 
 class Normed(Tiny):

@@ -6,24 +6,10 @@ import re
 from typing import Any
 
 import pytest
-import torch
 from helpers.measured import fit
 from helpers.networks import Batch
-from helpers.tiny import Custom, CustomHidden, Tiny
-from torch import Tensor
+from helpers.tiny import Checkpointed, Custom, CustomHidden, Tiny
 from torch.nn import functional
-from torch.utils.checkpoint import checkpoint
-
-
-class Checkpointed(Tiny):
-    reentrant = False
-
-    def forward(self, x: Tensor) -> Tensor:
-        hidden = checkpoint(lambda x: torch.tanh(self.hidden(x)), x.requires_grad_(), use_reentrant=self.reentrant)
-        return torch.as_tensor(self.head(hidden))
-
-    def reference(self, batch: Batch, batch_idx: int) -> Any:
-        return functional.cross_entropy(super().forward(batch[0]), batch[1])
 
 
 class Reentrant(Checkpointed):

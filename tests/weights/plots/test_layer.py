@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers.reports import heavy_noisy_and_narrow
 from matplotlib.patches import StepPatch
 from torch import nn
 
@@ -24,15 +25,7 @@ from lightning_ww.weights.plots.layer import tail_caption
 
 @pytest.fixture(scope="module")
 def report() -> lightning_ww.WeightReport:
-    """A layer with a heavy tail and one large element, one of noise, one too narrow to fit."""
-    torch.manual_seed(0)
-    first = nn.Linear(200, 100)
-    model = nn.Sequential(first, nn.Linear(100, 60), nn.Linear(60, 3))
-    with torch.no_grad():
-        u, v = torch.randn(100, 20), torch.randn(20, 200) * torch.logspace(0, -1.2, 20)[:, None]
-        first.weight.add_(u @ v / 200)
-        first.weight[3, 5] = 1.5
-    return lightning_ww.analyze(model)
+    return heavy_noisy_and_narrow()
 
 
 def edges_of(axes: Any) -> Any:
