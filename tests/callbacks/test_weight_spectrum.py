@@ -7,6 +7,7 @@ import math
 import pickle
 import re
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
-from lightning_ww import METRICS, Nonfinite, RankCollapse, analyze
+from lightning_ww import METRICS, History, Nonfinite, RankCollapse, Trigger, analyze
 from lightning_ww.callbacks import WeightSpectrumMonitor
 from lightning_ww.weights.metrics import BANDS, TABLE, needing
 
@@ -61,6 +62,28 @@ def test_docstring_lists_every_key() -> None:
     )
     for key in ("ww.esd/<layer>", "ww/report", "ww.maps/<metric>", "ww.spectrum/<layer>"):
         assert f"``{key}``" in listed, key
+
+
+@dataclass(frozen=True)
+class Far(Trigger):
+    """Far from the initial weight."""
+
+    needs = ("distance_from_init",)
+
+    def judge(self, history: History[Any], layer: str) -> str | None:
+        return None
+
+
+def test_the_initial_weights_are_kept_from_the_fit_in_which_a_trigger_needs_them() -> None:
+    ours, model = monitor(metrics=["alpha"]), Classifier()
+    trainer = quiet_trainer(callbacks=[ours], max_epochs=1)
+    trainer.fit(model, data(), data(32, shuffle=False))
+    assert ours.history[-1].value("hidden", "distance_from_init") is None
+    ours.add_trigger(Far())
+    trainer.fit_loop.max_epochs = 3
+    trainer.fit(model, data(), data(32, shuffle=False))
+    assert ours.history[0].value("hidden", "distance_from_init") is None
+    assert float(ours.history[-1].value("hidden", "distance_from_init") or 0) > 0
 
 
 # ── When ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
