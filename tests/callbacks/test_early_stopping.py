@@ -212,6 +212,15 @@ def test_it_says_why_it_stops_if_asked_to(caplog: pytest.LogCaptureFixture) -> N
         assert "`SpectralEarlyStopping`: `rank_collapse` fired at 1 measurement, the last at step 6" in caplog.text
 
 
+def test_a_monitor_without_triggers_is_not_taken_for_none() -> None:
+    message = (
+        "`SpectralEarlyStopping` acts on the flags of a monitor, and no monitor of this Trainer has triggers: give "
+        "it `triggers=[...]`, or add `WeightSpectrumMonitor()` to `Trainer(callbacks=[...])`."
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        fit(WeightSpectrumMonitor(triggers=[]), stopping())
+
+
 def test_without_a_monitor_it_says_which_to_add() -> None:
     message = (
         "`SpectralEarlyStopping` acts on the flags of a monitor, and this Trainer has none: add `WeightSpectrumMonitor()` "
