@@ -232,6 +232,9 @@ def spectral_density(
     _checks.choice(call, "storage", storage, get_args(Storage))
     if lanczos == "gpytorch" and storage != "full":
         raise ArgumentError('`spectral_density(lanczos="gpytorch")` keeps its whole basis: leave out `storage`.')
+    if len(getattr(operator, "shape", ())) != 2 or operator.shape[0] != operator.shape[1]:
+        expected = "a square matrix or operator"
+        raise _checks.unfit_object(call, "operator", expected, f"a `{type(operator).__name__}`")
     dim = int(operator.shape[-1])
     parts = []
     for i in range(num_probes):

@@ -7,7 +7,7 @@ not change in place while an operator is in use.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -216,6 +216,11 @@ def shares(call: str, loss: Batches) -> list[tuple[float, Callable[[], Tensor]]]
     """The share of each batch in the weighted mean, and its function."""
     if callable(loss):
         return [(1.0, loss)]
+    expected = "a function without arguments, or a list of pairs of a size and such a function"
+    if not isinstance(loss, Sequence) or isinstance(loss, str):
+        raise _checks.unfit_object(call, "loss", expected, f"a `{type(loss).__name__}`")
+    if not all(isinstance(pair, Sequence) and len(pair) == 2 and callable(pair[1]) for pair in loss):
+        raise _checks.unfit_object(call, "loss", expected, "a list of something else")
     if not loss or any(not size > 0 for size, _ in loss):
         sizes = f"{[size for size, _ in loss]}"
         raise _checks.unfit_object(call, "loss", "one batch or more, each of a positive size", sizes)
@@ -237,6 +242,9 @@ def checked(call: str, params: Sequence[Tensor]) -> list[Tensor]:
     """The parameters that require gradients, each once."""
     if isinstance(params, Tensor):
         raise _checks.unfit_object(call, "params", "several tensors", "one: pass `[tensor]`")
+    params = list(params) if isinstance(params, Iterable) else []
+    if not params or not all(isinstance(parameter, Tensor) for parameter in params):
+        raise _checks.unfit_object(call, "params", "one tensor or more, in a list", "something else")
     unique = {id(parameter): parameter for parameter in params if parameter.requires_grad}
     if not unique:
         raise ArgumentError(f"`{call}(params=...)` has no tensor that requires a gradient.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import pytest
@@ -11,7 +11,7 @@ import torch
 from linear_operator import LinearOperator
 from torch import Tensor, nn
 
-from lightning_ww.curvature import GGNOperator, HessianOperator
+from lightning_ww.curvature import GGNOperator, HessianOperator, spectral_density
 from lightning_ww.curvature import operators as operators_module
 from lightning_ww.curvature.krylov import lanczos
 
@@ -203,3 +203,27 @@ def test_gpytorchs_tools_work_on_them() -> None:
 def test_bad_arguments(make: Any, message: str) -> None:
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         make()
+
+
+KINDS: list[tuple[Callable[[], object], str]] = [
+    (
+        lambda: HessianOperator(cast(Any, 3), [torch.ones(1, requires_grad=True)]),
+        "`HessianOperator(loss=...)`: expected a function",
+    ),
+    (
+        lambda: HessianOperator(cast(Any, [3]), [torch.ones(1, requires_grad=True)]),
+        "such a function, but got a list of something else.",
+    ),
+    (lambda: HessianOperator(torch.ones(()).sum, cast(Any, ["w"])), "expected one tensor or more, in a list, but got"),
+    (
+        lambda: spectral_density(cast(Any, "x")),
+        "`spectral_density(operator=...)`: expected a square matrix or operator,",
+    ),
+    (lambda: spectral_density(torch.ones(3, 4)), "expected a square matrix or operator, but got a `Tensor`."),
+]
+
+
+@pytest.mark.parametrize(("call", "message"), KINDS)
+def test_objects_of_another_kind_are_named(call: Callable[[], object], message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        call()
