@@ -198,7 +198,7 @@ class WeightSpectrumMonitor(Monitor[Snapshot, WeightReport]):
             if {layer.name for layer in drawn}.isdisjoint(layer.name for layer in matrices):
                 raise ArgumentError(f"`{call}(figure_layers={self.figure_layers!r})`: none of them is among `layers`.")
         memory = run.memory if isinstance(run.memory, WeightMemory) else self._new_memory()
-        if memory.initial is None and self._needs("initial"):  # of a trigger that was added after the first fit
+        if memory.initial is None and self._needs("initial"):  # in a later fit, for a trigger that was added
             memory.initial = InitialWeightsKeeper()
         run.memory = memory
         if state is not None:
@@ -218,13 +218,11 @@ class WeightSpectrumMonitor(Monitor[Snapshot, WeightReport]):
         pictures = WeightPictures(
             self.figure_layers, self.figure_every, compare=self.compare_tails, drawn=self._run.pictures.drawn
         )
-        initial = InitialWeightsKeeper() if self._needs("initial") else None
-        return WeightMemory(initial, LoggedLayers(self.max_logged_layers), pictures)
+        return WeightMemory(None, LoggedLayers(self.max_logged_layers), pictures)
 
     def _needs(self, need: Need) -> bool:
         """Tell whether this input is needed for a metric that is logged, or that a trigger needs."""
-        needed = {name for trigger in self.triggers for name in trigger.needs}
-        return not {*self.metrics, *needed}.isdisjoint(needing(need))
+        return not set(self._kept_metrics).isdisjoint(needing(need))
 
     @override
     def _snapshot(self, trainer: Trainer, pl_module: LightningModule) -> Snapshot:

@@ -39,12 +39,22 @@ class Flag:
         )
 
 
+Verdict = tuple[list[Flag], bool]
+"""The flags of one trigger, and whether it fires."""
+
+
 @dataclass(frozen=True)
 class Diagnosis:
     """The flags of one measurement."""
 
     flags: tuple[Flag, ...] = ()  # by trigger, then in model order
     fired: tuple[str, ...] = ()  # triggers with flags on enough layers
+
+    @classmethod
+    def of(cls, verdicts: Sequence[tuple[str, Verdict]]) -> Diagnosis:
+        """Make a diagnosis of triggers' names and verdicts."""
+        flags = tuple(flag for _, (raised, _) in verdicts for flag in raised)
+        return cls(flags, tuple(name for name, (_, is_firing) in verdicts if is_firing))
 
     def layers(self, trigger: str) -> tuple[str, ...]:
         """The layers flagged for one trigger."""
@@ -95,16 +105,10 @@ def diagnose(measured: Findings | History[Any], triggers: Sequence[Trigger] = DE
             raise _checks.unfit_object("diagnose", "measured", expected, f"a `{type(measured).__name__}`")
         now = Measurement.of(Moment(0, 0, 0, 0, True), measured)
         measured = History[Measurement]().up_to(now, measured)
-    flags: list[Flag] = []
-    fired: list[str] = []
-    for trigger in triggers:
-        raised, is_firing = judge(trigger, measured)
-        flags += raised
-        fired += [trigger.name] if is_firing else []
-    return Diagnosis(tuple(flags), tuple(fired))
+    return Diagnosis.of([(trigger.name, judge(trigger, measured)) for trigger in triggers])
 
 
-def judge(trigger: Trigger, history: History[Any]) -> tuple[list[Flag], bool]:
+def judge(trigger: Trigger, history: History[Any]) -> Verdict:
     """The flags of one trigger, and whether it fires.
 
     Raises:

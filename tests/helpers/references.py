@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
@@ -54,3 +57,16 @@ def marchenko_pastur_cdf(x: Array, N: int, M: int) -> Array:
         return float(np.sqrt(max(0.0, (high - t) * (t - low))) / (2 * np.pi * M * t))
 
     return np.array([quad(density, low, min(max(t, low), high), limit=200)[0] for t in x])
+
+
+def counted_decompositions(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
+    """A list that gets the shape of each matrix that is decomposed from now on."""
+    calls: list[tuple[int, ...]] = []
+    original = np.linalg.eigvalsh
+
+    def counting(matrix: Any) -> Any:
+        calls.append(matrix.shape)
+        return original(matrix)
+
+    monkeypatch.setattr(np.linalg, "eigvalsh", counting)
+    return calls

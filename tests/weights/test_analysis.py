@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers.references import gaussian
+from helpers.references import counted_decompositions, gaussian
 from torch import nn
 from torch.nn.utils import parametrizations, prune
 
@@ -87,14 +87,7 @@ def test_only_what_is_asked_for_is_fitted() -> None:
 
 
 def test_one_decomposition_for_the_weight_and_one_for_its_shuffle(monkeypatch: pytest.MonkeyPatch) -> None:
-    calls: list[tuple[int, ...]] = []
-    original = np.linalg.eigvalsh
-
-    def counting(matrix: Any) -> Any:
-        calls.append(matrix.shape)
-        return original(matrix)
-
-    monkeypatch.setattr(np.linalg, "eigvalsh", counting)
+    calls = counted_decompositions(monkeypatch)
     model = nn.Sequential(nn.Linear(90, 80), nn.Linear(400, 300))
     analyze(model, shuffle="exact", initial=model, mp_fit=True)
     assert calls == [(80, 80), (80, 80), (300, 300), (300, 300)]

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
-from helpers.references import gaussian
+from helpers.references import counted_decompositions, gaussian
 
 from lightning_ww._errors import NoValueError
 from lightning_ww.weights.ingredients import Ingredients, Request
@@ -20,14 +18,7 @@ def ingredients(weight: torch.Tensor, **asked: object) -> Ingredients:
 
 
 def test_one_decomposition_serves_every_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    calls: list[tuple[int, ...]] = []
-    original = np.linalg.eigvalsh
-
-    def counting(matrix: Any) -> Any:
-        calls.append(matrix.shape)
-        return original(matrix)
-
-    monkeypatch.setattr(np.linalg, "eigvalsh", counting)
+    calls = counted_decompositions(monkeypatch)
     made = ingredients(torch.as_tensor(gaussian(80, 70)), shuffle="off")
     assert not calls
     _ = made.spectrum, made.fit, made.sv_max, made.sum_and_largest, made.detx_num

@@ -57,6 +57,21 @@ class Guard:
             )
             return None
 
+    def succeeds(
+        self,
+        trainer: Trainer,
+        action: Callable[[], object],
+        what: str,
+        fatal: tuple[type[Exception], ...] = (),
+    ) -> bool:
+        """Run an action as `run` does; return whether it succeeded, whatever its result."""
+
+        def completed() -> bool:
+            action()
+            return True
+
+        return self.run(trainer, completed, what, fatal) is True
+
     def warn_once(self, trainer: Trainer, cause: str, message: str) -> None:
         """Warn in the monitor's name, unless there was a warning of this cause before."""
         if cause not in self._warned:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -62,9 +62,7 @@ class Publisher:
         numbers = {self.key(key): value for key, value in (*summary.items(), *view.scalars.items())}
         numbers |= {self._prefix + key: value for key, value in flags.items()}
         for sink in self._sinks:
-            self.guard.run(
-                self.trainer, partial(self._log, sink, numbers, view), f"log to {type(sink.logger).__name__}"
-            )
+            self.guard.run(self.trainer, partial(self._log, sink, numbers, view), _log_to(sink))
 
     def _log(self, sink: Sink, numbers: Mapping[str, float], view: View) -> None:
         if numbers:
@@ -83,7 +81,10 @@ class Publisher:
         if pixels is None:
             return False
         takers = [sink for sink in self._sinks if "images" in sink.takes]
-        logged = [self._to(sink, partial(sink.image, full, pixels, self._step)) for sink in takers]
+        logged = [
+            self.guard.succeeds(self.trainer, partial(sink.image, full, pixels, self._step), _log_to(sink))
+            for sink in takers
+        ]
         return any(logged)
 
     def layout(self, categories: Sequence[Category]) -> None:
@@ -97,6 +98,7 @@ class Publisher:
         for said in filter(None, map(left_out, self._sinks)):
             inform(self.trainer, said)
 
-    def _to(self, sink: Sink, action: Callable[[], Any]) -> bool:
-        done: Callable[[], bool] = lambda: action() is None or True  # noqa: E731
-        return bool(self.guard.run(self.trainer, done, f"log to {type(sink.logger).__name__}"))
+
+def _log_to(sink: Sink) -> str:
+    """The name of the action in a warning."""
+    return f"log to {type(sink.logger).__name__}"

@@ -13,7 +13,7 @@ from lightning_ww._errors import ArgumentError
 from lightning_ww.callbacks._monitor.guard import Guard, RefusedError
 from lightning_ww.callbacks._monitor.lightning import LightningModule, Trainer, callbacks, inform, warn
 from lightning_ww.callbacks._monitor.resumable import Resumable
-from lightning_ww.callbacks._monitor.run import FORM, Batches, Run
+from lightning_ww.callbacks._monitor.run import FORM, Run
 from lightning_ww.callbacks._monitor.schedule import Schedule
 
 T = TypeVar("T")
@@ -130,8 +130,8 @@ class Scheduled(Resumable, ABC):
         if batches is None or batches.is_complete or run.is_off or getattr(trainer, "barebones", False):
             return
         fatal = (ArgumentError,) if is_first else ()  # before the first step an error costs nothing
-        take = partial(_taken, batches, trainer, pl_module, batch, batch_idx)
-        is_taken = run.guard.run(trainer, take, "take a batch", fatal=fatal)
+        take = partial(batches.take, trainer, pl_module, batch, batch_idx)
+        is_taken = run.guard.succeeds(trainer, take, "take a batch", fatal)
         if batches.are_drawn:  # if the data failed on one process, none measures
             run.is_off = not trainer.strategy.reduce_boolean_decision(batches.is_complete, all=True)
         elif is_first and len(run.history):
@@ -194,8 +194,3 @@ class Scheduled(Resumable, ABC):
     def _close_batches(self, trainer: Trainer) -> None:
         if self._run.batches is not None and (few := self._run.batches.close()):
             self._run.guard.warn_once(trainer, "num_batches", few)
-
-
-def _taken(batches: Batches, trainer: Trainer, pl_module: LightningModule, batch: Any, index: int) -> bool:
-    batches.take(trainer, pl_module, batch, index)
-    return True

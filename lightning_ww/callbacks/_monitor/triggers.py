@@ -10,7 +10,7 @@ from lightning_ww import _checks
 from lightning_ww._errors import ArgumentError
 from lightning_ww.callbacks._monitor.lightning import Trainer, callbacks
 from lightning_ww.history import History
-from lightning_ww.triggers.diagnosis import Diagnosis, Flag, judge
+from lightning_ww.triggers.diagnosis import Diagnosis, Verdict, judge
 from lightning_ww.triggers.trigger import Trigger, check_triggers
 
 
@@ -46,7 +46,7 @@ class WithTriggers:
         is_fixed = self._given_triggers or getattr(trigger, "name", None) in self._added
         self.triggers = with_trigger(call, before, trigger, self._measured, is_fixed=is_fixed)
         if self.triggers is not before:
-            self._added[trigger.name] = next((twin for twin in before if twin.name == trigger.name), None)
+            self._added[trigger.name] = _named(trigger.name, before)
 
     def drop_trigger(self, trigger: Trigger) -> None:
         """Take back what `add_trigger` did: the default trigger that it replaced is raised again."""
@@ -103,13 +103,17 @@ def with_trigger(
         ArgumentError: If a different trigger of equal name is fixed, or a metric that it needs is not measured.
     """
     check_triggers(call, [added])
-    twin = next((trigger for trigger in triggers if trigger.name == added.name), None)
+    twin = _named(added.name, triggers)
     if are_equal(twin, added):
         return triggers
     if twin is not None and is_fixed:
         raise ArgumentError(f"`{call}(triggers=...)` has {twin!r} already, and cannot raise {added!r}, too.")
     others = [added if trigger is twin else trigger for trigger in triggers]
     return checked_triggers(call, others if twin is not None else [*others, added], measured)
+
+
+def _named(name: str, triggers: Sequence[Trigger]) -> Trigger | None:
+    return next((trigger for trigger in triggers if trigger.name == name), None)
 
 
 def without_trigger(triggers: tuple[Trigger, ...], name: str, twin: Trigger | None) -> tuple[Trigger, ...]:
@@ -134,7 +138,7 @@ def others_of(monitor: Any, trainer: Trainer) -> Mapping[str, History[Any]]:
 def judged(
     triggers: Sequence[Trigger],
     history: History[Any],
-    guarded: Callable[[Callable[[], tuple[list[Flag], bool]], str], tuple[list[Flag], bool] | None],
+    guarded: Callable[[Callable[[], Verdict], str], Verdict | None],
 ) -> tuple[Diagnosis, tuple[str, ...]]:
     """The flags at the last measurement of a history, and the names of triggers that failed, which raise none.
 
@@ -143,17 +147,11 @@ def judged(
         history: The history up to the new measurement.
         guarded: A function that runs an action, and warns if that fails.
     """
-    flags: list[Flag] = []
-    fired: list[str] = []
-    failed: list[str] = []
-    for trigger in triggers:
-        verdict = guarded(partial(judge, trigger, history), f"judge `{trigger.name}`")
-        if verdict is None:
-            failed.append(trigger.name)
-        else:
-            flags += verdict[0]
-            fired += [trigger.name] if verdict[1] else []
-    return Diagnosis(tuple(flags), tuple(fired)), tuple(failed)
+    names = [trigger.name for trigger in triggers]
+    tried = [guarded(partial(judge, trigger, history), f"judge `{trigger.name}`") for trigger in triggers]
+    pairs = list(zip(names, tried, strict=True))
+    verdicts = [(name, verdict) for name, verdict in pairs if verdict is not None]
+    return Diagnosis.of(verdicts), tuple(name for name, verdict in pairs if verdict is None)
 
 
 def flag_scalars(triggers: Sequence[Trigger], diagnosis: Diagnosis, layers: Sequence[str]) -> dict[str, float]:

@@ -47,3 +47,12 @@ def test_what_was_warned_of_is_remembered_across_a_resume() -> None:
         first.run(TRAINER, fail)
     second.load_state_dict(first.state_dict())
     second.run(TRAINER, fail)  # warnings are errors here
+
+
+def test_an_action_without_a_result_succeeds_unless_it_raises() -> None:
+    guard = Guard("Monitor", "warn")
+    assert guard.succeeds(TRAINER, lambda: None, "draw")
+    with pytest.warns(UserWarning, match="could not draw at step 3"):
+        assert not guard.succeeds(TRAINER, fail, "draw")
+    with pytest.raises(OSError, match="disk full"):
+        guard.succeeds(TRAINER, fail, "draw", (OSError,))
