@@ -110,8 +110,8 @@ class WeightSpectrumMonitor(Monitor[Snapshot, WeightReport]):
         figure_every: The number of measurements from one drawing of those layers to the next. Default: ``10``.
         compare_tails: Whether those figures compare the tail with other distributions, by powerlaw; this takes several
             times as long. Default: ``False``.
-        max_history: The most measurements kept in `history`, and so in each checkpoint. Default: ``1000``: 4 MB for a
-            hundred layers and five metrics.
+        max_history: The most measurements kept in `history`, and so in each checkpoint. Default: ``1000``: about 8 MB for
+            a hundred layers and the default metrics.
         on_error: ``"warn"`` (default): an error inside a measurement causes a warning, once per kind, and the run
             continues. ``"raise"``: the error is raised.
 
