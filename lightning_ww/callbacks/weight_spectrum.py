@@ -11,6 +11,7 @@ from typing_extensions import override
 from lightning_ww import _checks
 from lightning_ww._errors import ArgumentError
 from lightning_ww.callbacks._monitor.base import Monitor
+from lightning_ww.callbacks._monitor.guard import RefusedError
 from lightning_ww.callbacks._monitor.lightning import LightningModule, Trainer
 from lightning_ww.callbacks._monitor.view import Chart, Histogram, View
 from lightning_ww.callbacks._weights.initial_weights import InitialWeightsKeeper
@@ -22,7 +23,7 @@ from lightning_ww.triggers.diagnosis import DEFAULTS
 from lightning_ww.triggers.trigger import Trigger
 from lightning_ww.weights.analysis import Weight, measure, read
 from lightning_ww.weights.ingredients import Request, Shuffle
-from lightning_ww.weights.layers import SkippedLayer, find_layers, require_a_matrix
+from lightning_ww.weights.layers import SkippedLayer, find_layers, nothing_to_measure
 from lightning_ww.weights.metrics import BANDS, KEY_METRICS, METRICS, Need, needing
 from lightning_ww.weights.plots.table import report_table
 from lightning_ww.weights.report import WeightReport
@@ -32,10 +33,14 @@ LEVERS: Mapping[Need, str] = {
     "mp_fit": "not asked for (name it in `metrics=`)",
     "floor": "measured only at the first measurement of a run",
     "cka": "not asked for (name it in `metrics=`)",
+    "bootstrap": "not asked for (name it in `metrics=`)",
     "initial": "no initial weights are kept (name a `distance_from_init` in `metrics=`)",
     "shuffle": "not asked for (`shuffle='off'`)",
 }
 """For each input of metrics, the reason if it was not requested, with the argument of the monitor that requests it."""
+
+BOOTSTRAP = 100
+"""The number of draws for `alpha_bootstrap_stderr`: enough for its first digit."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +102,8 @@ class WeightSpectrumMonitor(Monitor[Snapshot, WeightReport]):
             ``ww/rank_deficit`` and the flags `rank_collapse` and `correlation_trap`. Default: ``"auto"``.
         seed: The seed of the shuffles. Default: ``0``.
         include_frozen: Whether layers without trainable parameters are measured, too. Default: ``True``.
+        split: Names or patterns of weights that hold queries, keys and values together, such as ``"*.c_attn"``, each of which
+            is measured as three layers, as in `lightning_ww.analyze`. Default: ``None``, none.
         triggers: The triggers that flag layers: objects such as ``RankCollapse(enter=0.6)``, or your own. Default: ``None``,
             `Nonfinite`, `RankCollapse` and `CorrelationTrap` with their defaults; with ``shuffle="off"``, `Nonfinite` alone.
         log_key_prefix: A prefix of every key, which tells two monitors apart. Default: ``""``.
@@ -122,8 +129,8 @@ class WeightSpectrumMonitor(Monitor[Snapshot, WeightReport]):
         diagnosis: The latest flags.
 
     Raises:
-        ArgumentError: At construction, if an argument is out of its domain; when fitting starts, if the model has no
-            weight matrix or a pattern of ``layers`` matches nothing. It is a `ValueError`.
+        ArgumentError: At construction, if an argument is out of its domain; when fitting starts, if a pattern of
+            ``layers`` or ``split`` matches nothing. It is a `ValueError`.
 
     Example:
         >>> from pytorch_lightning import Trainer
@@ -144,6 +151,7 @@ class WeightSpectrumMonitor(Monitor[Snapshot, WeightReport]):
         shuffle: Shuffle = "auto",
         seed: int = 0,
         include_frozen: bool = True,
+        split: str | Sequence[str] | None = None,
         triggers: Sequence[Trigger] | None = None,
         log_key_prefix: str = "",
         max_logged_layers: int = 60,
@@ -159,6 +167,7 @@ class WeightSpectrumMonitor(Monitor[Snapshot, WeightReport]):
         self.metrics = _checks.names(call, "metrics", metrics, METRICS)
         self.shuffle = _checks.choice(call, "shuffle", shuffle, get_args(Shuffle))
         self.include_frozen = _checks.instance(call, "include_frozen", include_frozen, bool)
+        self.split = _checks.patterns(call, "split", split, least=1)
         self.max_logged_layers = _checks.count(call, "max_logged_layers", max_logged_layers, least=1)
         self.figure_layers = _checks.patterns(call, "figure_layers", figure_layers, least=1)
         self.figure_every = _checks.count(call, "figure_every", figure_every, least=1)
@@ -191,10 +200,11 @@ class WeightSpectrumMonitor(Monitor[Snapshot, WeightReport]):
     @override
     def _prepare(self, trainer: Trainer, pl_module: LightningModule, state: Mapping[str, Any] | None) -> None:
         call, run = type(self).__name__, self._run
-        matrices, skipped = find_layers(pl_module, self.layers, call=call)
-        require_a_matrix(pl_module, matrices, skipped, call)
+        matrices, skipped = find_layers(pl_module, self.layers, call=call, split=self.split)
+        if nothing := nothing_to_measure(pl_module, matrices, skipped):
+            raise RefusedError(f"It found {nothing.removesuffix('.')}")
         if self.figure_layers is not None:
-            drawn, _ = find_layers(pl_module, self.figure_layers, call=call, argument="figure_layers")
+            drawn, _ = find_layers(pl_module, self.figure_layers, call=call, argument="figure_layers", split=self.split)
             if {layer.name for layer in drawn}.isdisjoint(layer.name for layer in matrices):
                 raise ArgumentError(f"`{call}(figure_layers={self.figure_layers!r})`: none of them is among `layers`.")
         memory = run.memory if isinstance(run.memory, WeightMemory) else self._new_memory()
@@ -226,7 +236,9 @@ class WeightSpectrumMonitor(Monitor[Snapshot, WeightReport]):
 
     @override
     def _snapshot(self, trainer: Trainer, pl_module: LightningModule) -> Snapshot:
-        matrices, skipped = find_layers(pl_module, self.layers, call=type(self).__name__, strict=False)
+        matrices, skipped = find_layers(
+            pl_module, self.layers, call=type(self).__name__, strict=False, split=self.split
+        )
         memory = self._memory
         takes_floors = memory.floors is None and self.shuffle != "off" and not getattr(trainer, "fast_dev_run", False)
         request = Request(
@@ -235,6 +247,7 @@ class WeightSpectrumMonitor(Monitor[Snapshot, WeightReport]):
             None if memory.initial is None else memory.initial.slices(matrices),
             mp_fit=self._needs("mp_fit"),
             cka=self._needs("cka"),
+            bootstrap=BOOTSTRAP if self._needs("bootstrap") else 0,
             floors=None if takes_floors else memory.floors or {},
         )
         weights = tuple(read(matrices, include_frozen=self.include_frozen, copies=True))

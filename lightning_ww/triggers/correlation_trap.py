@@ -10,16 +10,22 @@ from typing_extensions import override
 from lightning_ww.history import History
 from lightning_ww.triggers.thresholds import check_band, check_short_side, cleared_below
 from lightning_ww.triggers.trigger import Trigger
+from lightning_ww.weights.marchenko_pastur import tracy_widom_threshold
+
+MASKED = 0.1
+"""The share of elements that are exactly zero above which a layer counts as masked."""
 
 
 @dataclass(frozen=True)
 class CorrelationTrap(Trigger):
     """Flag a layer whose shuffle has an eigenvalue beyond the edge of noise, and an element large enough to cause it.
 
-    The second condition distinguishes large elements from a nonzero mean, which healthy Adam runs have.
+    The second condition distinguishes large elements from a nonzero mean, which healthy Adam runs have. A layer with more
+    than a tenth of its elements exactly zero, as under a mask, is not judged: what is left seems large among zeros.
 
     Args:
-        enter: The `trap_z` above which a flag rises. Default: ``3.27``, the Tracy–Widom law's 99.9 % point.
+        enter: The `trap_z` above which a flag rises, for a layer of one slice; the more slices a layer has, the larger is
+            noise's largest z, and both thresholds rise with it. Default: ``3.27``, the Tracy–Widom law's 99.9 % point.
         leave: The `trap_z` below which a flag falls. Default: ``2``, the 99 % point.
         enter_element: The smallest `trap_element` with which a flag rises: the largest element over the size at which it
             shows in the shuffle. Default: ``1``.
@@ -49,18 +55,24 @@ class CorrelationTrap(Trigger):
         check_short_side("CorrelationTrap", self.min_short_side)
 
     @override
+    def is_eligible(self, record: Any) -> bool:
+        return super().is_eligible(record) and getattr(record, "zero_share", 0.0) <= MASKED
+
+    @override
     def judge(self, history: History[Any], layer: str) -> str | None:
         z, element = history.value(layer, "trap_z"), history.value(layer, "trap_element")
         if z is None or element is None:
             return None
         was_flagged = history.was_flagged(self.name, layer)
-        if was_flagged and (z < self.leave or element < self.leave_element):
+        slices = getattr(history.record(layer), "slices", 1)
+        more = tracy_widom_threshold(slices) - tracy_widom_threshold(1)
+        if was_flagged and (z < self.leave + more or element < self.leave_element):
             return None
-        if not was_flagged and (z <= self.enter or element < self.enter_element):
+        if not was_flagged and (z <= self.enter + more or element < self.enter_element):
             return None
-        band = cleared_below(self.leave, self.leave_element) if was_flagged else ""
+        band = cleared_below(round(self.leave + more, 2), self.leave_element) if was_flagged else ""
         shift = history.value(layer, "trap_mean_shift") or 0
         return (
-            f"trap_z {z:.1f} (threshold {self.enter:g}), largest element {element:.2f} of the visible size "
+            f"trap_z {z:.1f} (threshold {self.enter + more:.3g}), largest element {element:.2f} of the visible size "
             f"(threshold {self.enter_element:g}{band}), mean shift {shift:.2f}"
         )

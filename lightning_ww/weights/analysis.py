@@ -20,7 +20,7 @@ from lightning_ww.weights.layers import (
     UnreadableWeightError,
     check_size,
     find_layers,
-    require_a_matrix,
+    nothing_to_measure,
 )
 from lightning_ww.weights.metrics import TABLE, Metric, Need
 from lightning_ww.weights.report import LayerReport, WeightReport
@@ -33,6 +33,7 @@ LEVERS: Mapping[Need, str] = {
     "mp_fit": "not asked for (`mp_fit=True`)",
     "floor": "not asked for (`floor=True`)",
     "cka": "not asked for (`cka=True`)",
+    "bootstrap": "not asked for (`bootstrap=100`)",
     "initial": "no initial weights were given (`initial=`)",
     "shuffle": "not asked for (`shuffle='off'`)",
 }
@@ -47,9 +48,11 @@ def analyze(
     shuffle: Shuffle = "auto",
     seed: int = 0,
     include_frozen: bool = True,
+    split: str | Sequence[str] | None = None,
     mp_fit: bool = False,
     cka: bool = False,
     floor: bool = False,
+    bootstrap: int = 0,
 ) -> WeightReport:
     """Measure the spectra of a model's weights.
 
@@ -69,10 +72,14 @@ def analyze(
             the layer. Default: ``0``.
         include_frozen: Whether layers without trainable parameters are measured, too; otherwise they are reported as
             skipped. Default: ``True``.
+        split: Names or patterns of weights that hold queries, keys and values together (GPT-2's ``"*.c_attn"``, timm's
+            ``"*.qkv"``): each is analyzed as three layers, ``….q``, ``….k`` and ``….v``. Default: ``None``, none.
         mp_fit: Whether to fit a Marchenko–Pastur bulk: ``mp_scale``, ``bulk_min``, ``bulk_max``, ``num_spikes``,
             ``mp_softrank``. Default: ``False``.
         cka: Whether to measure ``distance_from_init_cka``; needs ``initial``. Default: ``False``.
-        floor: Whether to measure ``rand_distance_floor``, by two further shuffles per matrix. Default: ``False``.
+        floor: Whether to measure ``rand_distance_floor``, by a further shuffle per matrix. Default: ``False``.
+        bootstrap: The number of draws for ``alpha_bootstrap_stderr``, each as long as a fit; 100 will do. Default: ``0``,
+            none.
 
     Returns:
         The report on the layers, in model order, and the skipped layers with reasons.
@@ -94,16 +101,19 @@ def analyze(
         _checks.instance("analyze", name, flag, bool)
     _checks.choice("analyze", "shuffle", shuffle, get_args(Shuffle))
     _checks.count("analyze", "seed", seed, least=0)
+    _checks.count("analyze", "bootstrap", bootstrap, least=0)
     if floor and shuffle == "off":
         raise ArgumentError("`analyze(floor=True, shuffle='off')`: the floor is a distance between two shuffles.")
-    matrices, skipped = find_layers(model, layers)
-    require_a_matrix(model, matrices, skipped, "analyze")
+    matrices, skipped = find_layers(model, layers, split=split)
+    if nothing := nothing_to_measure(model, matrices, skipped):
+        raise ArgumentError(f"`analyze` found {nothing}")
     request = Request(
         Shuffler(seed),
         shuffle,
         None if initial is None else initial_slices(matrices, initial),
         mp_fit=mp_fit,
         cka=cka,
+        bootstrap=bootstrap,
         floors=None if floor else {},
     )
     return measure(read(matrices, include_frozen=include_frozen), skipped, request)
@@ -191,7 +201,7 @@ def _measure_layer(weight: Weight, request: Request, levers: Mapping[Need, str])
         except NoValueError as none:
             reasons[name] = str(none)
     has_spectrum, has_shuffle = not ingredients.is_approximate, request.shuffle != "off"
-    compared = has_spectrum and has_shuffle
+    compared = has_spectrum and has_shuffle and not ingredients.is_vector
     return LayerReport(
         name=weight.name,
         kind=weight.kind,
@@ -202,12 +212,15 @@ def _measure_layer(weight: Weight, request: Request, levers: Mapping[Need, str])
         is_embedding=weight.is_embedding,
         is_convolution=weight.is_convolution,
         is_frozen=weight.is_frozen,
+        zero_share=ingredients.zero_share,
         approximate=ingredients.is_approximate,
         shuffle=("analytic" if ingredients.is_predicted else "exact") if compared else "off",
         reasons=reasons,
-        spectrum=ingredients.spectrum if has_spectrum else None,
-        shuffled=ingredients.shuffled if compared else None,
-        trap_eigenvalues=ingredients.traps if "correlation_traps" in numbers else None,
+        spectrum=ingredients.own_spectrum if has_spectrum else None,
+        shuffled=ingredients.shuffled * ingredients.unit if compared else None,
+        trap_eigenvalues=ingredients.traps * ingredients.unit * ingredients.unit
+        if "correlation_traps" in numbers
+        else None,
         **numbers,
     )
 

@@ -9,7 +9,8 @@ it is evaluated again, on a copy, in evaluation mode, and the random streams are
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, cast
+import importlib
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -72,6 +73,33 @@ def weight(module: nn.Module, attribute: str, originals: Mapping[str, Tensor] | 
                 return hook.compute_weight(module, do_power_iteration=False)
     value = getattr(module, attribute)
     return cast("Tensor | None", value() if _is_packed(module) else value)
+
+
+def decoded(module: nn.Module, weight: Tensor) -> Tensor:
+    """The values of a weight that a library holds in codes, by the library's own method; any other weight as it is.
+
+    The libraries are torch's quantization and torchao (a tensor's ``dequantize``), bitsandbytes (a state beside the
+    codes), and those whose modules have a method ``dequantize``.
+    """
+    if type(weight).dequantize is not Tensor.dequantize or weight.is_quantized:
+        return weight.dequantize()
+    if (state := getattr(weight, "quant_state", None)) is not None:  # bitsandbytes, 4 bits
+        return cast("Tensor", _bitsandbytes().dequantize_4bit(weight.data, state))
+    if (scale := getattr(weight, "SCB", None)) is not None:  # bitsandbytes, 8 bits
+        return cast("Tensor", _bitsandbytes().int8_vectorwise_dequant(weight.data, scale))
+    own = getattr(module, "dequantize", None)
+    return cast("Tensor", own()) if weight.dtype.itemsize == 1 and callable(own) else weight
+
+
+def scale_beside(module: nn.Module, weight: Tensor) -> str | None:
+    """The name of the scale that a module holds beside an 8-bit floating-point weight, or ``None``."""
+    if weight.dtype.itemsize > 1 or not weight.is_floating_point():
+        return None
+    return next((name for name in [*module._parameters, *module._buffers, *vars(module)] if "scale" in name), None)
+
+
+def _bitsandbytes() -> Any:
+    return importlib.import_module("bitsandbytes.functional")
 
 
 def _evaluate(parametrization: nn.Module, originals: Mapping[str, Tensor]) -> Tensor:

@@ -7,7 +7,7 @@ the ingredient.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
@@ -18,7 +18,7 @@ from lightning_ww._errors import NoValueError
 from lightning_ww.weights import drift, layers, shuffle
 from lightning_ww.weights import spectrum as spectra
 from lightning_ww.weights.marchenko_pastur import MarchenkoPasturFit, fit_marchenko_pastur, tracy_widom_threshold
-from lightning_ww.weights.power_law import PowerLawFit, fit_power_law
+from lightning_ww.weights.power_law import PowerLawFit, bootstrap_stderr, fit_power_law
 from lightning_ww.weights.shuffle import Shuffler
 
 if TYPE_CHECKING:
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     Array = NDArray[np.float64]
+
+SMALLEST, LARGEST = 1e-100, 1e100
+"""The range of the largest element in which sums of squares neither overflow nor lose digits by underflow."""
 
 Shuffle = Literal["auto", "exact", "analytic", "off"]
 """The ways of making a shuffle's spectrum."""
@@ -40,6 +43,7 @@ class Request:
     initial: Mapping[str, Tensor] | None = None  # slices by layer name
     mp_fit: bool = False
     cka: bool = False
+    bootstrap: int = 0  # the number of draws
     floors: Mapping[str, float] | None = field(default_factory=dict)  # known floors by layer; None: measure them
 
     def asks_for(self, need: str, layer: str) -> bool:
@@ -50,6 +54,8 @@ class Request:
             return self.initial is not None
         if need == "floor":
             return self.floors is None or layer in self.floors
+        if need == "bootstrap":
+            return self.bootstrap > 0
         return self.mp_fit if need == "mp_fit" else self.cka
 
 
@@ -70,17 +76,28 @@ class Ingredients:
         _, rows, cols = stored.shape
         self.N, self.M = max(rows, cols), min(rows, cols)
         self.slices: Array = stored.to(device="cpu", dtype=torch.float64).contiguous().numpy()
+        self.unit = 1.0
+        if stored.dtype == torch.float64:  # squares of the other dtypes' elements fit into float64
+            self.unit = unit_of(self.slices)
+            self.slices = self.slices if self.unit == 1.0 else self.slices / self.unit
         self._elements = shuffle.element_statistics(self.slices)
         if not np.isfinite(self._elements.mean).all():
             layers.check_finite(stored)
-            raise layers.UnreadableWeightError(
-                "failed", "the elements are finite, but too large to be summed in float64"
-            )
 
     @property
     def is_approximate(self) -> bool:
         """Tell whether the matrix is too large to be decomposed."""
         return self.M > spectra.MAX_EXACT
+
+    @property
+    def is_vector(self) -> bool:
+        """Tell whether each slice has a single row or column."""
+        return self.M == 1
+
+    @cached_property
+    def zero_share(self) -> float:
+        """The share of elements that are exactly zero, as under a mask."""
+        return 1 - np.count_nonzero(self.slices) / self.slices.size
 
     @cached_property
     def spectrum(self) -> spectra.Spectrum:
@@ -92,11 +109,29 @@ class Ingredients:
         return spectra.Spectrum(singular, self.N, spectra.storage_eps(self._dtype))
 
     @property
+    def own_spectrum(self) -> spectra.Spectrum:
+        """The spectrum in the weight's own unit; its squares may leave the range of float64."""
+        if self.unit == 1.0:
+            return self.spectrum
+        return replace(self.spectrum, singular_values=self.spectrum.singular_values * self.unit)
+
+    @property
     def live(self) -> spectra.Spectrum:
         """The spectrum, if the weight is not zero."""
         if not self.spectrum.eigenvalues[-1] > 0:
             raise NoValueError("the weight is zero")
         return self.spectrum
+
+    def eigenvalue(self, scaled: float) -> float:
+        """An eigenvalue in the weight's own unit."""
+        value = float(scaled) * self.unit * self.unit
+        if not np.isfinite(value) or (value == 0) != (scaled == 0):
+            raise NoValueError("its square is outside the range of float64")
+        return value
+
+    def log10(self, eigenvalue: float) -> float:
+        """The logarithm of an eigenvalue in the weight's own unit."""
+        return float(np.log10(eigenvalue) + 2 * np.log10(self.unit))
 
     @cached_property
     def sv_max(self) -> float:
@@ -120,14 +155,28 @@ class Ingredients:
         """The power law of the spectrum's tail."""
         return fit_power_law(self.live.eigenvalues)
 
+    @property
+    def bootstrap_stderr(self) -> float:
+        """The standard error of alpha with xmin searched in each draw."""
+        request = self._request
+        return bootstrap_stderr(self.live.eigenvalues, self.fit, request.bootstrap, seed=request.shuffler.seed)
+
     @cached_property
     def bulk(self) -> MarchenkoPasturFit:
         """The Marchenko–Pastur bulk fitted to the spectrum."""
-        return fit_marchenko_pastur(self.spectrum.eigenvalues, self.N, self.M)
+        if self.is_vector:
+            raise NoValueError("matrices with a single row or column have no bulk")
+        live = self.live.eigenvalues
+        live = live[live > spectra.NEGLIGIBLE * live[-1]]
+        rows, cols = (int(self.slices.any(axis=(0, axis)).sum()) for axis in (2, 1))  # without dead rows and columns
+        rank = -(-live.size // len(self.slices))  # of duplicate rows, too
+        return fit_marchenko_pastur(live, max(rows, cols), min(rows, cols, rank))
 
     @property
     def elements(self) -> shuffle.ElementStatistics:
         """The moments of the elements, if these are not all alike."""
+        if self.is_vector:
+            raise NoValueError("a matrix with a single row or column has no shuffle that differs")
         if not self._elements.varies.any():
             raise NoValueError("the weight is zero" if not self._elements.mean.any() else "all elements are alike")
         return self._elements
@@ -141,11 +190,26 @@ class Ingredients:
         )
 
     @cached_property
-    def shuffled(self) -> Array:
-        """The shuffle's singular values, shape ``(slices, M)``, ascending within a slice."""
+    def shuffles(self) -> Array:
+        """The shuffle's singular values, shape ``(draws, slices, M)``: one exact draw, or several that are predicted."""
+        if self.is_vector:
+            raise NoValueError(
+                "a matrix with a single row or column has one singular value, whatever its elements' order"
+            )
         if self.is_predicted:
-            return shuffle.predicted_singular_values(self.slices, self._elements)
-        return spectra.singular_values(self._request.shuffler.shuffle(self.slices, self._layer))
+            return shuffle.predicted_spectra(self.slices, self._elements, seed=self._request.shuffler.seed)
+        return spectra.singular_values(self._request.shuffler.shuffle(self.slices, self._layer))[None]
+
+    @cached_property
+    def shuffled(self) -> Array:
+        """The shuffle's singular values, shape ``(slices, M)``, ascending within a slice: the mean over predicted draws."""
+        return np.asarray(self.shuffles.mean(axis=0))
+
+    def distance_to_shuffle(self, eigenvalues: Array) -> float:
+        """The Jensen–Shannon distance of a spectrum to the shuffle's, the root mean square over predicted draws."""
+        _ = self.live
+        squares = [shuffle.jensen_shannon_distance(eigenvalues, np.square(draw).ravel()) ** 2 for draw in self.shuffles]
+        return float(np.mean(squares) ** 0.5)
 
     @cached_property
     def shuffled_eigenvalues(self) -> Array:
@@ -174,15 +238,11 @@ class Ingredients:
 
     @property
     def floor(self) -> float:
-        """The `rand_distance` between two shuffles."""
+        """The `rand_distance` of a shuffle of the layer: what noise of these elements has."""
         if self._request.floors is not None:
             return self._request.floors[self._layer]
-        _ = self.live
-        first, second = (
-            np.square(spectra.singular_values(self._request.shuffler.shuffle(self.slices, self._layer, draw=draw)))
-            for draw in (1, 2)
-        )
-        return shuffle.jensen_shannon_distance(first.ravel(), second.ravel())
+        noise = spectra.singular_values(self._request.shuffler.shuffle(self.slices, self._layer, draw=1))
+        return self.distance_to_shuffle(np.square(noise).ravel())
 
     @cached_property
     def drift(self) -> drift.Drift:
@@ -193,4 +253,12 @@ class Ingredients:
         if initial.shape != self.slices.shape:
             raise NoValueError(f"the initial weight has slices of shape {tuple(initial.shape)}")
         before = initial.to(device="cpu", dtype=torch.float64).numpy()
-        return drift.distance_from_init(self.slices, before, cka=self._request.cka)
+        return drift.distance_from_init(self.slices, before / self.unit, cka=self._request.cka)
+
+
+def unit_of(slices: Array) -> float:
+    """The power of two in whose unit the elements are measured: 1, unless their squares could leave float64's range."""
+    largest = float(np.abs(slices).max())
+    if largest == 0 or not np.isfinite(largest) or SMALLEST < largest < LARGEST:
+        return 1.0
+    return float(2.0 ** np.frexp(largest)[1]) if largest < LARGEST else float(2.0 ** (np.frexp(largest)[1] - 1))

@@ -7,7 +7,7 @@ not affect the others.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -17,7 +17,7 @@ from torch.nn.parameter import UninitializedParameter
 from torch.nn.utils import parametrize
 
 from lightning_ww import _checks
-from lightning_ww._errors import ArgumentError, LightningWWError
+from lightning_ww._errors import LightningWWError
 from lightning_ww._torch import plain_name
 from lightning_ww.weights import effective
 
@@ -35,6 +35,8 @@ MIN_EIGENVALUES = 8
 
 PARALLEL_WRAPPERS = ("DataParallel", "DistributedDataParallel", "FullyShardedDataParallel")
 """Classes whose attribute `module` is the user's module."""
+
+LAZY = "a lazy weight without a shape yet; run one batch first"
 
 GATES = {(nn.LSTM, nn.LSTMCell): "ifgo", (nn.GRU, nn.GRUCell): "rzn"}
 """The gate blocks of recurrent weights, in torch's order."""
@@ -68,15 +70,16 @@ class Layer:
     module: nn.Module
     attribute: str  # the name of the module's attribute
     block: tuple[int, int] = (0, 1)  # the index of its block of rows, and the number of equal blocks
+    is_fused: bool = False  # whether the blocks are along the side that is three times as long as the other
     is_weight: bool = True  # False: a bare parameter, which is only checked for NaN and infinity
 
     @property
     def is_embedding(self) -> bool:  # noqa: D102
-        return isinstance(self.module, nn.Embedding | nn.EmbeddingBag)
+        return _is_a(self.module, nn.Embedding, nn.EmbeddingBag)
 
     @property
     def is_convolution(self) -> bool:  # noqa: D102
-        return isinstance(self.module, _ConvNd)
+        return _is_a(self.module, _ConvNd)
 
     @property
     def is_frozen(self) -> bool:
@@ -87,23 +90,34 @@ class Layer:
     def read(self) -> Tensor:
         """The weight as a stack of matrices, detached, in its own dtype, shape ``(slices, rows, cols)``.
 
-        A convolution has one ``out × in/groups`` matrix per kernel position, anything else one matrix.
+        A convolution has one ``out × in/groups`` matrix per kernel position; a depthwise one (``in/groups = 1``) has a
+        single matrix, ``out × kernel positions``. Anything else is one matrix.
 
         Raises:
             UnreadableWeightError: If the weight cannot be analyzed; it has the reason.
         """
-        return self.slices_of(effective.weight(self.module, self.attribute))
+        weight = effective.weight(self.module, self.attribute)
+        if weight is not None and not isinstance(weight, UninitializedParameter) and not weight.is_meta:
+            weight = effective.decoded(self.module, weight)
+            if (scale := effective.scale_beside(self.module, weight)) is not None:
+                sentence = (
+                    f"a `{self.kind}` holds {weight.dtype} codes, with `{scale}` beside them, and no `dequantize`"
+                )
+                raise UnreadableWeightError("quantised", sentence)
+        return self.slices_of(weight)
 
     def slices_of(self, weight: Tensor | None) -> Tensor:
         """The slices of another tensor in place of the weight, such as the initial one; shape as in `read`."""
         weight = _readable(weight)
         index, count = self.block
         if count > 1:
-            weight = weight.tensor_split(count)[index]
+            weight = weight.tensor_split(count, dim=_fused_side(weight, count) if self.is_fused else 0)[index]
         if self.is_weight and weight.ndim == 2:
             return weight.unsqueeze(0)
         if self.is_weight and weight.ndim > 2 and self.is_convolution:
-            return _kernel_positions(self.module, weight)
+            positions = _kernel_positions(self.module, weight)
+            is_depthwise = positions.shape[2] == 1  # one matrix, channels × kernel positions
+            return positions.permute(2, 1, 0) if is_depthwise else positions
         check_finite(weight)  # even if it is not a matrix, NaN in it must be reported
         if not self.is_weight:
             sentence = "a parameter of its own, not a module's `weight`; wrap it in a module to have it analyzed"
@@ -121,6 +135,7 @@ def find_layers(
     call: str = "analyze",
     argument: str = "layers",
     strict: bool = True,
+    split: str | Sequence[str] | None = None,
 ) -> tuple[list[Layer], list[SkippedLayer]]:
     """Name the weights of a model, in the order in which its modules are registered.
 
@@ -131,6 +146,8 @@ def find_layers(
         argument: The argument that error messages name. Default: ``"layers"``.
         strict: Whether a pattern that matches nothing is an error. (A layer may be removed during training.) Default:
             ``True``.
+        split: Names or patterns of weights that hold queries, keys and values together (GPT-2's ``c_attn``, timm's
+            ``qkv``); each becomes three layers, ``….q``, ``….k`` and ``….v``. Default: none.
 
     Returns:
         The layers, and the weights that are skipped without being read: those that are ``None``, or shared with another
@@ -142,7 +159,7 @@ def find_layers(
     """
     matrices: list[Layer] = []
     skipped: list[SkippedLayer] = []
-    first_holder: dict[object, str] = {}
+    first_holder: dict[object, Layer] = {}
     claimed: set[int] = set()
     modules = list(_named_modules(model))
     for name, module in modules:
@@ -162,20 +179,30 @@ def find_layers(
                 skipped.append(SkippedLayer(layer.name, "no_weight", f"this {layer.kind} has no weight"))
                 continue
             identity = (tuple(map(id, parts)), layer.block) if parts else (id(module), layer.attribute, layer.block)
-            if identity in first_holder:
-                sentence = f"the same weight as `{first_holder[identity]}`, which is analyzed"
-                skipped.append(SkippedLayer(layer.name, "tied", sentence))
+            first = first_holder.get(identity)
+            if first is not None and (layer.is_embedding or not first.is_embedding):
+                skipped.append(_tied(layer, first))
                 continue
-            first_holder[identity] = layer.name
+            if first is not None:  # an embedding tied to a head is judged as the head
+                matrices.remove(first)
+                skipped.append(_tied(first, layer))
+            first_holder[identity] = layer
             matrices.append(layer)
     for name, module in modules:
         for attribute, parameter in module._parameters.items():
-            if parameter is None or id(parameter) in claimed or isinstance(parameter, UninitializedParameter):
+            if parameter is None or id(parameter) in claimed:
                 continue
             claimed.add(id(parameter))
-            if parameter.ndim >= 2:
-                full = f"{name}.{attribute}" if name else attribute
+            full = f"{name}.{attribute}" if name else attribute
+            if isinstance(parameter, UninitializedParameter):
+                if attribute != "bias":  # which will have one axis
+                    skipped.append(SkippedLayer(full, "uninitialised", LAZY))
+            elif parameter.ndim >= 2:
                 matrices.append(Layer(full, _kind(module), name, module, attribute, is_weight=False))
+    if split is not None:
+        whole = [x.name for x in matrices if x.is_weight and x.block[1] == 1]
+        fused = _checks.matching(call, "split", split, whole, "weight matrix", strict=strict)
+        matrices = [part for x in matrices for part in (_thirds(x) if x.name in fused else [x])]
     if layers is not None:
         known = [*(x.name for x in matrices), *(x.name for x in skipped)]
         wanted = _checks.matching(call, argument, layers, known, "weight matrix", strict=strict)
@@ -183,22 +210,24 @@ def find_layers(
     return matrices, skipped
 
 
-def require_a_matrix(model: nn.Module, matrices: Sequence[Layer], skipped: Sequence[SkippedLayer], call: str) -> None:
-    """Raise `ArgumentError` if there is nothing to measure, and nothing that could become measurable."""
+def nothing_to_measure(model: nn.Module, matrices: Sequence[Layer], skipped: Sequence[SkippedLayer]) -> str | None:
+    """The reasons in words if no matrix can be measured, or could become measurable; else ``None``."""
     reasons = [f"`{skip.name}` ({skip.sentence})" for skip in skipped]
     for layer in matrices:
         try:
             check_size(layer.read())
         except UnreadableWeightError as unreadable:
             if unreadable.reason in ("nonfinite", "uninitialised", "meta", "sharded"):
-                return
+                return None
             reasons.append(f"`{layer.name}` ({unreadable.sentence})")
         except Exception:  # reported as failed when it is measured
-            return
+            return None
         else:
-            return
+            return None
+    if any(skip.reason == "uninitialised" for skip in skipped):
+        return None
     left_out = f" Left out: {', '.join(reasons)}." if reasons else ""
-    raise ArgumentError(f"`{call}` found no weight matrix in this {type(model).__name__}: nothing to watch.{left_out}")
+    return f"no weight matrix in this {type(model).__name__}: nothing to watch.{left_out}"
 
 
 def check_size(slices: Tensor) -> None:
@@ -214,9 +243,32 @@ def check_size(slices: Tensor) -> None:
 
 def check_finite(weight: Tensor) -> None:
     """Raise `UnreadableWeightError` if an element is NaN or infinite."""
-    lost = int((~torch.isfinite(weight)).sum())
+    values = weight.float() if weight.dtype.itemsize == 1 else weight  # torch has no isfinite of 8-bit numbers
+    lost = int((~torch.isfinite(values)).sum())
     if lost:
         raise UnreadableWeightError("nonfinite", f"{lost} of {weight.numel()} elements are NaN or infinite")
+
+
+def _tied(layer: Layer, to: Layer) -> SkippedLayer:
+    return SkippedLayer(layer.name, "tied", f"the same weight as `{to.name}`, which is analyzed")
+
+
+def _thirds(layer: Layer) -> list[Layer]:
+    """Queries, keys and values of a weight that holds them together, as layers of their own."""
+    return [replace(layer, name=f"{layer.name}.{part}", block=(i, 3), is_fused=True) for i, part in enumerate("qkv")]
+
+
+def _fused_side(weight: Tensor, count: int) -> int:
+    """The axis along which a weight holds ``count`` matrices: the one that is ``count`` times the other, else the rows."""
+    if weight.ndim == 2:
+        rows, cols = weight.shape
+        for axis, holds in enumerate(
+            (rows == count * cols, cols == count * rows, rows % count == 0, cols % count == 0)
+        ):
+            if holds:
+                return axis % 2
+    sides = " × ".join(map(str, weight.shape))
+    raise UnreadableWeightError("unsupported_shape", f"no side of {sides} is a multiple of {count}, so it is not split")
 
 
 def _named_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
@@ -236,17 +288,17 @@ def _layers_of(name: str, module: nn.Module) -> Iterable[Layer]:
     """The layers of a module itself, without those of its children."""
     kind = _kind(module)
     prefix = f"{name}." if name else ""
-    if isinstance(module, nn.MultiheadAttention):
+    if _is_a(module, nn.MultiheadAttention):
         if module._qkv_same_embed_dim:
             for i, part in enumerate(("q_proj", "k_proj", "v_proj")):
                 yield Layer(prefix + part, kind, name, module, "in_proj_weight", (i, 3))
         else:
             for part in ("q_proj", "k_proj", "v_proj"):
                 yield Layer(prefix + part, kind, name, module, f"{part}_weight")
-    elif isinstance(module, nn.RNNBase | nn.RNNCellBase):
+    elif _is_a(module, nn.RNNBase, nn.RNNCellBase):
         attributes = dict.fromkeys(effective.attribute_of(parameter) for parameter, _ in module.named_parameters())
         for attribute in (a for a in attributes if a.startswith("weight_")):
-            gates = next((g for cells, g in GATES.items() if isinstance(module, cells)), "")
+            gates = next((g for cells, g in GATES.items() if _is_a(module, *cells)), "")
             if not gates or attribute.startswith("weight_hr"):  # an LSTM's projection has no gates
                 yield Layer(prefix + attribute, kind, name, module, attribute)
             else:
@@ -257,14 +309,23 @@ def _layers_of(name: str, module: nn.Module) -> Iterable[Layer]:
 
 
 def _kind(module: nn.Module) -> str:
-    """The name of the module's class, even if parametrization has replaced that class."""
-    return str(parametrize.type_before_parametrizations(module).__name__)
+    """The name of the module's class, even if parametrization or scripting has replaced that class."""
+    scripted = getattr(module, "original_name", None) if isinstance(module, torch.jit.ScriptModule) else None
+    return str(scripted or parametrize.type_before_parametrizations(module).__name__)
+
+
+def _is_a(module: nn.Module, *kinds: type) -> bool:
+    """Tell whether a module is of one of these kinds; a scripted one has only the name of its class."""
+    if not isinstance(module, torch.jit.ScriptModule):
+        return isinstance(module, kinds)
+    known = getattr(nn, _kind(module), None)
+    return isinstance(known, type) and issubclass(known, kinds)
 
 
 def _kernel_positions(module: nn.Module, weight: Tensor) -> Tensor:
     """One ``out × in/groups`` matrix per kernel position, from a convolution's weight."""
-    if isinstance(module, _ConvTransposeNd):  # in × out/groups, the groups along the first axis
-        groups = weight.reshape(module.groups, -1, *weight.shape[1:])
+    if _is_a(module, _ConvTransposeNd):  # in × out/groups, the groups along the first axis
+        groups = weight.reshape(int(module.groups), -1, *weight.shape[1:])  # type: ignore[arg-type]
         weight = groups.transpose(1, 2).flatten(0, 1)
     return weight.movedim((0, 1), (-2, -1)).flatten(0, -3)
 
@@ -274,15 +335,15 @@ def _readable(weight: Tensor | None) -> Tensor:
     if weight is None:
         raise UnreadableWeightError("no_weight", "the weight is None")
     if isinstance(weight, UninitializedParameter):
-        raise UnreadableWeightError("uninitialised", "a lazy weight without a shape yet; run one batch first")
+        raise UnreadableWeightError("uninitialised", LAZY)
     if weight.is_meta:
         raise UnreadableWeightError("meta", "the weight is on the meta device: it has a shape and no values")
     if hasattr(weight, "full_tensor"):
+        check_finite(weight.detach().to_local())  # type: ignore[attr-defined]
         raise UnreadableWeightError("sharded", "the weight is a DTensor, spread over several processes")
     if weight.is_quantized or weight.dtype in (torch.uint8, torch.int8):
-        raise UnreadableWeightError(
-            "quantised", f"the weight is stored as {weight.dtype}; its codes are not its values"
-        )
+        sentence = f"a `{type(weight).__name__}` of {weight.dtype} holds codes, not values, and has no `dequantize`"
+        raise UnreadableWeightError("quantised", sentence)
     if not weight.is_floating_point():
         raise UnreadableWeightError("unsupported_dtype", f"a weight of dtype {weight.dtype} is not real floating point")
     if weight.layout != torch.strided:

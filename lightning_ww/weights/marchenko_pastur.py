@@ -97,6 +97,52 @@ def bulk_quantiles(N: int, M: int) -> Array:
     return np.asarray(quantiles)
 
 
+@lru_cache(maxsize=64)
+def noise_eigenvalues(N: int, M: int, draws: int, seed: int = 0) -> Array:
+    """The eigenvalues of Gaussian noise matrices of unit variance, without the matrices, shape ``(draws, M)``, ascending.
+
+    Those of a matrix are the squared singular values of a random bidiagonal matrix of order M: χ-distributed with
+    N … N-M+1 degrees of freedom on the diagonal, and with M-1 … 1 below it. They have exactly the law of the matrix's own.
+
+    Args:
+        N: Long side.
+        M: Short side.
+        draws: The number of matrices.
+        seed: The seed of the draws. Default: ``0``.
+
+    References:
+        Dumitriu, Edelman (2002), Matrix models for beta ensembles, J. Math. Phys. 43(11).
+    """
+    from scipy.linalg import eigvalsh_tridiagonal
+
+    random = np.random.default_rng([seed, N, M])
+    values = np.empty((draws, M))
+    for draw in range(draws):
+        diagonal = random.chisquare(np.arange(N, N - M, -1))
+        below = random.chisquare(np.arange(M - 1, 0, -1))
+        squares = diagonal + np.concatenate([[0.0], below])  # B Bᵀ is tridiagonal
+        values[draw] = np.maximum(eigvalsh_tridiagonal(squares, np.sqrt(diagonal[:-1] * below)), 0.0)
+    values.setflags(write=False)  # shared by all callers
+    return values
+
+
+def with_kurtosis(eigenvalues: Array, N: int, M: int, excess: float) -> Array:
+    """The eigenvalues of noise, moved to where they are if the elements have an excess kurtosis κ.
+
+    An eigenvalue ``λ = N + M + 2√(NM) cos θ`` becomes ``λ (1 + κ cos θ/√(NM))``. To this order the kurtosis adds
+    ``(κ/π) cos 2θ dθ`` to the expected number of eigenvalues: of the moments of noise, it first changes the second,
+    ``E Σλ² = NM(N + M + 1 + κ)``.
+
+    Args:
+        eigenvalues: Eigenvalues of noise of unit variance, shape ``(M,)``.
+        N: Long side.
+        M: Short side.
+        excess: The excess kurtosis κ.
+    """
+    cosine = np.clip((eigenvalues - N - M) / (2 * (N * M) ** 0.5), -1, 1)
+    return np.asarray(eigenvalues * (1 + excess * cosine / (N * M) ** 0.5))
+
+
 def bulk_edges(N: int, M: int, variance: float) -> tuple[float, float]:
     """The lower and the upper edge of the bulk of noise, ``σ² (√N ∓ √M)²``."""
     return variance * (N**0.5 - M**0.5) ** 2, variance * (N**0.5 + M**0.5) ** 2

@@ -15,9 +15,9 @@ import numpy as np
 from lightning_ww.drawing.scale import Scale
 from lightning_ww.weights.ingredients import Ingredients
 from lightning_ww.weights.power_law import hill_alpha
-from lightning_ww.weights.shuffle import jensen_shannon_distance, rank_deficit
+from lightning_ww.weights.shuffle import rank_deficit
 
-Need = Literal["shuffle", "mp_fit", "floor", "initial", "cka"]
+Need = Literal["shuffle", "mp_fit", "floor", "initial", "cka", "bootstrap"]
 """The inputs of metrics that are computed only on request."""
 
 
@@ -67,7 +67,7 @@ class LayerMetrics:
     alpha: float | None = _row(
         "exponent of the tail, p(λ) ∝ λ^-alpha", EXPONENT, lambda x: x.fit.alpha, summary="mean", quantiles=True
     )
-    xmin: float | None = _row("where the tail begins", EIGENVALUE, lambda x: x.fit.xmin, follows="alpha")
+    xmin: float | None = _row("where the tail begins", EIGENVALUE, lambda x: x.eigenvalue(x.fit.xmin), follows="alpha")
     ks_distance: float | None = _row(
         "distance between the fitted and the empirical tail",
         Scale(0, 0.4),
@@ -76,7 +76,17 @@ class LayerMetrics:
     )
     num_tail: int | None = _row("eigenvalues in the tail", COUNT, lambda x: x.fit.num_tail, follows="alpha")
     alpha_stderr: float | None = _row(
-        "standard error, (alpha - 1)/√num_tail", Scale(0, 2), lambda x: x.fit.alpha_stderr, follows="alpha"
+        "standard error for a known xmin, (alpha - 1)/√num_tail: ±1 covers 52–60 %",
+        Scale(0, 2),
+        lambda x: x.fit.alpha_stderr,
+        follows="alpha",
+    )
+    alpha_bootstrap_stderr: float | None = _row(
+        "standard error by the bootstrap, with xmin searched in each draw: ±1 covers at least 68 %",
+        Scale(0, 2),
+        lambda x: x.bootstrap_stderr,
+        needs=("bootstrap",),
+        follows="alpha",
     )
     alpha_hill: float | None = _row(
         "Hill's exponent over the upper half", EXPONENT, lambda x: hill_alpha(x.live.eigenvalues)
@@ -84,22 +94,23 @@ class LayerMetrics:
     alpha_weighted: float | None = _row(
         "alpha · log10 λ_max",
         WEIGHTED,
-        lambda x: x.fit.alpha * float(np.log10(x.sum_and_largest[1])),
+        lambda x: x.fit.alpha * x.log10(x.sum_and_largest[1]),
         summary="mean",
         follows="alpha",
     )
     log_alpha_norm: float | None = _row(
-        "log10 Σ λ^alpha", WEIGHTED, lambda x: x.live.log_sum_power(x.fit.alpha), follows="alpha"
+        "log10 Σ λ^alpha",
+        WEIGHTED,
+        lambda x: x.live.log_sum_power(x.fit.alpha) + x.fit.alpha * x.log10(1.0),
+        follows="alpha",
     )
 
     # ── Norms and ranks
-    log_norm: float | None = _row(
-        "log10 Σλ", SIGNED_LOG, lambda x: float(np.log10(x.sum_and_largest[0])), summary="mean"
-    )
-    log_spectral_norm: float | None = _row("log10 λ_max", SIGNED_LOG, lambda x: float(np.log10(x.sum_and_largest[1])))
-    sv_max: float | None = _row("largest singular value", Scale(1e-2, 1e3, is_log=True), lambda x: x.sv_max)
+    log_norm: float | None = _row("log10 Σλ", SIGNED_LOG, lambda x: x.log10(x.sum_and_largest[0]), summary="mean")
+    log_spectral_norm: float | None = _row("log10 λ_max", SIGNED_LOG, lambda x: x.log10(x.sum_and_largest[1]))
+    sv_max: float | None = _row("largest singular value", Scale(1e-2, 1e3, is_log=True), lambda x: x.sv_max * x.unit)
     sv_min: float | None = _row(
-        "smallest singular value", Scale(1e-6, 1e2, is_log=True), lambda x: x.spectrum.sv_min, summary="least"
+        "smallest singular value", Scale(1e-6, 1e2, is_log=True), lambda x: x.spectrum.sv_min * x.unit, summary="least"
     )
     condition_number: float | None = _row(
         "sv_max/sv_min",
@@ -143,19 +154,19 @@ class LayerMetrics:
     rand_distance: float | None = _row(
         "Jensen–Shannon distance between the spectrum and the shuffle's, 0 … 0.83",
         DISTANCE,
-        lambda x: jensen_shannon_distance(x.live.eigenvalues, x.shuffled_eigenvalues.ravel()),
+        lambda x: x.distance_to_shuffle(x.live.eigenvalues),
         summary="mean",
         quantiles=True,
         needs=("shuffle",),
     )
     rand_distance_floor: float | None = _row(
-        "rand_distance between two shuffles: its value for noise of this shape",
+        "rand_distance of a shuffle of the layer: the value for noise of these elements",
         DISTANCE,
         lambda x: x.floor,
         needs=("floor",),
     )
     max_rand_eigenvalue: float | None = _row(
-        "λ_max of the shuffle", EIGENVALUE, lambda x: float(x.shuffled_eigenvalues.max()), needs=("shuffle",)
+        "λ_max of the shuffle", EIGENVALUE, lambda x: x.eigenvalue(x.shuffled_eigenvalues.max()), needs=("shuffle",)
     )
     ww_softrank: float | None = _row(
         "λ_max of the shuffle over λ_max",
@@ -195,10 +206,18 @@ class LayerMetrics:
         "σ of the bulk, for eigenvalues scaled to mean 1", Scale(0, 2), lambda x: x.bulk.mp_scale, needs=("mp_fit",)
     )
     bulk_min: float | None = _row(
-        "lower edge of the bulk", EIGENVALUE, lambda x: x.bulk.bulk_min, needs=("mp_fit",), follows="mp_scale"
+        "lower edge of the bulk",
+        EIGENVALUE,
+        lambda x: x.eigenvalue(x.bulk.bulk_min),
+        needs=("mp_fit",),
+        follows="mp_scale",
     )
     bulk_max: float | None = _row(
-        "upper edge of the bulk", EIGENVALUE, lambda x: x.bulk.bulk_max, needs=("mp_fit",), follows="mp_scale"
+        "upper edge of the bulk",
+        EIGENVALUE,
+        lambda x: x.eigenvalue(x.bulk.bulk_max),
+        needs=("mp_fit",),
+        follows="mp_scale",
     )
     num_spikes: int | None = _row(
         "eigenvalues above the bulk", Scale(0, 8), lambda x: x.bulk.num_spikes, needs=("mp_fit",), follows="mp_scale"
@@ -211,7 +230,7 @@ class LayerMetrics:
     distance_from_init: float | None = _row(
         "‖W - W₀‖_F",
         Scale(1e-3, 1e3, is_log=True),
-        lambda x: x.drift.distance_from_init,
+        lambda x: x.drift.distance_from_init * x.unit,
         needs=("initial",),
     )
     distance_from_init_relative: float | None = _row(

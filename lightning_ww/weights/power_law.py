@@ -42,7 +42,7 @@ class PowerLawFit:
     xmin: float
     ks_distance: float  # between the fitted and the empirical tail
     num_tail: int  # eigenvalues at or above xmin
-    alpha_stderr: float  # (alpha - 1) / sqrt(num_tail)
+    alpha_stderr: float  # (alpha - 1) / sqrt(num_tail), for a known xmin
 
 
 @dataclass(frozen=True)
@@ -116,6 +116,37 @@ def best_tail(x: Array, *, narrowest: float) -> PowerLawFit | None:
     return PowerLawFit(
         alpha=1 + slope, xmin=float(x[best]), ks_distance=distance, num_tail=size, alpha_stderr=slope / size**0.5
     )
+
+
+def bootstrap_stderr(eigenvalues: ArrayLike, fit: PowerLawFit, draws: int, *, seed: int = 0) -> float:
+    """The standard deviation of alpha over spectra drawn from the fit, each fitted anew, with its own xmin.
+
+    ``(alpha - 1)/√num_tail`` takes xmin as known, and ±1 of it covers the true exponent in only 52 to 60 % of samples from a
+    known law. This covers it in 70 to 89 % (``tests/weights/test_power_law.py``). Each of the n eigenvalues is drawn
+    from the fitted tail with the chance ``num_tail/n``, else from those below xmin. It takes eigenvalues as independent;
+    those of a random matrix repel each other, so that it is cautious there.
+
+    Args:
+        eigenvalues: The eigenvalues that were fitted, shape ``(n,)``.
+        fit: Their power law.
+        draws: The number of spectra, at least 2.
+        seed: The seed of the draws. Default: ``0``.
+
+    References:
+        Clauset, Shalizi, Newman (2009), Power-law distributions in empirical data, SIAM Review 51(4), §4.1.
+    """
+    x = positive_part(eigenvalues)
+    body, random, alphas = x[x < fit.xmin], np.random.default_rng(seed), []
+    for _ in range(draws):
+        size = int(random.binomial(x.size, fit.num_tail / x.size)) if body.size else x.size
+        tail = fit.xmin * random.uniform(size=size) ** (-1 / (fit.alpha - 1))
+        try:
+            alphas.append(fit_power_law(np.concatenate([random.choice(body, x.size - size), tail])).alpha)
+        except NoPowerLawError:  # a draw in which all are alike
+            continue
+    if len(alphas) < 2:
+        raise NoPowerLawError("spectrum too narrow: hardly a draw from its power law has one")
+    return float(np.std(alphas, ddof=1))
 
 
 def hill_alpha(eigenvalues: ArrayLike) -> float:

@@ -48,6 +48,7 @@ class LayerReport(LayerMetrics):
     is_embedding: bool
     is_convolution: bool
     is_frozen: bool
+    zero_share: float = 0.0  # of elements that are exactly zero, as under a mask
     approximate: bool = False  # too large for an exact spectrum: metrics that need a spectrum are None
     shuffle: Literal["exact", "analytic", "off"] = "off"  # the way in which the shuffle's spectrum was made
 

@@ -25,6 +25,9 @@ MAX_CACHED_BYTES = 64 * 2**20
 PREDICTABLE_FROM = 256
 """The smallest short side at which a shuffle's spectrum is predicted; below it a draw is more accurate."""
 
+FEWEST_DRAWS, MOST_DRAWS, DRAWN_EIGENVALUES = 4, 16, 4096
+"""The number of predicted spectra: as many as have this number of eigenvalues in all, since large ones scatter less."""
+
 COLLAPSED = 0.1
 """A singular value counts toward rank_deficit up to this share of the shuffle's singular value of equal rank."""
 
@@ -72,13 +75,18 @@ class ElementStatistics:
     def predictable(self) -> bool:
         """Tell whether the shuffle's spectrum can be predicted accurately.
 
-        This needs ``M ≥ 256``, an excess kurtosis of at most ½ M^⅓, and no element beyond half of the visible size. Then
-        the prediction differs from a draw by less than two draws differ from each other (measured).
+        This needs ``M ≥ 256``, an excess kurtosis of at most `most_kurtosis`, and no element beyond half of the visible
+        size. Then the prediction differs from a draw by less than two draws differ from each other (measured).
         """
         if self.M < PREDICTABLE_FROM or not self.varies.all():
             return False
-        light = self.excess_kurtosis <= 0.5 * self.M ** (1 / 3)
+        light = self.excess_kurtosis <= self.most_kurtosis
         return bool(np.all(light & (self.largest < 0.5 * self.visible)))
+
+    @property
+    def most_kurtosis(self) -> float:
+        """The largest excess kurtosis of elements whose shuffle's spectrum can be predicted accurately, ``½ M^⅓``."""
+        return float(0.5 * self.M ** (1 / 3))
 
 
 def element_statistics(slices: Array) -> ElementStatistics:
@@ -128,33 +136,40 @@ class Shuffler:
         return np.stack([row[order] for row, order in zip(flat, orders, strict=True)]).reshape(slices.shape)
 
 
-def predicted_singular_values(slices: Array, statistics: ElementStatistics) -> Array:
-    """Predict the singular values of the shuffle without drawing it.
+def predicted_spectra(slices: Array, statistics: ElementStatistics, *, seed: int = 0) -> Array:
+    """Predict the singular values of shuffles, several times, without drawing them.
 
-    They are the Marchenko–Pastur quantiles for the variance without the large elements. Above them there is a spike for
-    each element of the visible size, and for the mean if it is large enough.
+    They are those of noise with the moments of the elements, large ones left out. Above them there is a spike for each
+    element of the visible size, and for the mean if it is large enough. The squares of all add up to those of the
+    elements, as the shuffle's do. The noise is drawn, from its bidiagonal form: Marchenko–Pastur quantiles have no
+    scatter, so that every layer would seem closer to them than to a shuffle.
 
     Args:
         slices: The layer's slices, shape ``(slices, rows, cols)``.
         statistics: The moments of their elements.
+        seed: The seed of the noise, which depends on it and on the shape alone. Default: ``0``.
 
     Returns:
-        Singular values, shape ``(slices, M)``, ascending within a slice.
+        Singular values, shape ``(draws, slices, M)``, ascending within a slice.
     """
-    N, M = statistics.N, statistics.M
-    bulk = marchenko_pastur.bulk_quantiles(N, M)
-    predicted = []
+    N, M, count = statistics.N, statistics.M, len(slices)
+    draws = max(FEWEST_DRAWS, min(MOST_DRAWS, DRAWN_EIGENVALUES // (M * count)))
+    predicted = np.empty((draws, count, M))
     for k, matrix in enumerate(slices):
-        scale = statistics.trimmed_variance[k] ** 0.5 or statistics.std[k]
+        variance = statistics.trimmed_variance[k] or statistics.std[k] ** 2
         deviations = np.abs(matrix - statistics.mean[k]).ravel() if statistics.has_visible_elements[k] else np.empty(0)
         strengths = [*deviations[deviations >= statistics.visible[k]], abs(statistics.mean[k]) * (N * M) ** 0.5]
-        places = (marchenko_pastur.spike_position(float(strength / scale), N, M) for strength in strengths)
-        spikes = sorted(place for place in places if place is not None)[-M:]
-        values = bulk.copy()
-        if spikes:
-            values[-len(spikes) :] = np.maximum(values[-len(spikes) :], spikes)
-        predicted.append(np.sqrt(values) * scale)
-    return np.stack(predicted)
+        places = (marchenko_pastur.spike_position(float(strength / variance**0.5), N, M) for strength in strengths)
+        spikes = variance * np.sort([place for place in places if place is not None])[-M:]
+        left = M - spikes.size
+        if left:  # each spike takes up a row and a column
+            noise = marchenko_pastur.noise_eigenvalues(N - spikes.size, left, draws * count, seed)[k::count]
+            kurtosis = min(float(statistics.excess_kurtosis[k]), statistics.most_kurtosis)
+            noise = marchenko_pastur.with_kurtosis(noise, N, M, kurtosis)
+            rest = N * M * (statistics.mean[k] ** 2 + statistics.std[k] ** 2) - spikes.sum()
+            predicted[:, k, :left] = noise * (max(rest, 0.0) / noise.sum(axis=1, keepdims=True))
+        predicted[:, k, left:] = spikes
+    return np.asarray(np.sqrt(np.sort(predicted, axis=2)))
 
 
 def jensen_shannon_distance(eigenvalues: Array, others: Array) -> float:

@@ -3,7 +3,7 @@
 Its conventions differ from ours: eigenvalues of convolutions are halved; `norm` and `spectral_norm` are squares;
 eigenvalues up to 1e-5 are left out of the fit; ranks are counted with float64's rounding, whatever the weight's dtype;
 `sv_min` is the largest of the slices' smallest singular values; a failed fit has the value -1, and the warning
-over-trained.
+over-trained. A depthwise convolution has one matrix here, but a vector for each kernel position there.
 """
 
 from __future__ import annotations
@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lightning_ww._errors import NoValueError
 from lightning_ww.weights.marchenko_pastur import fit_marchenko_pastur
 from lightning_ww.weights.power_law import MIN_SMALL_TAIL, PowerLawFit, best_tail
+from lightning_ww.weights.spectrum import NEGLIGIBLE
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -51,7 +53,11 @@ def weightwatcher_row(layer: LayerReport, index: int) -> dict[str, Any]:
     if layer.spectrum is None:
         return row | {"status": "failed", "alpha": -1.0, "D": -1.0, "sigma": -1.0, "xmin": -1.0, "num_pl_spikes": -1}
     halved = 0.5 if layer.is_convolution else 1.0
-    singular = layer.spectrum.singular_values * halved**0.5
+    spectrum = layer.spectrum
+    least, most = spectrum.singular_values.min(), spectrum.singular_values.max()
+    # below this ratio, weightwatcher counts float64's rounding as rank, and our Gram matrix has lost these digits
+    is_exact = least**2 > NEGLIGIBLE * most**2
+    singular = (spectrum.singular_values if is_exact else spectrum.above_rounding) * halved**0.5
     ev = np.sort(np.square(singular), axis=None)
     row |= _norms(singular, ev, layer.N) | _fit(ev)
     row["alpha_weighted"] = row["alpha"] * row["log_spectral_norm"]
@@ -66,9 +72,9 @@ def weightwatcher_row(layer: LayerReport, index: int) -> dict[str, Any]:
         row["max_rand_eval"] = float(shuffled[-1])
         row["ww_softrank"] = layer.ww_softrank
         row["ww_maxdist"] = float(ev[-1] - shuffled[-1])
+        row["num_traps"] = layer.correlation_traps  # weightwatcher's own counts beyond a fitted edge
         if layer.mp_scale is not None:
             row |= {f"rand_{name}": value for name, value in _bulk(shuffled, layer).items()}
-            row["num_traps"] = row["rand_num_spikes"]
     if layer.distance_from_init is not None:
         row["delta_W"] = layer.distance_from_init
     return row
@@ -147,7 +153,10 @@ def _erg(ev: Array, num: int | None, num_tail: int) -> dict[str, Any]:
 
 
 def _bulk(ev: Array, layer: LayerReport) -> dict[str, Any]:
-    fit = fit_marchenko_pastur(ev, layer.N, layer.M)
+    try:
+        fit = fit_marchenko_pastur(ev, layer.N, layer.M)
+    except NoValueError:
+        return {}
     return {
         "num_spikes": fit.num_spikes,
         "sigma_mp": fit.mp_scale,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import re
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch.nn.utils import parametrizations, prune
 
 import lightning_ww
 from lightning_ww import METRICS, WeightReport, analyze
+from lightning_ww.triggers.diagnosis import diagnose
 from lightning_ww.weights.shuffle import jensen_shannon_distance
 
 
@@ -81,7 +83,7 @@ def test_only_what_is_asked_for_is_fitted() -> None:
     model = nn.Sequential(nn.Linear(30, 20))
     plain = analyze(model)["0"]
     assert [plain.metric(m) for m in ("mp_scale", "rand_distance_floor", "distance_from_init")] == [None] * 3
-    asked = analyze(model, mp_fit=True, floor=True, cka=True, initial=model)["0"]
+    asked = analyze(model, mp_fit=True, floor=True, cka=True, bootstrap=5, initial=model)["0"]
     assert all(asked.metric(m) is not None for m in METRICS)
     assert analyze(model, shuffle="off")["0"].rand_distance is None
 
@@ -228,7 +230,7 @@ def test_each_kind_of_weight_that_cannot_be_analyzed_has_its_reason() -> None:
 
 
 @pytest.mark.filterwarnings("ignore")  # torch warns that its quantization moves elsewhere
-def test_a_dynamically_quantized_module_is_skipped() -> None:
+def test_dynamically_quantized_recurrent_modules_are_skipped() -> None:
     quantize_dynamic: Any = torch.ao.quantization.quantize_dynamic
     try:
         model = nn.Sequential(nn.Linear(20, 16), nn.LSTM(20, 16), nn.GRUCell(20, 16))
@@ -236,7 +238,6 @@ def test_a_dynamically_quantized_module_is_skipped() -> None:
     except RuntimeError as error:  # this build of torch has no engine for it
         pytest.skip(str(error))
     assert reasons(analyze(nn.ModuleDict({"q": quantized, "healthy": nn.Linear(20, 16)}))) == {
-        "q.0": "quantised",
         "q.1": "quantised",
         "q.2": "quantised",
     }
@@ -405,3 +406,89 @@ def test_the_version_is_that_of_the_distribution() -> None:
     from importlib.metadata import version
 
     assert lightning_ww.__version__ == version("lightning-ww")
+
+
+@pytest.mark.filterwarnings("ignore")  # torch warns that its quantization moves elsewhere
+def test_codes_are_analyzed_as_the_values_that_their_library_gives() -> None:
+    values = torch.randn(24, 16, generator=torch.Generator().manual_seed(0))
+
+    class Holder(nn.Module):
+        def __init__(self, weight: torch.Tensor, **more: Any) -> None:
+            super().__init__()
+            self.register_buffer("weight", weight)
+            for name, value in more.items():
+                setattr(self, name, value)
+
+    coded = torch.quantize_per_tensor(values, 0.02, 0, torch.qint8)
+    eighth = values.to(torch.float8_e4m3fn)
+    report = analyze(
+        nn.ModuleDict(
+            {
+                "torch": Holder(coded),
+                "own": Holder(torch.zeros(24, 16, dtype=torch.int8), dequantize=lambda: values),
+                "float8": Holder(eighth),
+                "scaled": Holder(eighth, weight_scale=torch.tensor(2.0)),
+                "codes": Holder(torch.zeros(24, 16, dtype=torch.int8)),
+            }
+        )
+    )
+    for name, expected in (("torch", coded.dequantize()), ("own", values), ("float8", eighth.float())):
+        assert report[name].sv_max == pytest.approx(float(torch.linalg.matrix_norm(expected, 2)), rel=1e-5)
+    assert [(skip.name, skip.reason) for skip in report.skipped] == [("scaled", "quantised"), ("codes", "quantised")]
+    assert "codes, with `weight_scale` beside them, and no `dequantize`" in report.skipped[0].sentence
+    assert "a `Tensor` of torch.int8 holds codes, not values, and has no `dequantize`" in report.skipped[1].sentence
+
+
+@pytest.mark.parametrize("scale", [1e-300, 1e-165, 1e-150, 1e153, 1e300])
+def test_float64_weights_of_extreme_scale_have_the_numbers_of_the_same_weights_near_one(scale: float) -> None:
+    weight = torch.randn(32, 20, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    plain, extreme = nn.Linear(20, 32, bias=False), nn.Linear(20, 32, bias=False)
+    plain.weight.data, extreme.weight.data = weight, weight * scale
+    options: Any = {"mp_fit": True, "floor": True, "cka": True}
+    expected = analyze(nn.Sequential(plain), initial=nn.Sequential(plain), **options)["0"]
+    found = analyze(nn.Sequential(extreme), initial=nn.Sequential(extreme), **options)["0"]
+    shift = math.log10(scale)
+    squares = {"xmin", "max_rand_eigenvalue", "bulk_min", "bulk_max"}
+    shifted = {"log_norm": 2 * shift, "log_spectral_norm": 2 * shift}
+    shifted |= dict.fromkeys(("alpha_weighted", "log_alpha_norm"), 2 * shift * (expected.alpha or 0))
+    for name in METRICS:
+        value, there = expected.metric(name), found.metric(name)
+        if value is None:
+            assert there is None
+        elif name in squares:
+            assert there is None or there == pytest.approx(value * scale * scale, rel=1e-6)
+            assert there is not None or found.reasons[name] == "its square is outside the range of float64"
+        elif name in ("sv_max", "sv_min", "distance_from_init"):
+            assert there == pytest.approx(value * scale, rel=1e-6)
+        else:
+            assert there == pytest.approx(value + shifted.get(name, 0), rel=1e-6, abs=1e-9), name
+    assert diagnose(analyze(nn.Sequential(extreme))).flags == ()
+
+
+@pytest.mark.parametrize("dead", [0, 13, 64])
+def test_the_bulk_is_fitted_to_the_live_directions(dead: int) -> None:
+    live = torch.randn(256, 128 - dead, generator=torch.Generator().manual_seed(1)) * 0.05
+    for weight in (torch.cat([live, torch.zeros(256, dead)], 1), torch.cat([live, torch.zeros(dead, 128 - dead)], 0)):
+        layer = nn.Linear(2, 2, bias=False)
+        layer.weight.data = weight
+        found = analyze(nn.Sequential(layer), mp_fit=True, shuffle="off")["0"]
+        layer.weight.data = live
+        alone = analyze(nn.Sequential(layer), mp_fit=True, shuffle="off")["0"]
+        for name in ("mp_scale", "bulk_min", "bulk_max", "mp_softrank"):
+            assert found.metric(name) == pytest.approx(alone.metric(name), rel=1e-6)
+        assert found.num_spikes == 0
+        assert found.bulk_max == pytest.approx(0.0025 * (16 + (128 - dead) ** 0.5) ** 2, rel=0.06)
+
+
+def test_vectors_have_no_comparison_with_their_shuffle() -> None:
+    conv = nn.Conv2d(16, 1, 3)
+    found = analyze(nn.Sequential(conv), floor=True, mp_fit=True)["0"]
+    assert (found.N, found.M, found.slices, found.shuffle) == (16, 1, 9, "off")
+    norms = conv.weight.detach().flatten(2).norm(dim=1).sort().values.flatten()
+    assert found.sv_min == pytest.approx(float(norms[0]), rel=1e-6)
+    reason = "a matrix with a single row or column has one singular value, whatever its elements' order"
+    compared = ("rand_distance", "rand_distance_floor", "max_rand_eigenvalue", "ww_softrank", "trap_z", "rank_deficit")
+    for name in compared:
+        assert (found.metric(name), found.reasons[name]) == (None, reason)
+    for name in ("trap_element", "trap_mean_shift", "correlation_traps", "mp_scale"):
+        assert found.metric(name) is None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -37,7 +37,6 @@ def test_a_linear_is_one_matrix() -> None:
         nn.Conv2d(4, 6, (3, 2)),
         nn.Conv3d(4, 6, 2),
         nn.Conv2d(4, 8, 3, groups=2),
-        nn.Conv2d(4, 4, 3, groups=4),
     ],
 )
 def test_a_convolution_has_one_matrix_per_kernel_position(conv: Any) -> None:
@@ -106,9 +105,82 @@ def test_tied_weights_count_once() -> None:
     embedding, head = nn.Embedding(9, 4), nn.Linear(4, 9, bias=False)
     head.weight = embedding.weight
     found, skipped = find_layers(nn.ModuleDict({"embedding": embedding, "head": head}))
-    assert [layer.name for layer in found] == ["embedding"]
-    assert [(skip.name, skip.reason) for skip in skipped] == [("head", "tied")]
-    assert skipped[0].sentence == "the same weight as `embedding`, which is analyzed"
+    assert [(layer.name, layer.is_embedding) for layer in found] == [("head", False)]  # a head is judged
+    assert [(skip.name, skip.reason) for skip in skipped] == [("embedding", "tied")]
+    assert skipped[0].sentence == "the same weight as `head`, which is analyzed"
+    found, skipped = find_layers(nn.ModuleDict({"head": head, "again": head, "embedding": embedding}))
+    assert [layer.name for layer in found] == ["head"]
+    twin = nn.Linear(4, 9, bias=False)
+    twin.weight = head.weight
+    found, skipped = find_layers(nn.ModuleDict({"head": head, "twin": twin}))
+    assert ([layer.name for layer in found], [skip.name for skip in skipped]) == (["head"], ["twin"])
+
+
+@pytest.mark.parametrize("conv", [nn.Conv2d(8, 8, (3, 5), groups=8), nn.Conv2d(1, 8, 3), nn.Conv1d(8, 16, 9, groups=8)])
+def test_a_depthwise_convolution_is_one_matrix_of_channels_and_kernel_positions(conv: Any) -> None:
+    found = slices(nn.Sequential(conv), "0")
+    assert torch.equal(found, conv.weight.detach().flatten(1)[None])
+
+
+def test_a_transposed_depthwise_convolution_is_one_matrix_too() -> None:
+    conv = nn.ConvTranspose2d(6, 12, 3, groups=6)
+    assert slices(nn.Sequential(conv), "0").shape == (1, 12, 9)
+
+
+@pytest.mark.parametrize("is_transposed", [False, True])
+def test_fused_queries_keys_and_values_are_split_on_request(is_transposed: bool) -> None:
+    class Attention(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.c_attn = nn.Linear(12, 36, bias=False) if not is_transposed else nn.Linear(36, 12, bias=False)
+
+    model = nn.ModuleDict({"h": Attention(), "head": nn.Linear(12, 9)})
+    assert names(model) == ["h.c_attn", "head"]
+    found, _ = find_layers(model, split="*.c_attn")
+    assert [layer.name for layer in found] == ["h.c_attn.q", "h.c_attn.k", "h.c_attn.v", "head"]
+    whole = cast("Any", model["h"]).c_attn.weight.detach()
+    for part, layer in zip(whole.chunk(3, dim=1 if is_transposed else 0), found, strict=False):
+        assert torch.equal(layer.read()[0], part)
+    assert [layer.name for layer in find_layers(model, "*.q", split="*.c_attn")[0]] == ["h.c_attn.q"]
+    with pytest.raises(
+        ValueError, match=r"`analyze\(split='qkv'\)` matches no weight matrix. This model has: `h.c_attn`"
+    ):
+        find_layers(model, split="qkv")
+
+
+def test_a_weight_that_cannot_be_split_says_so() -> None:
+    (layer, *_), _ = find_layers(nn.Sequential(nn.Linear(10, 20)), split="0")
+    with pytest.raises(UnreadableWeightError, match="no side of 20 × 10 is a multiple of 3, so it is not split"):
+        layer.read()
+
+
+def test_scripted_layers_are_those_of_the_module_itself() -> None:
+    model = nn.Sequential(
+        nn.Conv1d(16, 32, 3),
+        nn.Linear(64, 64),
+        nn.ConvTranspose2d(8, 8, 3, groups=2),
+        nn.Embedding(30, 16),
+        nn.LSTM(16, 16),
+    )
+    found, skipped = find_layers(torch.jit.script(model))
+    expected, _ = find_layers(model)
+    assert not skipped
+    assert [(x.name, x.kind, x.is_embedding, x.is_convolution) for x in found] == [
+        (x.name, x.kind, x.is_embedding, x.is_convolution) for x in expected
+    ]
+    for ours, theirs in zip(found, expected, strict=True):
+        assert torch.equal(ours.read(), theirs.read())
+
+
+def test_a_lazy_parameter_is_not_omitted() -> None:
+    class Lazy(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table = nn.UninitializedParameter()
+            self.bias = nn.UninitializedParameter()
+
+    _, skipped = find_layers(nn.ModuleDict({"lazy": Lazy(), "linear": nn.Linear(9, 9)}))
+    assert [(skip.name, skip.reason) for skip in skipped] == [("lazy.table", "uninitialised")]
 
 
 def test_a_shared_module_counts_once() -> None:

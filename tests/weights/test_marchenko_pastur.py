@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from helpers.references import gaussian, marchenko_pastur_cdf, squares
+from scipy.stats import ks_2samp
 
 from lightning_ww.weights.marchenko_pastur import (
     TRACY_WIDOM_MEAN,
@@ -12,9 +13,11 @@ from lightning_ww.weights.marchenko_pastur import (
     bulk_quantiles,
     edge_statistics,
     fit_marchenko_pastur,
+    noise_eigenvalues,
     spike_position,
     tracy_widom_cdf,
     tracy_widom_threshold,
+    with_kurtosis,
 )
 
 
@@ -104,3 +107,24 @@ def test_the_bulk_is_that_of_noise_by_its_quantiles() -> None:
     places = np.interp((np.arange(M) + 0.5) / M, cdf, x)
     np.testing.assert_allclose(places[:-1], variance * bulk_quantiles(N, M)[:-1], rtol=1e-3)
     assert not bulk_density(np.array([low * 0.9, high * 1.1]), N, M, variance).any()
+
+
+@pytest.mark.parametrize(("N", "M"), [(30, 30), (60, 20), (50, 1)])
+def test_noise_eigenvalues_have_the_law_of_drawn_matrices(N: int, M: int) -> None:
+    drawn = np.array([squares(gaussian(N, M, seed)) for seed in range(800)])
+    bidiagonal = noise_eigenvalues(N, M, 800)
+    for place in {0, M // 2, M - 1}:
+        assert ks_2samp(drawn[:, place], bidiagonal[:, place]).pvalue > 1e-3
+    assert not np.array_equal(bidiagonal, noise_eigenvalues(N, M, 800, 1))
+
+
+def test_kurtosis_moves_noise_as_it_moves_drawn_uniform_matrices() -> None:
+    N, M = 60, 40
+    random = np.random.default_rng(0)
+    uniform = np.mean([squares(random.uniform(-(3**0.5), 3**0.5, (N, M))) for _ in range(3000)], axis=0)
+    noise = noise_eigenvalues(N, M, 3000).mean(axis=0)
+    moved = with_kurtosis(noise, N, M, -1.2)
+    places = slice(4, -4)
+    assert np.abs(moved / uniform - 1)[places].max() < 0.3 * np.abs(noise / uniform - 1)[places].max()
+    # the second moment is exact: E Σλ² = NM (N + M + 1 + κ)
+    assert np.square(moved).sum() - np.square(noise).sum() == pytest.approx(-1.2 * N * M, rel=0.1)

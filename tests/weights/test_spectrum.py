@@ -8,6 +8,7 @@ import torch
 from helpers.references import Array, gaussian, matrix_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.linalg import eigvalsh_tridiagonal
 
 from lightning_ww.weights.spectrum import (
     Spectrum,
@@ -108,6 +109,58 @@ def test_rank_is_the_exact_one(matrix: Array, rank: int) -> None:
 
 def test_rank_of_a_healthy_large_square_layer_is_full() -> None:
     assert spectrum_of(in_float32(gaussian(1024, 1024))).matrix_rank == 1024
+
+
+def smallest_over_largest(N: int, draws: int) -> Array:
+    """s_min/s_max of square noise, from its bidiagonal form (Dumitriu, Edelman), whose law is that of the matrix."""
+    random = np.random.default_rng(N)
+    ratios = []
+    for _ in range(draws):
+        diagonal, below = (
+            np.sqrt(random.chisquare(np.arange(N, 0, -1))),
+            np.sqrt(random.chisquare(np.arange(N - 1, 0, -1))),
+        )
+        off = np.zeros(2 * N - 1)  # the eigenvalues of this form with a zero diagonal are ±s: no digit is lost
+        off[0::2], off[1::2] = diagonal, below
+        ends = [
+            eigvalsh_tridiagonal(np.zeros(2 * N), off, select="i", select_range=(place, place))[0]
+            for place in (N, 2 * N - 1)
+        ]
+        ratios.append(ends[0] / ends[1])
+    return np.array(ratios)
+
+
+@pytest.mark.parametrize(
+    ("N", "draws"), [(64, 200), (512, 60), (2048, 12), pytest.param(8192, 200, marks=pytest.mark.slow)]
+)
+def test_healthy_square_noise_loses_no_rank_by_the_bidiagonal_model(N: int, draws: int) -> None:
+    ratios = smallest_over_largest(N, draws)
+    spectra = [Spectrum(np.array([[ratio, 1.0]]), N, FLOAT32) for ratio in ratios]
+    lost = sum(spectrum.matrix_rank < 2 for spectrum in spectra)
+    assert lost <= max(1, 0.02 * draws)  # the law: 4 eps N, one in 250 at 8192
+    assert np.median(ratios) == pytest.approx(0.5 / N, rel=0.6)
+
+
+@pytest.mark.parametrize("size", [64, 256, 1024])
+def test_exactly_deficient_float64_matrices_have_their_rank(size: int) -> None:
+    product = gaussian(size, size // 2) @ gaussian(size // 2, size, 1)
+    repeated = gaussian(size, size // 2).repeat(2, axis=1)
+    for matrix in (product, repeated):
+        assert spectrum_of(matrix, eps=storage_eps(torch.float64), precise=True).matrix_rank == size // 2
+
+
+def test_matrices_whose_iteration_does_not_converge_are_decomposed_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    def diverges(*_: object, **__: object) -> None:
+        raise np.linalg.LinAlgError("Eigenvalues did not converge")
+
+    for shape in ((2, 30, 20), (1, 90, 70)):
+        slices = np.random.default_rng(0).standard_normal(shape)
+        exact = singular_values(slices)
+        with monkeypatch.context() as patched:
+            patched.setattr(np.linalg, "eigvalsh", diverges)
+            np.testing.assert_allclose(singular_values(slices), exact, rtol=1e-9)
+            patched.setattr(np.linalg, "svd", diverges)
+            np.testing.assert_allclose(singular_values(slices), exact, rtol=1e-9)
 
 
 def test_rank_is_summed_over_slices() -> None:

@@ -23,7 +23,7 @@ ONE_DOMINATES = 2.0
 """The stable rank, ‖W‖²_F/‖W‖², below which the largest singular value makes up more than half of ‖W‖²_F."""
 
 LIKE_CHANCE = 2.0
-"""The multiple of the distance between two shuffles below which a layer's rand_distance is not informative."""
+"""The multiple of the noise's own rand_distance below which the tail of a layer is not informative."""
 
 HARDLY_MOVED = 1e-3
 """The distance from the initial weight, relative to its norm, below which a layer has hardly moved."""
@@ -72,10 +72,9 @@ def suggestion(layer: LayerReport, *, at_start: bool = False) -> str:
         hints.append("one direction holds more than half of the weight")
     if "alpha" in layer.reasons:
         hints.append(f"no alpha: {layer.reasons['alpha']}")
-    if layer.rand_distance is not None and layer.rand_distance < LIKE_CHANCE * (layer.rand_distance_floor or 0):
-        hints.append("spectrum like that of noise: no learned structure visible")
-    elif layer.rand_distance is not None and layer.rand_distance_floor is not None:
-        hints += _tail(layer)  # a tail can be fitted to noise, too
+    if layer.rand_distance is not None and layer.rand_distance_floor is not None:
+        # a tail can be fitted to noise, too; that a trained layer looks like noise is no sign that it has learned nothing
+        hints += _tail(layer) if layer.rand_distance >= LIKE_CHANCE * layer.rand_distance_floor else []
     moved = layer.distance_from_init_relative
     if moved is not None and moved < HARDLY_MOVED and not layer.is_frozen and not at_start:
         hints.append("has hardly moved from its initial weight")
@@ -86,7 +85,7 @@ def _tail(layer: LayerReport) -> list[str]:
     if layer.alpha is None or layer.alpha_stderr is None or (layer.num_tail or 0) < CLEAR_TAIL:
         return []
     if layer.alpha + 2 * layer.alpha_stderr < HEAVY_TAIL:
-        return ["very heavy tail: a few directions dominate"]
+        return ["very heavy tail (alpha below 2)"]
     if layer.alpha - 2 * layer.alpha_stderr > WEAK_TAIL:
-        return ["weak tail: little is correlated yet"]
+        return ["weak tail (alpha above 6)"]
     return ["tail as in trained layers"] if HEAVY_TAIL <= layer.alpha <= WEAK_TAIL else []
