@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from lightning_ww.drawing.markdown import markdown
-from lightning_ww.weights.metrics import BANDS, KEY_METRICS, TABLE, Metric
+from lightning_ww.weights.metric import Metric
+from lightning_ww.weights.metrics import BANDS, KEY_METRICS, TABLE
 
 FILE = Path(__file__).with_name("metrics.md")
 

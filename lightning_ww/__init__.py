@@ -9,9 +9,9 @@ from lightning_ww.history import History, Measurement, Moment
 from lightning_ww.measurements import CurvatureMeasurement
 from lightning_ww.triggers import CorrelationTrap, Diagnosis, Flag, Nonfinite, RankCollapse, Trigger, diagnose
 from lightning_ww.weights.analysis import analyze
-from lightning_ww.weights.layers import SkippedLayer
 from lightning_ww.weights.metrics import KEY_METRICS, METRICS
 from lightning_ww.weights.report import LayerReport, WeightReport
+from lightning_ww.weights.slices import SkippedLayer
 
 __version__ = "0.1.0"
 

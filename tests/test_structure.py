@@ -31,7 +31,7 @@ MAY_IMPORT = {
     "curvature": {"curvature"} | GROUND,
     "history": {"history"} | GROUND,
     "measurements": {"measurements", "history", "curvature"} | GROUND,
-    "triggers": {"triggers", "history"} | GROUND,
+    "triggers": {"triggers", "history", "weights"} | GROUND,
     "callbacks": {"callbacks", "triggers", "history", "measurements", "weights", "curvature"} | GROUND,
     "__init__": {"history", "measurements", "triggers", "weights"} | GROUND,
 }

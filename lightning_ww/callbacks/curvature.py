@@ -23,6 +23,7 @@ from lightning_ww.callbacks._sandbox.batches import KeptBatches
 from lightning_ww.callbacks._sandbox.loss import require_a_loss
 from lightning_ww.callbacks._sandbox.mute import BatchNormMode
 from lightning_ww.curvature.density import SpectralDensity
+from lightning_ww.curvature.estimates import Estimate
 from lightning_ww.curvature.krylov import Storage
 from lightning_ww.curvature.parameters import select_parameters
 from lightning_ww.curvature.plots.stems import spectrum_table
@@ -55,12 +56,17 @@ class CurvatureMonitor(Monitor[Reading, CurvatureFindings]):
     - ``curvature/trace``, ``curvature/trace_stderr``: sum of all eigenvalues, and its standard error.
     - ``curvature/negative_mass``, ``curvature/near_zero_mass``: share of the eigenvalues below zero, and close to it
       (within 1e-3 of the largest in absolute value).
-    - ``curvature/num_outliers``, ``curvature/bulk_edge``: number of eigenvalues above the widest relative gap, and the
-      largest eigenvalue below it.
+    - ``curvature/num_outliers``, ``curvature/bulk_edge``, ``curvature/outlier_gap``: number of eigenvalues above the widest
+      relative gap, the largest eigenvalue below it, and the ratio of its two sides; absent without a clear gap.
     - ``curvature/condition``: sharpness over the median of the positive eigenvalues.
     - ``curvature/log_pseudodet``: sum of ln λ over the positive eigenvalues.
     - ``curvature/effective_dimension``, ``curvature/llc_quadratic``: Σ λ/(λ + c) with c = ln n/n for n training samples,
       and half of it; absent where n is unknown.
+    - ``curvature/negative_mass_error``, ``curvature/near_zero_mass_error``, ``curvature/condition_error``,
+      ``curvature/log_pseudodet_error``, ``curvature/effective_dimension_error``: the errors of these five, from fewer
+      Lanczos steps and from the scatter over start vectors; they cover the exact value in nine cases of ten. A number
+      whose error makes it worthless is left out, with its error; ``curvature/report`` has the reason.
+    - ``curvature/num_parameters``: number of eigenvalues.
     - ``curvature/lr_sharpness``: lr·sharpness/2; 1 is the edge of stability of plain gradient descent, and of no other
       optimizer. With several learning rates it is half the largest eigenvalue of D^½HD^½, where D is their diagonal
       matrix, by 15 more products.
@@ -275,6 +281,7 @@ class CurvatureMonitor(Monitor[Reading, CurvatureFindings]):
             "parameters": f"{density.dim:,}",
             "samples": f"{reading.num_samples:,}",
             "trace": f"{density.trace:.4g} ± {density.trace_stderr:.2g}",
+            **{name: _in_words(estimate) for name, estimate in measurement.estimates.items()},
         }
         return View(
             scalars=measurement.top_eigenvalues,
@@ -287,3 +294,10 @@ class CurvatureMonitor(Monitor[Reading, CurvatureFindings]):
 
     def _sharpness(self, trainer: Trainer, pl_module: LightningModule) -> Mapping[str, float]:
         return self._reader.follow(trainer, pl_module, self._batches.batches)
+
+
+def _in_words(estimate: Estimate) -> str:
+    """A number with its error, or the reason why there is none."""
+    if estimate.shown is None:
+        return f"– ({estimate.reason})"
+    return f"{estimate.shown:.4g}" + ("" if estimate.error is None else f" ± {estimate.error:.2g}")

@@ -23,11 +23,13 @@ from lightning_ww.triggers.diagnosis import DEFAULTS
 from lightning_ww.triggers.trigger import Trigger
 from lightning_ww.weights.analysis import Weight, measure, read
 from lightning_ww.weights.ingredients import Request, Shuffle
-from lightning_ww.weights.layers import SkippedLayer, find_layers, nothing_to_measure
-from lightning_ww.weights.metrics import BANDS, KEY_METRICS, METRICS, Need, needing
+from lightning_ww.weights.layers import find_layers, nothing_to_measure
+from lightning_ww.weights.metric import Need
+from lightning_ww.weights.metrics import BANDS, KEY_METRICS, METRICS, needing
 from lightning_ww.weights.plots.table import report_table
 from lightning_ww.weights.report import WeightReport
 from lightning_ww.weights.shuffle import Shuffler
+from lightning_ww.weights.slices import SkippedLayer
 
 LEVERS: Mapping[Need, str] = {
     "mp_fit": "not asked for (name it in `metrics=`)",

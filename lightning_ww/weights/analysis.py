@@ -14,17 +14,12 @@ from lightning_ww import _checks
 from lightning_ww._errors import ArgumentError, NoValueError
 from lightning_ww.weights.ingredients import Ingredients, Request, Shuffle
 from lightning_ww.weights.initial import initial_slices
-from lightning_ww.weights.layers import (
-    Layer,
-    SkippedLayer,
-    UnreadableWeightError,
-    check_size,
-    find_layers,
-    nothing_to_measure,
-)
-from lightning_ww.weights.metrics import TABLE, Metric, Need
+from lightning_ww.weights.layers import Layer, find_layers, nothing_to_measure
+from lightning_ww.weights.metric import Metric, Need
+from lightning_ww.weights.metrics import TABLE
 from lightning_ww.weights.report import LayerReport, WeightReport
 from lightning_ww.weights.shuffle import Shuffler
+from lightning_ww.weights.slices import SkippedLayer, UnreadableWeightError, check_size
 
 if TYPE_CHECKING:
     from typing import Any

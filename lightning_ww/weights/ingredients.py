@@ -15,11 +15,12 @@ import numpy as np
 import torch
 
 from lightning_ww._errors import NoValueError
-from lightning_ww.weights import drift, layers, shuffle
+from lightning_ww.weights import drift, shuffle
 from lightning_ww.weights import spectrum as spectra
 from lightning_ww.weights.marchenko_pastur import MarchenkoPasturFit, fit_marchenko_pastur, tracy_widom_threshold
 from lightning_ww.weights.power_law import PowerLawFit, bootstrap_stderr, fit_power_law
 from lightning_ww.weights.shuffle import Shuffler
+from lightning_ww.weights.slices import check_finite
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -82,7 +83,7 @@ class Ingredients:
             self.slices = self.slices if self.unit == 1.0 else self.slices / self.unit
         self._elements = shuffle.element_statistics(self.slices)
         if not np.isfinite(self._elements.mean).all():
-            layers.check_finite(stored)
+            check_finite(stored)
 
     @property
     def is_approximate(self) -> bool:

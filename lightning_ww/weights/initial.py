@@ -12,7 +12,8 @@ from lightning_ww import _checks
 from lightning_ww._errors import ArgumentError
 from lightning_ww._torch import plain_name
 from lightning_ww.weights import effective
-from lightning_ww.weights.layers import Layer, UnreadableWeightError, find_layers
+from lightning_ww.weights.layers import Layer, find_layers
+from lightning_ww.weights.slices import UnreadableWeightError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -8,7 +8,7 @@ not affect the others.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -17,47 +17,27 @@ from torch.nn.parameter import UninitializedParameter
 from torch.nn.utils import parametrize
 
 from lightning_ww import _checks
-from lightning_ww._errors import LightningWWError
 from lightning_ww._torch import plain_name
 from lightning_ww.weights import effective
+from lightning_ww.weights.slices import (
+    LAZY,
+    SkippedLayer,
+    UnreadableWeightError,
+    check_finite,
+    check_size,
+    fused_side,
+    kernel_positions,
+    readable,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-SkipReason = Literal[
-    "no_weight", "one_axis", "too_small", "empty", "tied", "frozen", "meta", "uninitialised", "quantised", "sharded",
-    "nonfinite", "unsupported_shape", "unsupported_dtype", "not_a_weight", "failed",
-]  # fmt: skip
-"""The reasons for skipping a weight, as codes."""
-
-MIN_EIGENVALUES = 8
-"""The fewest eigenvalues (short side × slices) that an analyzed layer may have; WeightWatcher's rule."""
-
 PARALLEL_WRAPPERS = ("DataParallel", "DistributedDataParallel", "FullyShardedDataParallel")
 """Classes whose attribute `module` is the user's module."""
 
-LAZY = "a lazy weight without a shape yet; run one batch first"
-
 GATES = {(nn.LSTM, nn.LSTMCell): "ifgo", (nn.GRU, nn.GRUCell): "rzn"}
 """The gate blocks of recurrent weights, in torch's order."""
-
-
-class UnreadableWeightError(LightningWWError):
-    """A weight whose values cannot be analyzed, with the reason as a code and as a sentence."""
-
-    def __init__(self, reason: SkipReason, sentence: str) -> None:
-        super().__init__(sentence)
-        self.reason = reason
-        self.sentence = sentence
-
-
-@dataclass(frozen=True)
-class SkippedLayer:
-    """A weight that was not analyzed."""
-
-    name: str
-    reason: SkipReason
-    sentence: str
 
 
 @dataclass(frozen=True)
@@ -108,16 +88,15 @@ class Layer:
 
     def slices_of(self, weight: Tensor | None) -> Tensor:
         """The slices of another tensor in place of the weight, such as the initial one; shape as in `read`."""
-        weight = _readable(weight)
+        weight = readable(weight)
         index, count = self.block
         if count > 1:
-            weight = weight.tensor_split(count, dim=_fused_side(weight, count) if self.is_fused else 0)[index]
+            weight = weight.tensor_split(count, dim=fused_side(weight, count) if self.is_fused else 0)[index]
         if self.is_weight and weight.ndim == 2:
             return weight.unsqueeze(0)
         if self.is_weight and weight.ndim > 2 and self.is_convolution:
-            positions = _kernel_positions(self.module, weight)
-            is_depthwise = positions.shape[2] == 1  # one matrix, channels × kernel positions
-            return positions.permute(2, 1, 0) if is_depthwise else positions
+            groups: Any = self.module.groups if _is_a(self.module, _ConvTransposeNd) else 0
+            return kernel_positions(weight, transposed_groups=int(groups))
         check_finite(weight)  # even if it is not a matrix, NaN in it must be reported
         if not self.is_weight:
             sentence = "a parameter of its own, not a module's `weight`; wrap it in a module to have it analyzed"
@@ -230,25 +209,6 @@ def nothing_to_measure(model: nn.Module, matrices: Sequence[Layer], skipped: Seq
     return f"no weight matrix in this {type(model).__name__}: nothing to watch.{left_out}"
 
 
-def check_size(slices: Tensor) -> None:
-    """Raise `UnreadableWeightError` if there are too few eigenvalues, or if such a small weight is not finite."""
-    count, rows, cols = slices.shape
-    if min(rows, cols) * count < MIN_EIGENVALUES:
-        check_finite(slices)
-        raise UnreadableWeightError(
-            "too_small",
-            f"{min(rows, cols) * count} eigenvalues ({rows} × {cols}, {count} slices); {MIN_EIGENVALUES} are needed",
-        )
-
-
-def check_finite(weight: Tensor) -> None:
-    """Raise `UnreadableWeightError` if an element is NaN or infinite."""
-    values = weight.float() if weight.dtype.itemsize == 1 else weight  # torch has no isfinite of 8-bit numbers
-    lost = int((~torch.isfinite(values)).sum())
-    if lost:
-        raise UnreadableWeightError("nonfinite", f"{lost} of {weight.numel()} elements are NaN or infinite")
-
-
 def _tied(layer: Layer, to: Layer) -> SkippedLayer:
     return SkippedLayer(layer.name, "tied", f"the same weight as `{to.name}`, which is analyzed")
 
@@ -256,19 +216,6 @@ def _tied(layer: Layer, to: Layer) -> SkippedLayer:
 def _thirds(layer: Layer) -> list[Layer]:
     """Queries, keys and values of a weight that holds them together, as layers of their own."""
     return [replace(layer, name=f"{layer.name}.{part}", block=(i, 3), is_fused=True) for i, part in enumerate("qkv")]
-
-
-def _fused_side(weight: Tensor, count: int) -> int:
-    """The axis along which a weight holds ``count`` matrices: the one that is ``count`` times the other, else the rows."""
-    if weight.ndim == 2:
-        rows, cols = weight.shape
-        for axis, holds in enumerate(
-            (rows == count * cols, cols == count * rows, rows % count == 0, cols % count == 0)
-        ):
-            if holds:
-                return axis % 2
-    sides = " × ".join(map(str, weight.shape))
-    raise UnreadableWeightError("unsupported_shape", f"no side of {sides} is a multiple of {count}, so it is not split")
 
 
 def _named_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
@@ -320,34 +267,3 @@ def _is_a(module: nn.Module, *kinds: type) -> bool:
         return isinstance(module, kinds)
     known = getattr(nn, _kind(module), None)
     return isinstance(known, type) and issubclass(known, kinds)
-
-
-def _kernel_positions(module: nn.Module, weight: Tensor) -> Tensor:
-    """One ``out × in/groups`` matrix per kernel position, from a convolution's weight."""
-    if _is_a(module, _ConvTransposeNd):  # in × out/groups, the groups along the first axis
-        groups = weight.reshape(int(module.groups), -1, *weight.shape[1:])  # type: ignore[arg-type]
-        weight = groups.transpose(1, 2).flatten(0, 1)
-    return weight.movedim((0, 1), (-2, -1)).flatten(0, -3)
-
-
-def _readable(weight: Tensor | None) -> Tensor:
-    """The tensor, detached, if its values can be analyzed."""
-    if weight is None:
-        raise UnreadableWeightError("no_weight", "the weight is None")
-    if isinstance(weight, UninitializedParameter):
-        raise UnreadableWeightError("uninitialised", LAZY)
-    if weight.is_meta:
-        raise UnreadableWeightError("meta", "the weight is on the meta device: it has a shape and no values")
-    if hasattr(weight, "full_tensor"):
-        check_finite(weight.detach().to_local())  # type: ignore[attr-defined]
-        raise UnreadableWeightError("sharded", "the weight is a DTensor, spread over several processes")
-    if weight.is_quantized or weight.dtype in (torch.uint8, torch.int8):
-        sentence = f"a `{type(weight).__name__}` of {weight.dtype} holds codes, not values, and has no `dequantize`"
-        raise UnreadableWeightError("quantised", sentence)
-    if not weight.is_floating_point():
-        raise UnreadableWeightError("unsupported_dtype", f"a weight of dtype {weight.dtype} is not real floating point")
-    if weight.layout != torch.strided:
-        weight = weight.to_dense()
-    if weight.numel() == 0:
-        raise UnreadableWeightError("empty", f"the weight has no elements (shape {tuple(weight.shape)})")
-    return weight.detach().as_subclass(Tensor)

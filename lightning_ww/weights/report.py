@@ -12,8 +12,8 @@ import numpy as np
 from lightning_ww import _checks
 from lightning_ww._errors import UnknownLayerError
 from lightning_ww._pandas import data_frame
-from lightning_ww.weights.layers import SkippedLayer
 from lightning_ww.weights.metrics import BANDS, KEY_METRICS, METRICS, TABLE, LayerMetrics
+from lightning_ww.weights.slices import SkippedLayer
 from lightning_ww.weights.spectrum import Spectrum
 
 if TYPE_CHECKING:

@@ -25,12 +25,16 @@ from torch.nn import functional
 
 from lightning_ww.callbacks import CurvatureMonitor
 
+MAY_BE_WITHHELD = {
+    f"curvature/{name}"
+    for estimate in ("negative_mass", "near_zero_mass", "log_pseudodet", "condition", "effective_dimension")
+    for name in (estimate, f"{estimate}_error")
+} | {f"curvature/{name}" for name in ("num_outliers", "bulk_edge", "outlier_gap", "llc_quadratic")}
 SUMMARY = {
     f"curvature/{name}"
     for name in (
         *("sharpness", "sharpness_residual", "lambda_min", "lambda_min_residual", "trace", "trace_stderr"),
-        *("negative_mass", "near_zero_mass", "num_outliers", "bulk_edge", "condition", "log_pseudodet", "batch_size"),
-        *("effective_dimension", "llc_quadratic", "lr_sharpness", "stability_edge", "optimizer_sharpness"),
+        *("batch_size", "num_parameters", "lr_sharpness", "stability_edge", "optimizer_sharpness"),
         *("seconds", "overhead"),
     )
 }
@@ -287,7 +291,6 @@ def test_a_basis_that_is_not_kept_gives_both_ends_and_no_outliers() -> None:
     fit(kept, not_kept, max_epochs=1)
     for one, other in zip(kept.history, not_kept.history, strict=True):
         assert other.density.sharpness == pytest.approx(one.density.sharpness, rel=1e-3)
-        assert "num_outliers" in one.summary
         assert "num_outliers" not in other.summary
 
 
@@ -298,7 +301,7 @@ def test_summary_is_in_callback_metrics_and_equals_history() -> None:
     watched = monitor()
     trainer = fit(watched)
     ours = {key: float(value) for key, value in trainer.callback_metrics.items() if key.startswith("curvature")}
-    assert set(ours) == SUMMARY
+    assert SUMMARY <= set(ours) <= SUMMARY | MAY_BE_WITHHELD
     assert watched.measurement is not None
     for key, value in watched.measurement.summary.items():
         assert ours[f"curvature/{key}"] == pytest.approx(value, rel=1e-6)
@@ -307,7 +310,7 @@ def test_summary_is_in_callback_metrics_and_equals_history() -> None:
 
 def test_docstring_lists_every_key() -> None:
     listed = str(CurvatureMonitor.__doc__)
-    for key in SUMMARY:
+    for key in SUMMARY | MAY_BE_WITHHELD:
         assert f"``{key}``" in listed or ("_residual" in key and "``…_residual``" in listed), key
     for key in (
         "curvature.top_eigenvalues/1",
@@ -359,6 +362,10 @@ def test_tensorboard_has_scalars_stems_and_a_table(tmp_path: Path) -> None:
     table = events.Tensors("p-a/curvature/report/text_summary")[-1].tensor_proto.string_val[0].decode()
     assert "| matrix | Hessian, reverse over reverse |" in table
     assert "| samples | 16 |" in table
+    assert "| negative_mass | " in table
+    assert re.search(
+        r"\| log_pseudodet \| (-?[\d.e+]+ ± [\d.e+-]+|– \(its error is [\d.e+]+: raise `num_steps` \(\d+\)\)) \|", table
+    )
 
 
 def test_without_a_logger_nothing_is_written(tmp_path: Path) -> None:

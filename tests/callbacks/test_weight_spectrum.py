@@ -18,12 +18,13 @@ from helpers.fits import weight_monitor as monitor
 from helpers.networks import Classifier, Growing, data, quiet_trainer
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
+from pytorch_lightning.demos.boring_classes import BoringModel
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
 from lightning_ww import METRICS, History, Nonfinite, RankCollapse, Trigger, analyze
-from lightning_ww.callbacks import WeightSpectrumMonitor
+from lightning_ww.callbacks import SpectralEarlyStopping, WeightSpectrumMonitor
 from lightning_ww.weights.metrics import BANDS, TABLE, needing
 
 SUMMARY = {"ww/num_flagged", "ww/seconds"} | {f"ww/{name}" for name, row in TABLE.items() if row.summary is not None}
@@ -226,7 +227,7 @@ def test_numbers_are_those_of_analyze() -> None:
     ours, model = monitor(metrics="all", shuffle="exact"), Classifier()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     fit(ours, model=model)
-    report = analyze(model, initial=before, shuffle="exact", mp_fit=True, cka=True)
+    report = analyze(model, initial=before, shuffle="exact", mp_fit=True, cka=True, bootstrap=100)
     for name in ("hidden", "head"):
         for metric in METRICS:
             if metric != "rand_distance_floor":
@@ -457,21 +458,24 @@ def test_a_pattern_that_matches_nothing_stops_before_training() -> None:
     assert model.trainer.global_step == 0
 
 
-def test_a_model_without_weights_stops_before_training() -> None:
-    class Empty(Classifier):
-        def __init__(self) -> None:
-            super().__init__()
-            del self.hidden, self.head
-            self.bias = nn.Parameter(torch.zeros(3))
-
-    message = "`WeightSpectrumMonitor` found no weight matrix in this Empty: nothing to watch."
-    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
-        fit(WeightSpectrumMonitor(), model=Empty())
-    normed = Classifier()
-    normed.norm = nn.LayerNorm(24)
-    nothing = r"nothing to watch\. Left out: `norm` \(a weight with 1 axis is not a matrix\)"
-    with pytest.raises(ValueError, match=nothing):
-        fit(WeightSpectrumMonitor(layers="norm"), model=normed)
+def test_a_model_without_weights_is_one_warning_and_trains_on() -> None:
+    watched = WeightSpectrumMonitor()
+    said = (
+        "`WeightSpectrumMonitor` cannot measure in this run, and stops trying. It found no weight matrix in this "
+        "BoringModel: nothing to watch. Left out: `layer` (2 eigenvalues (2 × 32, 1 slices); 8 are needed)."
+    )
+    trainer = quiet_trainer(
+        callbacks=[watched, SpectralEarlyStopping(stop_on=["rank_collapse"])],
+        max_epochs=2,
+        limit_train_batches=3,
+        limit_val_batches=1,
+    )
+    with pytest.warns(UserWarning, match=re.escape(said)) as caught:
+        trainer.fit(BoringModel())
+    assert sum("cannot measure" in str(warning.message) for warning in caught) == 1
+    assert (trainer.global_step, len(watched.history), watched.report) == (6, 0, None)
+    with pytest.raises(ValueError, match=r"^`analyze` found no weight matrix in this BoringModel: nothing to watch\."):
+        analyze(BoringModel())
 
 
 def test_a_layer_that_cannot_be_measured_is_told_once_or_raised(monkeypatch: pytest.MonkeyPatch) -> None:

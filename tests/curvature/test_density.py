@@ -106,26 +106,6 @@ def test_half_precision_operators_are_iterated_in_float32() -> None:
     assert len(density.nodes) == 20
 
 
-def test_as_many_simple_eigenvalues_as_dimensions_have_the_exact_trace() -> None:
-    density = spectral_density(torch.diag(torch.arange(1.0, 61.0, dtype=torch.float64)), num_steps=60)
-    assert density.trace == pytest.approx(1830)
-    assert density.trace_stderr == 0
-
-
-@pytest.mark.parametrize("multiplicity", [3, 10])
-def test_small_multiplicities_are_not_taken_for_simple_eigenvalues(multiplicity: int) -> None:
-    """As in the block of a linear layer under squared error: every eigenvalue is there once for each output."""
-    single = torch.tensor(np.geomspace(0.01, 100, 40))
-    values = single.repeat_interleave(multiplicity)
-    errors: dict[str, list[float]] = {"plain": [], "reduced": []}
-    for seed in range(30):
-        for kind, seen in errors.items():
-            density = spectral_density(torch.diag(values), num_steps=30, seed=seed, quadrature=kind)  # type: ignore[arg-type]
-            seen.append(density.trace / float(values.sum()) - 1)
-    plain, reduced = (float(np.sqrt(np.mean(np.square(errors[kind])))) for kind in ("plain", "reduced"))
-    assert reduced < (1.1 if multiplicity == 10 else 2) * plain
-
-
 def test_top_eigenvalues_and_sharpness_are_of_one_probe() -> None:
     density = spectral_density(symmetric(network_like()), num_steps=6, num_probes=5)
     assert density.top_eigenvalues[0].value == density.sharpness
@@ -145,40 +125,8 @@ def test_wigner_and_marchenko_pastur_laws_with_the_atom_at_zero() -> None:
     assert density.negative_mass == pytest.approx(0, abs=1e-12)
 
 
-@pytest.mark.parametrize("num_steps", [20, 40])
-def test_reduced_variance_is_better_on_outliers_and_never_worse_than_plain(num_steps: int) -> None:
-    bulk = 0.02 * np.random.default_rng(0).pareto(2, 980)
-    values = torch.tensor(np.concatenate([bulk, np.geomspace(3, 300, 20)]))
-    A = symmetric(values)
-    errors: dict[str, list[float]] = {"plain": [], "reduced": []}
-    for seed in range(12):
-        for kind, seen in errors.items():
-            density = spectral_density(A, num_steps=num_steps, seed=seed, quadrature=kind)  # type: ignore[arg-type]
-            seen.append(density.trace / float(values.sum()) - 1)
-    plain, reduced = (float(np.sqrt(np.mean(np.square(errors[kind])))) for kind in ("plain", "reduced"))
-    assert reduced < 0.3 * plain
-    for degenerate in (torch.eye(300), torch.diag(torch.tensor([1.0] * 150 + [4.0] * 150)), torch.eye(300) * 0.1):
-        exact = float(degenerate.trace())
-        for seed in range(5):
-            one, other = (
-                abs(spectral_density(degenerate, seed=seed, quadrature=kind).trace - exact)
-                for kind in ("plain", "reduced")
-            )
-            assert other <= one + 1e-3 * exact
-
-
-def test_standard_error_of_the_trace_is_that_of_repeated_estimates() -> None:
-    A = symmetric(network_like())
-    single = [spectral_density(A, num_steps=30, seed=seed, quadrature="plain") for seed in range(60)]
-    spread = float(np.std([density.trace for density in single]))
-    assert np.median([density.trace_stderr for density in single]) == pytest.approx(spread, rel=0.4)
-    several = spectral_density(A, num_steps=30, num_probes=30, quadrature="plain")
-    assert several.trace_stderr == pytest.approx(spread / 30**0.5, rel=0.5)
-    assert several.num_probes == 30
-
-
 def test_numbers_of_a_known_spectrum() -> None:
-    values = torch.tensor([-2.0, 0.0, 0.0, 1.0, 1.5, 2.0, 40.0, 50.0, 60.0, 70.0], dtype=torch.float64)
+    values = torch.tensor([-2.0, 0.0, 0.0, *[1.0, 1.5] * 20, 2.0, 40.0, 50.0, 60.0, 70.0], dtype=torch.float64)
     density = spectral_density(torch.diag(values), num_steps=10, seed=3)
     assert density.sharpness == pytest.approx(70)
     assert density.lambda_min == pytest.approx(-2)
@@ -186,13 +134,16 @@ def test_numbers_of_a_known_spectrum() -> None:
     assert all(top.converged for top in density.top_eigenvalues)
     assert density.num_outliers == 4
     assert density.bulk_edge == pytest.approx(2)
+    assert density.outlier_gap == pytest.approx(20)
     nodes, weights = density.nodes, density.weights
     c = np.log(1000) / 1000
-    expected = 10 * sum(float(w * t.clamp(min=0) / (t.clamp(min=0) + c)) for w, t in zip(weights, nodes, strict=True))
+    expected = 48 * sum(float(w * t.clamp(min=0) / (t.clamp(min=0) + c)) for w, t in zip(weights, nodes, strict=True))
     assert density.effective_dimension(1000) == pytest.approx(expected)
     assert density.llc_quadratic(1000) == pytest.approx(expected / 2)
     above = nodes > 0.07
-    assert density.log_pseudodet == pytest.approx(float(10 * (weights[above] * nodes[above].log()).sum()))
+    assert density.is_exact
+    assert density.estimate("log_pseudodet").error is not None
+    assert density.log_pseudodet == pytest.approx(float(48 * (weights[above] * nodes[above].log()).sum()))
     assert density.condition is not None
     assert 1 <= density.condition <= 70
 

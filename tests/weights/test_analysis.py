@@ -427,7 +427,7 @@ def test_codes_are_analyzed_as_the_values_that_their_library_gives() -> None:
                 "torch": Holder(coded),
                 "own": Holder(torch.zeros(24, 16, dtype=torch.int8), dequantize=lambda: values),
                 "float8": Holder(eighth),
-                "scaled": Holder(eighth, weight_scale=torch.tensor(2.0)),
+                "scaled": Holder(eighth.clone(), weight_scale=torch.tensor(2.0)),
                 "codes": Holder(torch.zeros(24, 16, dtype=torch.int8)),
             }
         )

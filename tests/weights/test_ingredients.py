@@ -9,8 +9,8 @@ from helpers.references import counted_decompositions, gaussian
 
 from lightning_ww._errors import NoValueError
 from lightning_ww.weights.ingredients import Ingredients, Request
-from lightning_ww.weights.layers import UnreadableWeightError
 from lightning_ww.weights.shuffle import Shuffler
+from lightning_ww.weights.slices import UnreadableWeightError
 
 
 def ingredients(weight: torch.Tensor, **asked: object) -> Ingredients:

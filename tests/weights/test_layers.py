@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_ww.weights.layers import UnreadableWeightError, find_layers
+from lightning_ww.weights.layers import find_layers
+from lightning_ww.weights.slices import UnreadableWeightError
 
 
 def names(model: nn.Module, layers: Any = None) -> list[str]:

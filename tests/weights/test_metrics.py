@@ -19,7 +19,8 @@ from lightning_ww import METRICS, analyze
 from lightning_ww.callbacks import WeightSpectrumMonitor, weight_spectrum
 from lightning_ww.drawing.scale import Scale
 from lightning_ww.weights import analysis
-from lightning_ww.weights.metrics import TABLE, Metric, Need
+from lightning_ww.weights.metric import Metric, Need
+from lightning_ww.weights.metrics import TABLE
 
 
 @pytest.mark.parametrize("metric", METRICS)

@@ -5,17 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import get_args
 
 from lightning_ww.curvature.density import SpectralDensity
 from lightning_ww.curvature.edge_of_stability import EdgeOfStability
+from lightning_ww.curvature.estimates import Estimate, EstimateName
 
 NUM_LOGGED_EIGENVALUES = 5
 """The number of largest eigenvalues that are logged: the first outliers. A classifier has about one for each class."""
 
+ESTIMATES: tuple[EstimateName, ...] = get_args(EstimateName)
+"""The numbers that are logged with their errors."""
+
 SUMMARIES = (
     *("sharpness", "sharpness_residual", "lambda_min", "lambda_min_residual", "trace", "trace_stderr"),
-    *("negative_mass", "near_zero_mass", "num_outliers", "bulk_edge", "condition", "log_pseudodet", "batch_size"),
-    *("effective_dimension", "llc_quadratic", "lr_sharpness", "stability_edge", "optimizer_sharpness"),
+    *(name for estimate in ESTIMATES for name in (estimate, f"{estimate}_error")),
+    *("num_outliers", "bulk_edge", "outlier_gap", "batch_size", "num_parameters"),
+    *("llc_quadratic", "lr_sharpness", "stability_edge", "optimizer_sharpness"),
 )
 """The names of all numbers of a measurement."""
 
@@ -45,7 +51,7 @@ class CurvatureFindings:
     @cached_property
     def summary(self) -> Mapping[str, float]:
         """The numbers that have a value, by name."""
-        density, edge, num_training_samples = self.density, self.reading.edge, self.reading.num_training_samples
+        density, edge = self.density, self.reading.edge
         values: dict[str, float | None] = {
             "sharpness": density.sharpness,
             "sharpness_residual": float(density.residuals[density.nodes.argmax()]),
@@ -53,22 +59,33 @@ class CurvatureFindings:
             "lambda_min_residual": float(density.residuals[density.nodes.argmin()]),
             "trace": density.trace,
             "trace_stderr": density.trace_stderr,
-            "negative_mass": density.negative_mass,
-            "near_zero_mass": density.near_zero_mass,
             "num_outliers": density.num_outliers,
             "bulk_edge": density.bulk_edge,
-            "condition": density.condition,
-            "log_pseudodet": density.log_pseudodet,
+            "outlier_gap": density.outlier_gap,
             "batch_size": self.reading.num_samples,
+            "num_parameters": density.dim,
         }
-        if num_training_samples is not None and num_training_samples > 1:
-            values["effective_dimension"] = density.effective_dimension(num_training_samples)
-            values["llc_quadratic"] = density.llc_quadratic(num_training_samples)
+        for name, estimate in self.estimates.items():
+            if estimate.shown is not None:
+                values |= {name: estimate.value, f"{name}_error": estimate.error}
+        dimension = values.get("effective_dimension")
+        values["llc_quadratic"] = None if dimension is None else dimension / 2
         if edge is not None:
             values["lr_sharpness"] = edge.lr_sharpness
             values["stability_edge"] = edge.stability_edge
             values["optimizer_sharpness"] = edge.optimizer_sharpness
         return {name: float(value) for name, value in values.items() if value is not None}
+
+    @cached_property
+    def estimates(self) -> Mapping[str, Estimate]:
+        """The numbers with errors; those that are not shown have a reason."""
+        samples = self.reading.num_training_samples
+        unknown = Estimate(None, None, "the number of training samples is not known")
+        is_known = samples is not None and samples > 1
+        return {
+            name: self.density.estimate(name, samples) if is_known or name != "effective_dimension" else unknown
+            for name in ESTIMATES
+        }
 
     @property
     def top_eigenvalues(self) -> dict[str, float]:

@@ -19,12 +19,13 @@ from lightning_ww.callbacks._monitor.run import Memory
 from lightning_ww.callbacks._sandbox import sandbox
 from lightning_ww.callbacks._sandbox.loss import LossFn, OutputsFn, SandboxLoss
 from lightning_ww.callbacks._sandbox.mute import BatchNormMode
-from lightning_ww.curvature.density import UNCONVERGED, spectral_density
+from lightning_ww.curvature.density import spectral_density
 from lightning_ww.curvature.edge_of_stability import EdgeOfStability, single_rate
 from lightning_ww.curvature.ggn import Engine, GGNOperator
 from lightning_ww.curvature.krylov import Storage, lanczos
 from lightning_ww.curvature.operators import CurvatureOperator, HessianOperator, ReducedOperator
 from lightning_ww.curvature.parameters import select_parameters
+from lightning_ww.curvature.quadrature import UNCONVERGED
 from lightning_ww.curvature.second_derivatives.context import differentiable_twice
 from lightning_ww.curvature.second_derivatives.self_check import check_gradient, check_second_derivatives
 

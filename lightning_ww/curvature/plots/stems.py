@@ -50,11 +50,12 @@ def spectrum_figure(density: SpectralDensity, title: str, stability_edge: float 
     simple = density.is_simple.numpy()
     floor = min(0.3 / density.dim, 0.5 * float(weights[weights > 0].min(initial=1.0)))
     sides = (
-        (POSITIVE, nodes > density.tol, float(weights[nodes > density.tol].sum()), "positive"),
-        (NEGATIVE, nodes < -density.tol, density.negative_mass, "negative"),
-        (NEAR_ZERO, np.abs(nodes) <= density.tol, density.near_zero_mass, "close to zero"),
+        (POSITIVE, nodes > density.tol, "positive"),
+        (NEGATIVE, nodes < -density.tol, "negative"),
+        (NEAR_ZERO, np.abs(nodes) <= density.tol, "close to zero"),
     )
-    for color, side, share, label in sides:
+    for color, side, label in sides:
+        share = float(weights[side].sum())
         axes.vlines(nodes[side], floor, np.maximum(weights[side], floor), color=color, linewidth=1.5)
         for filled in (True, False):
             chosen = side & (simple == filled)

@@ -40,8 +40,8 @@ def test_every_node_has_a_stem_as_high_as_its_weight_in_the_color_of_its_sign() 
     np.testing.assert_allclose(drawn[order, 0], np.sort(found.nodes.numpy()))
     np.testing.assert_allclose(drawn[order, 1], found.weights.numpy()[np.argsort(found.nodes.numpy())])
     legend = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert f"negative: {100 * found.negative_mass:.3g} %" in legend
-    assert f"close to zero: {100 * found.near_zero_mass:.3g} %" in legend
+    assert f"negative: {100 * float(found.weights[found.nodes < -found.tol].sum()):.3g} %" in legend
+    assert f"close to zero: {100 * float(found.weights[found.nodes.abs() <= found.tol].sum()):.3g} %" in legend
     assert "2/lr = 500, edge of gradient descent" in legend
     assert axes.get_title(loc="left") == "title"
     filled = [
@@ -54,20 +54,15 @@ def test_every_node_has_a_stem_as_high_as_its_weight_in_the_color_of_its_sign() 
 
 
 def test_outliers_that_are_labeled_are_those_that_are_counted() -> None:
-    values = [0.8, 0.9, 1.0, 8.0, 20.0, 50.0, 100.0]
-    residuals = torch.tensor([*[1e-9] * 6, 50.0]).double()  # the largest has not converged
-    found = dataclasses.replace(
-        density(),
-        nodes=torch.tensor(values).double(),
-        weights=torch.full((7,), 1 / 7).double(),
-        residuals=residuals,
-        probes=torch.zeros(7, dtype=torch.int64),
-        is_simple=torch.zeros(7, dtype=torch.bool),
-    )
+    values = torch.cat([torch.linspace(0.8, 1.0, 60), torch.tensor([8.0, 20.0, 50.0, 100.0])]).double()
+    found = spectral_density(torch.diag(values))
+    assert found.num_outliers == 4
     (axes,) = spectrum_figure(found, "").axes
-    counted = [top.value for top in found.top_eigenvalues if top.converged][: found.num_outliers]
-    assert [text.get_text() for text in axes.texts] == [f"{value:.3g}" for value in counted]
-    assert counted[0] == 50.0
+    assert [text.get_text() for text in axes.texts] == ["100", "50", "20", "8"]
+    unclear = dataclasses.replace(found, residuals=torch.where(found.nodes > 99, 50.0, found.residuals))
+    assert unclear.num_outliers is None  # the largest has not converged
+    (axes,) = spectrum_figure(unclear, "").axes
+    assert not axes.texts
 
 
 @pytest.mark.parametrize("edge", [None, 1e-3, 40.0, 5e3])
