@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Literal, get_args
 
 import torch
@@ -26,13 +24,10 @@ from lightning_ww.curvature.second_derivatives.context import Rewritten, differe
 from lightning_ww.curvature.second_derivatives.loss_hessians import hessian_of
 
 Engine = Literal["auto", "dual", "double_vjp"]
-"""The ways of multiplying by the Jacobian: dual numbers, the derivative of a backward pass, or the faster of the two."""
+"""The ways of multiplying by the Jacobian: dual numbers, the derivative of a backward pass, or that which is right."""
 
 MISMATCH = 1e-3
 """The largest relative difference between ⟨u, J Jᵀu⟩ and ‖Jᵀu‖², far above rounding and far below that of a wrong J."""
-
-DUAL_PASSES = 2
-"""The cost of dual numbers in forward passes (the pass and its derivative); a cheaper way need not be compared."""
 
 NOT_TRANSPOSED = (
     "the outputs' derivative is not the transpose of its backward pass: a custom function's backward cannot be "
@@ -115,7 +110,7 @@ class _Jacobian:
 
     def __init__(self, outputs: Callable[[], Tensor], params: Sequence[Tensor], rewritten: Rewritten | None) -> None:
         self._function, self._params = outputs, params
-        self.outputs, self.seconds = _timed(outputs)
+        self.outputs = outputs()
         self._cotangent = torch.zeros_like(self.outputs, requires_grad=True)
         # Jᵀu, whose derivative with respect to u is J
         self._pulled = None
@@ -149,7 +144,7 @@ class _Jacobian:
 
 
 class _Pushes:
-    """Products with J by the faster of two engines, chosen at the first product, when each is checked against Jᵀ."""
+    """Products with J by the first engine that is right: each is checked against Jᵀ at the first product."""
 
     def __init__(self, engine: Engine, *, check: bool) -> None:
         self.engine = engine
@@ -164,37 +159,20 @@ class _Pushes:
         return jacobian.push(vector, self.engine)
 
     def _decide(self, jacobian: _Jacobian) -> Engine:
-        """The faster of the engines that give J: ``⟨u, J Jᵀu⟩ = ‖Jᵀu‖²``, where Jᵀ is a plain backward pass."""
+        """The first engine that gives J: ``⟨u, J Jᵀu⟩ = ‖Jᵀu‖²``, where Jᵀ is a plain backward pass."""
         # not ⟨u, J v⟩ with an independent v: with many parameters, both sides would be close to zero
         generator = torch.Generator().manual_seed(0)
         cotangent = torch.randn(jacobian.outputs.shape, generator=generator, dtype=torch.float64).to(jacobian.outputs)
         pulled = jacobian.pull(cotangent)
         expected = float(pulled.square().sum(dtype=torch.float64))
-        seconds: dict[Engine, float] = {}
         errors: list[Exception] = []
         for engine in self._candidates:
             try:
-                pushed, taken = _timed(partial(jacobian.push, pulled, engine))
+                pushed = jacobian.push(pulled, engine)
             except (RuntimeError, NotImplementedError) as error:  # an operation without this derivative
                 errors.append(error)
                 continue
             defect = abs(float((cotangent * pushed).sum(dtype=torch.float64)) - expected)
             if not defect > MISMATCH * expected:  # NaN is not the derivative's fault
-                seconds[engine] = taken
-                if taken < DUAL_PASSES * jacobian.seconds:
-                    break
-        if not seconds:
-            raise errors[0] if len(errors) == len(self._candidates) else WrongDerivativeError(NOT_TRANSPOSED)
-        if len(seconds) == 2 and seconds["dual"] > seconds["double_vjp"]:
-            # timed again: the first use of dual numbers in a process loads code that the other engine does not need
-            seconds["dual"] = _timed(partial(jacobian.push, pulled, "dual"))[1]
-        return min(seconds, key=seconds.__getitem__)
-
-
-def _timed(action: Callable[[], Tensor]) -> tuple[Tensor, float]:
-    """The result of an action, and the seconds that it took."""
-    began = time.perf_counter()
-    result = action()
-    if result.is_cuda:
-        torch.cuda.synchronize(result.device)
-    return result, time.perf_counter() - began
+                return engine
+        raise errors[0] if len(errors) == len(self._candidates) else WrongDerivativeError(NOT_TRANSPOSED)

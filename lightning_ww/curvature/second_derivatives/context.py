@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -10,27 +11,37 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves, tree_map
 
+from lightning_ww._threads import others_train
+from lightning_ww._torch import full_precision
+from lightning_ww.curvature.second_derivatives import attention, lookups, recurrent
 from lightning_ww.curvature.second_derivatives.functions import Convolution, LogSoftmax, Pointwise, Softmax, Through
 from lightning_ww.curvature.second_derivatives.layer_norm import LayerNorm
+from lightning_ww.curvature.second_derivatives.norms import batch_statistics_norm, instance_norm
+
+AUTOCAST = ("cpu", "cuda")
+"""The devices whose autocast is switched off."""
 
 _entered = threading.local()
 
 
 @contextmanager
 def differentiable_twice() -> Iterator[Rewritten]:
-    """Switch off fused kernels, compiled graphs and half precision, which have no second derivatives."""
+    """Avoid fused kernels, compiled graphs and half precision, which have no second derivatives, in this thread alone.
+
+    Torch has process-wide flags for the first two. Another thread that trains would see them, so the kernels are avoided
+    by a mode, which belongs to its thread. Compiled functions have only such a flag, so they run compiled then.
+    """
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
-        stack.enter_context(sdpa_kernel(SDPBackend.MATH))
-        stack.enter_context(torch.backends.cudnn.flags(enabled=False))
-        stack.enter_context(torch.autocast("cpu", enabled=False))
-        if torch.cuda.is_available():
-            stack.enter_context(torch.autocast("cuda", enabled=False))
-        stack.enter_context(torch.compiler.set_stance("force_eager"))
+        for device in AUTOCAST:
+            if torch.is_autocast_enabled(device):  # the state of a thread
+                stack.enter_context(torch.autocast(device, enabled=False))
+        if "torch._dynamo" in sys.modules and not others_train():  # else nothing is compiled, or it may not be touched
+            stack.enter_context(torch.compiler.set_stance("force_eager"))
         known: Rewritten | None = getattr(_entered, "mode", None)
         if known is not None:  # an inner context uses the mode of the outer context
             yield known
@@ -50,15 +61,32 @@ class Rewritten(TorchFunctionMode):
         self._is_linear = False
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        rewrite = _REWRITES.get(func)
-        if rewrite is not None and torch.is_grad_enabled():
+        with ExitStack() as stack:
+            for device in AUTOCAST:
+                if torch.is_autocast_enabled(device):  # by the user's own `torch.autocast`, within the loss
+                    stack.enter_context(torch.autocast(device, enabled=False))
+            return self._rewritten(func, args, kwargs or {})
+
+    def _rewritten(self, func: Any, args: Any, kwargs: Any) -> Any:
+        rewrite = _REWRITES.get(func) if torch.is_grad_enabled() else None
+        rewrite = rewrite or _ALWAYS.get(func)
+        if rewrite is not None:
             try:
-                result = rewrite(self._through, *args, **(kwargs or {}))
+                result = rewrite(self._through, *args, **kwargs)
             except (RuntimeError, TypeError):  # within torch.func's transforms, or for arguments that torch refuses
                 result = NotImplemented
             if result is not NotImplemented:
                 return result
-        return func(*args, **(kwargs or {}))
+        try:
+            return func(*args, **kwargs)
+        except RuntimeError as error:
+            if "dtype" not in str(error):
+                raise
+            # a step in half precision converts to it, but its weights here are in float32
+            wider = tree_map(_full, (args, kwargs))
+            if not any(a is not b for a, b in zip(tree_leaves((args, kwargs)), tree_leaves(wider), strict=True)):
+                raise
+            return func(*wider[0], **wider[1])
 
     @contextmanager
     def linear_in_cotangents(self) -> Iterator[None]:
@@ -73,6 +101,10 @@ class Rewritten(TorchFunctionMode):
     def _through(self, saved: Tensor) -> Tensor:
         # without a graph, as in second derivatives, there is nothing to detach from
         return saved.detach() if self._is_linear and torch.is_grad_enabled() else saved
+
+
+def _full(value: Any) -> Any:
+    return full_precision(value) if isinstance(value, Tensor) else value
 
 
 def _is_plain(*tensors: Any) -> bool:
@@ -133,8 +165,12 @@ def _batch_norm(
     momentum: float = 0.1,
     eps: float = 1e-5,
 ) -> Any:
-    """Batch normalization with fixed statistics, as one multiplication and one addition."""
-    if training or running_mean is None or running_var is None or not _is_plain(input):
+    """Batch normalization with fixed statistics, as one multiplication and one addition; with the batch's, written out."""
+    if training or running_mean is None or running_var is None:
+        if input.dtype not in (torch.float32, torch.float64) or not _is_plain(input):
+            return NotImplemented
+        return batch_statistics_norm(input, running_mean, running_var, weight, bias, momentum, eps)
+    if not _is_plain(input):
         return NotImplemented
     given = [tensor for tensor in (running_mean, running_var, weight, bias) if tensor is not None]
     fits = all(tensor.dtype == input.dtype and tensor.shape == input.shape[1:2] for tensor in given)
@@ -150,6 +186,22 @@ def _batch_norm(
     return input * scale.view(shape) + shift.view(shape)
 
 
+def _instance_norm(
+    through: Through,
+    input: Tensor,
+    running_mean: Tensor | None = None,
+    running_var: Tensor | None = None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    use_input_stats: bool = True,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Any:
+    if not use_input_stats or input.dtype not in (torch.float32, torch.float64) or not _is_plain(input):
+        return NotImplemented
+    return instance_norm(input, running_mean, running_var, weight, bias, momentum, eps)
+
+
 def _layer_norm(
     through: Through,
     input: Tensor,
@@ -158,10 +210,12 @@ def _layer_norm(
     bias: Tensor | None = None,
     eps: float = 1e-5,
 ) -> Any:
-    given = [tensor for tensor in (input, weight, bias) if tensor is not None]
-    if weight is None or not _is_plain(*given) or len({tensor.dtype for tensor in given}) > 1:
-        return NotImplemented
     shape = tuple(normalized_shape)
+    if weight is None:
+        weight = torch.ones(shape, dtype=input.dtype, device=input.device)
+    given = [tensor for tensor in (input, weight, bias) if tensor is not None]
+    if not _is_plain(*given) or len({tensor.dtype for tensor in given}) > 1:
+        return NotImplemented
     fits = input.shape[-len(shape) :] == weight.shape == shape and (bias is None or bias.shape == shape)
     if not fits or input.dtype not in (torch.float32, torch.float64) or not input.numel():
         return NotImplemented
@@ -203,6 +257,22 @@ def _convolution(dims: int, *, is_transposed: bool = False) -> Callable[..., Any
     return rewrite
 
 
+def _without_through(function: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda through, *args, **kwargs: function(*args, **kwargs)
+
+
+def _recurrent(step: recurrent.Step) -> Callable[..., Any]:
+    def rewrite(through: Through, input: Tensor, states: Any, weights: Any, *how: Any) -> Any:
+        if not isinstance(input, Tensor) or not input.is_cuda or len(how) != 6 or not isinstance(weights, list | tuple):
+            return (
+                NotImplemented  # on the CPU torch's own have second derivatives; packed sequences have other arguments
+            )
+        states = [states] if isinstance(states, Tensor) else states
+        return recurrent.layers(step, input, states, weights, *how)
+
+    return rewrite
+
+
 def _weight_norm(through: Through, v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
     """Weight norm without torch's fused kernel, whose second derivative is wrong on the CPU, without an error."""
     return v * (g / torch.norm_except_dim(v, 2, dim))
@@ -213,6 +283,7 @@ _REWRITES: dict[Any, Callable[..., Any]] = {
     functional.batch_norm: _batch_norm,
     functional.cross_entropy: _cross_entropy,
     functional.layer_norm: _layer_norm,
+    functional.instance_norm: _instance_norm,
     # this mode does not see the operators of `torch.ops.aten`, so third derivatives of activations are torch's own
     functional.gelu: _activation(torch.ops.aten.gelu, may_be_inplace=False),
     functional.silu: _activation(torch.ops.aten.silu),
@@ -222,3 +293,16 @@ _REWRITES: dict[Any, Callable[..., Any]] = {
     **{getattr(functional, f"conv{n}d"): _convolution(n) for n in (1, 2, 3)},
     **{getattr(functional, f"conv_transpose{n}d"): _convolution(n, is_transposed=True) for n in (1, 2, 3)},
 }
+"""The operations that are replaced while gradients are recorded."""
+
+_ALWAYS: dict[Any, Callable[..., Any]] = {
+    functional.embedding: _without_through(lookups.embedding),
+    functional.embedding_bag: _without_through(lookups.embedding_bag),
+    functional.scaled_dot_product_attention: _without_through(attention.scaled_dot_product_attention),
+    functional.multi_head_attention_forward: _without_through(attention.multi_head_attention),
+    torch.lstm: _recurrent(recurrent.lstm_step),
+    torch.gru: _recurrent(recurrent.gru_step),
+    torch.rnn_tanh: _recurrent(recurrent.tanh_step),
+    torch.rnn_relu: _recurrent(recurrent.relu_step),
+}
+"""The operations that are replaced in forward derivatives, too."""
