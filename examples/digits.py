@@ -108,14 +108,14 @@ def describe_curvature(monitor: CurvatureMonitor) -> str:
     """What the spectrum of the loss's Hessian was at first and at last, in words."""
     first, last = monitor.history[0].summary, monitor.history[-1].summary
 
-    def between(name: str, scale: float = 1) -> str:
-        return f"{scale * first[name]:.3g} → {scale * last[name]:.3g}"
+    def between(name: str) -> str:
+        return f"{first[name]:.3g} → {last[name]:.3g}"
 
     ratio = last["optimizer_sharpness"]
     where = "below its edge of stability, which is at 1" if ratio < 1 else "beyond its edge of stability, which is at 1"
     return (
         f"  The loss's Hessian: sharpness {between('sharpness')}, trace {between('trace')}, "
-        f"{between('negative_mass', 100)} % of its eigenvalues are negative.\n"
+        f"smallest eigenvalue {between('lambda_min')}.\n"
         f"  The optimizer stands at {ratio:.2g}, {where}. "
         f"Measuring took {100 * last['overhead']:.0f} % of the training time."
     )

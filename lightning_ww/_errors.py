@@ -4,7 +4,6 @@
 
     LightningWWError
     ├── ArgumentError          an argument that is invalid, or does not fit the model or the Trainer (a ValueError)
-    │   └── UnsuitableLossError    a step that gives no loss, or that has side effects that cannot be undone
     ├── NoValueError           a number that does not exist for this matrix (a ValueError)
     │   └── NoPowerLawError    a spectrum without a power-law tail
     ├── UnreadableWeightError  a weight whose values cannot be analyzed
@@ -12,7 +11,10 @@
     ├── WrongDerivativeError   a derivative that autograd gets wrong, or does not have (a ValueError)
     ├── UnknownLayerError      a layer that a report does not have (a KeyError)
     ├── DrawnError             a draw from an iterator, which cannot be undone (a RuntimeError)
-    └── RefusedError           a loss whose curvature cannot be measured (a RuntimeError)
+    ├── UnfitBatchError        a batch that the loss cannot be measured on (a RuntimeError)
+    ├── RefusedError           a refusal to measure in this run (a RuntimeError)
+    │   └── UnsuitableLossError    a step that gives no loss, or that has side effects that cannot be undone
+    └── PostponedError         a measurement that cannot be made yet (a RuntimeError)
 
 Every unfit argument raises an `ArgumentError`: a value out of its domain as well as an object of the wrong type. So
 ``except ValueError`` catches both, as it does for Lightning's own callbacks.
@@ -29,10 +31,12 @@ class LightningWWError(Exception):
     - ``UnreadableWeightError``: the values of a weight cannot be analyzed.
     - ``NotFiniteError`` (a ``ValueError``): a loss or a product is NaN or infinite.
     - ``WrongDerivativeError`` (a ``ValueError``): autograd gives a wrong derivative, or none.
-    - ``UnsuitableLossError`` (a ``ValueError``): a step gives no loss, or has side effects that cannot be undone.
     - ``UnknownLayerError`` (a ``KeyError``): a report does not have the layer.
     - ``DrawnError`` (a ``RuntimeError``): a step draws from an iterator, which cannot be undone.
-    - ``RefusedError`` (a ``RuntimeError``): the curvature of a loss cannot be measured.
+    - ``UnfitBatchError`` (a ``RuntimeError``): the loss cannot be measured on this batch; another one may do.
+    - ``PostponedError`` (a ``RuntimeError``): a measurement cannot be made yet, and is tried again.
+    - ``RefusedError`` (a ``RuntimeError``): nothing can be measured in this run; ``UnsuitableLossError`` is one: a step
+      gives no loss, or has side effects that cannot be undone.
     """
 
 

@@ -16,6 +16,30 @@ TRAINING = (
 """Ends of the paths of files whose code is on the stack of a thread that trains."""
 
 
+LIBRARIES = {
+    "torch",
+    "tensorboard",
+    "tensorboardX",
+    "tqdm",
+    "wandb",
+    "pytorch_lightning",
+    "lightning",
+    "asyncio",
+    "rich",
+}
+"""Packages whose own threads do not touch a module."""
+
+
+def others_run() -> bool:
+    """Tell whether a thread of the user's runs beside this one, rather than only those of libraries."""
+    return any(
+        thread is not threading.current_thread()
+        and thread is not threading.main_thread()
+        and not _is_of_library(thread)
+        for thread in threading.enumerate()
+    )
+
+
 def others_train() -> bool:
     """Tell whether another thread of this process is in the middle of training, as far as its stack shows."""
     if threading.active_count() == 1:
@@ -35,3 +59,9 @@ def others_train() -> bool:
 def _trains(filename: str) -> bool:
     parts = PurePath(filename).parts
     return any(parts[-len(end) :] == end for end in TRAINING)
+
+
+def _is_of_library(thread: threading.Thread) -> bool:
+    target = getattr(thread, "_target", None)
+    owners = {type(thread).__module__, getattr(target, "__module__", None) or ""} - {"threading"}
+    return any(owner.split(".")[0] in LIBRARIES for owner in owners)

@@ -20,8 +20,17 @@ def plain_name(name: str) -> str:
 
 
 def full_precision(tensor: Tensor) -> Tensor:
-    """The tensor, converted to float32 if it is in half precision."""
+    """The tensor, converted to float32 (complex64) if it is in half precision."""
+    if tensor.dtype == torch.complex32:
+        return tensor.to(torch.complex64)
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+
+
+def double_precision(tensor: Tensor) -> Tensor:
+    """The tensor, converted to float64 or complex128 if it is of floating point."""
+    if tensor.is_complex():
+        return tensor.to(torch.complex128)
+    return tensor.double() if tensor.is_floating_point() else tensor
 
 
 def cuda_devices(module: nn.Module) -> list[int]:
@@ -39,3 +48,14 @@ def random_streams_kept(module: nn.Module) -> Iterator[None]:
     finally:
         random.setstate(streams[0])
         np.random.set_state(streams[1])
+
+
+def operations(value: Tensor) -> set[str]:
+    """The names of the backward operations in the graph of a tensor, such as ``AddmmBackward0``."""
+    waiting, seen = [value.grad_fn], set()
+    while waiting:
+        node = waiting.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            waiting += [following for following, _ in node.next_functions]
+    return {node.name() for node in seen}

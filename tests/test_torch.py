@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_ww._torch import full_precision, plain_name, random_streams_kept
+from lightning_ww._torch import full_precision, operations, plain_name, random_streams_kept
 
 
 def test_names_lose_what_wrappers_add_and_nothing_else() -> None:
@@ -46,3 +46,14 @@ def test_half_precision_alone_is_raised(dtype: torch.dtype) -> None:
     for other in (torch.float32, torch.float64, torch.int64):
         same = torch.ones(1, dtype=other)
         assert full_precision(same) is same
+
+
+def test_operations_of_a_graph_are_all_that_lead_to_a_leaf() -> None:
+    w = torch.ones(2, requires_grad=True)
+    assert operations((w.exp() * w).sum()) == {
+        "SumBackward0",
+        "MulBackward0",
+        "ExpBackward0",
+        "torch::autograd::AccumulateGrad",
+    }
+    assert operations(torch.ones(())) == set()

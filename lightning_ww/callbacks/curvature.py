@@ -10,29 +10,33 @@ from typing_extensions import override
 
 from lightning_ww import _checks
 from lightning_ww._errors import ArgumentError
+from lightning_ww._torch import plain_name
 from lightning_ww.callbacks._curvature.findings import SUMMARIES, CurvatureFindings, Reading
 from lightning_ww.callbacks._curvature.pictures import curvature_pictures
 from lightning_ww.callbacks._curvature.reading import CurvatureReader, Matrix, Settings
+from lightning_ww.callbacks._curvature.remarks import remarks
+from lightning_ww.callbacks._curvature.sharded import refuse_sharded
 from lightning_ww.callbacks._curvature.spectrum_file import SpectrumFile
 from lightning_ww.callbacks._monitor.base import Monitor
-from lightning_ww.callbacks._monitor.guard import RefusedError
+from lightning_ww.callbacks._monitor.guard import PostponedError, RefusedError
 from lightning_ww.callbacks._monitor.lightning import LightningModule, Trainer
 from lightning_ww.callbacks._monitor.run import Between
 from lightning_ww.callbacks._monitor.view import Chart, View
 from lightning_ww.callbacks._sandbox.batches import KeptBatches
-from lightning_ww.callbacks._sandbox.loss import require_a_loss
-from lightning_ww.callbacks._sandbox.mute import BatchNormMode
+from lightning_ww.callbacks._sandbox.loss import UnfitBatchError, require_a_loss
+from lightning_ww.callbacks._sandbox.mute import BatchNormMode, EvaluationMode
 from lightning_ww.curvature.density import SpectralDensity
 from lightning_ww.curvature.estimates import Estimate
 from lightning_ww.curvature.krylov import Storage
+from lightning_ww.curvature.operators import NotFiniteError
 from lightning_ww.curvature.parameters import select_parameters
 from lightning_ww.curvature.plots.stems import spectrum_table
 from lightning_ww.history import Moment
 from lightning_ww.measurements import CurvatureMeasurement
 from lightning_ww.triggers.trigger import Trigger
 
-SHARDED = ("FSDPStrategy", "ModelParallelStrategy", "DeepSpeedStrategy", "XLAFSDPStrategy")
-"""Strategies under which no process has all parameters."""
+MOST_UNFIT = 10
+"""The number of batches that are tried before the first measurement."""
 
 SHOWN = ("num_steps", "num_probes", "storage", "bn_mode")
 """Arguments that are listed in the table of a measurement."""
@@ -111,6 +115,10 @@ class CurvatureMonitor(Monitor[Reading, CurvatureFindings]):
             require gradients.
         bn_mode: Whether batch normalization uses its running statistics (``"eval"``, default) or the batch's
             (``"train"``): the spectra differ.
+        mode: ``"train"`` measures in training mode, for models that have a loss in no other, apart from dropout layers and
+            batch normalization. Default: ``"eval"``.
+        batch_size_fn: A function ``batch -> int`` that tells the number of samples of a batch, by which batches are
+            weighted. Default: ``None``, the length of its tensors; if these disagree, batches have equal weights.
         optimizer_sharpness: Whether to measure ``curvature/optimizer_sharpness`` even if it takes more products.
             Default: ``False``.
         sharpness_every_n_steps: The number of optimizer steps from one measurement of the sharpness alone to the next,
@@ -136,8 +144,9 @@ class CurvatureMonitor(Monitor[Reading, CurvatureFindings]):
         measurement: The latest measurement, or ``None``.
 
     Raises:
-        ArgumentError: At construction, if an argument is out of its domain; before the first step, if there is no loss that
-            can be measured, or a pattern of ``params`` matches nothing. It is a `ValueError`.
+        ArgumentError: At construction, if an argument is out of its domain; before the first step, if a pattern of
+            ``params`` matches nothing, or ``data`` has too few batches. It is a `ValueError`. A model or a loss that cannot
+            be measured is one warning.
 
     References:
         Granziol et al. (2019), Deep Curvature Suite, arXiv:1912.09656. Cohen et al. (2021), Gradient descent on neural
@@ -167,6 +176,8 @@ class CurvatureMonitor(Monitor[Reading, CurvatureFindings]):
         ggn_fn: Callable[[Any, Any], tuple[Tensor, Callable[[Tensor], Tensor]]] | None = None,
         params: str | Sequence[str] | None = None,
         bn_mode: BatchNormMode = "eval",
+        mode: EvaluationMode = "eval",
+        batch_size_fn: Callable[[Any], int] | None = None,
         optimizer_sharpness: bool = False,
         sharpness_every_n_steps: int | None = None,
         storage: Storage = "full",
@@ -190,6 +201,10 @@ class CurvatureMonitor(Monitor[Reading, CurvatureFindings]):
         )
         self.params = _checks.patterns(call, "params", params, least=1)
         self.bn_mode = _checks.choice(call, "bn_mode", bn_mode, get_args(BatchNormMode))
+        self.mode = _checks.choice(call, "mode", mode, get_args(EvaluationMode))
+        self.batch_size_fn = _checks.having(
+            call, "batch_size_fn", batch_size_fn, "__call__", "a function `batch -> int`"
+        )
         self.optimizer_sharpness = _checks.instance(call, "optimizer_sharpness", optimizer_sharpness, bool)
         self.sharpness_every_n_steps = _checks.optional_count(
             call, "sharpness_every_n_steps", sharpness_every_n_steps, least=1
@@ -222,18 +237,17 @@ class CurvatureMonitor(Monitor[Reading, CurvatureFindings]):
                 f'`{call}(ggn_fn=...)` is of use with `matrix="ggn"` only, but `matrix` is {self.matrix!r}.'
             )
         own_outputs = callable(getattr(pl_module, "curvature_outputs", None)) and self.matrix == "ggn"
-        require_a_loss(pl_module, self.loss_fn, has_outputs=self.ggn_fn is not None or own_outputs, call=call)
+        require_a_loss(pl_module, self.loss_fn, has_outputs=self.ggn_fn is not None or own_outputs)
         self._file = SpectrumFile(trainer.log_dir, self.log_key_prefix)  # read on every rank, since it is broadcast
         strategy = type(trainer.strategy).__name__
-        if strategy in SHARDED:
-            raise RefusedError(
-                f"Under `{strategy}` no process holds the parameters. Train on one device or by DDP to see the curvature"
-            )
+        refuse_sharded(pl_module, strategy)
+        if not any(parameter.requires_grad for parameter in pl_module.parameters()):
+            raise RefusedError(f"No parameter of this {type(pl_module).__name__} requires a gradient")
         select_parameters(pl_module, self.params, call=call)
         if not isinstance(run.memory, CurvatureReader):
             run.memory = CurvatureReader(self._settings)
         if run.batches is None:
-            run.batches = KeptBatches(call, self.num_batches, self.data, self.seed)
+            run.batches = KeptBatches(call, self.num_batches, self.data, self.seed, self.batch_size_fn)
         if self.sharpness_every_n_steps is not None:
             run.between = Between("follow the sharpness", self.sharpness_every_n_steps, self._sharpness)
 
@@ -253,6 +267,7 @@ class CurvatureMonitor(Monitor[Reading, CurvatureFindings]):
             self.loss_fn,
             self.ggn_fn,
             self.bn_mode,
+            self.mode,
             self.num_probes,
             self.seed,
             self.storage,
@@ -263,9 +278,24 @@ class CurvatureMonitor(Monitor[Reading, CurvatureFindings]):
     @override
     def _snapshot(self, trainer: Trainer, pl_module: LightningModule) -> Reading:
         """Read the curvature here rather than in `_measure`, since products need the module, with copies of its weights."""
-        is_tried_out = not self._batches.is_complete  # some batches are missing: one step, to find errors early
+        batches, reader = self._batches, self._reader
+        is_tried_out = not batches.is_complete  # some batches are missing: one step, to find errors early
         num_steps = 1 if is_tried_out else self.num_steps
-        return self._reader.read(trainer, pl_module, self._batches.batches, num_steps)
+        was_tried = reader.is_tried
+        try:
+            reading = reader.read(trainer, pl_module, batches.batches, num_steps)
+        except (UnfitBatchError, NotFiniteError) as error:
+            if was_tried:
+                raise
+            batches.drop(str(error), getattr(error, "captured", None))
+            if len(batches.unfit) == MOST_UNFIT or self.data is not None:
+                raise RefusedError(f"No batch could be measured. Of the last: {error}".removesuffix(".")) from error
+            raise PostponedError(str(error)) from error
+        known = self.measurement
+        before = known.density.dim if isinstance(known, CurvatureMeasurement) else None
+        for cause, said in remarks(reading, pl_module, batches.unfit, reader.is_limited, trainer.global_step, before):
+            self._run.guard.warn_once(trainer, cause, said)
+        return reading
 
     @override
     def _measure(self, snapshot: Reading, moment: Moment) -> CurvatureFindings:
@@ -279,8 +309,10 @@ class CurvatureMonitor(Monitor[Reading, CurvatureFindings]):
             "matrix": reading.engine,
             **{name: str(getattr(self, name)) for name in SHOWN},
             "parameters": f"{density.dim:,}",
-            "samples": f"{reading.num_samples:,}",
-            "trace": f"{density.trace:.4g} ± {density.trace_stderr:.2g}",
+            "samples": "unknown" if reading.num_samples is None else f"{reading.num_samples:,}",
+            **({"left out": ", ".join(plain_name(name) for name in reading.left_out)} if reading.left_out else {}),
+            "trace": f"{density.trace:.4g}"
+            + ("" if density.trace_stderr is None else f" ± {density.trace_stderr:.2g}"),
             **{name: _in_words(estimate) for name, estimate in measurement.estimates.items()},
         }
         return View(

@@ -217,7 +217,7 @@ class WeightSpectrumMonitor(Monitor[Snapshot, WeightReport]):
             memory.load_state_dict(state)
         directory = trainer.log_dir or trainer.default_root_dir  # read on every rank, since it is broadcast
         if memory.initial is not None:
-            if trainer.ckpt_path and state is None:
+            if trainer.ckpt_path and not run.is_restored:
                 said = "has no state in the checkpoint: it measures `distance_from_init` from the current weights."
                 run.guard.warn_once(trainer, "checkpoint", said)
             if trouble := memory.initial.begin(state, trainer.ckpt_path, directory):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lightning_ww.curvature.density import spectral_density
-from lightning_ww.curvature.operators import CurvatureOperator, ScaledOperator
+from lightning_ww.curvature.operators import CurvatureOperator, ScaledOperator, ShiftedOperator, real
 
 GRADIENT_DESCENT = 2.0
 """On a quadratic of curvature λ, gradient descent diverges if lr·λ exceeds this."""
@@ -21,7 +21,7 @@ class EdgeOfStability:
     """The sharpness in units of what the learning rates allow; 1 is the edge of stability."""
 
     lr_sharpness: float  # for plain gradient descent with these learning rates
-    stability_edge: float | None  # 2/lr, the sharpness at that edge; None with several learning rates, or lr = 0
+    stability_edge: float | None  # 2/lr - wd, the sharpness at that edge; None with several learning rates, or lr = 0
     optimizer_sharpness: float | None  # for the optimizer in use, with momentum and preconditioner; None if unknown
 
     @classmethod
@@ -35,13 +35,15 @@ class EdgeOfStability:
         num_steps: int = 15,
         seed: int = 0,
         preconditioned: bool = True,
+        lambda_min: float | None = None,
     ) -> EdgeOfStability | None:
         """Compare the curvature with the learning rates.
 
         The edge is that of a quadratic: for plain gradient descent lr·λ_max = 2; with momentum β it is 2 + 2β, with
         Nesterov's (2 + 2β)/(1 + 2β); for Adam and AdamW lr·λ_max(P^-½ H P^-½) = (2 + 2β₁)/(1 - β₁), where
         P = (1 - β₁ᵗ)(√v̂ + ε); RMSprop is Adam without β₁. With several learning rates, each parameter is scaled by its
-        own: the ratio is λ_max of D^½HD^½, where D is the diagonal matrix of lr over its edge. Weight decay is ignored.
+        own: the ratio is λ_max of D^½HD^½, where D is the diagonal matrix of lr over its edge. Weight decay that is part of
+        the gradient (all but AdamW's) adds to the curvature, H + wd; an optimizer that maximizes descends on -H.
 
         Args:
             operator: The Hessian H or the Gauss–Newton matrix G, over ``params``.
@@ -51,6 +53,7 @@ class EdgeOfStability:
             num_steps: The number of Lanczos steps for a scaled operator. Default: ``15``.
             seed: The seed of their start vector. Default: ``0``.
             preconditioned: Whether to run Lanczos for a preconditioner, too. Default: ``True``.
+            lambda_min: The operator's smallest eigenvalue, if it is known, for optimizers that maximize. Default: ``None``.
 
         Returns:
             The ratios, or ``None`` if no parameter is in any of the optimizers, or an optimizer has no learning rate.
@@ -63,14 +66,21 @@ class EdgeOfStability:
         if not any(owners) or not all(_has_rate(owner) for owner in owners):
             return None
         rates = [0.0 if owner is None else float(owner[1]["lr"]) for owner in owners]
+        signs = {bool(owner[1].get("maximize")) for owner in owners if owner is not None}
+        if len(signs) > 1:  # some descend and some ascend: the product of both is no curvature
+            return None
+        sign = -1.0 if True in signs else 1.0
+        decays = [0.0 if owner is None else _coupled_decay(*owner) for owner in owners]
 
         def largest(scales: Sequence[float | Tensor]) -> float:
-            """λ_max of D^½ A D^½."""
-            if all(isinstance(scale, float) and scale == scales[0] for scale in scales):
-                return float(scales[0]) * sharpness
-            parts = [torch.as_tensor(s).to(p).expand_as(p).reshape(-1) for s, p in zip(scales, params, strict=True)]
-            diagonal = torch.cat(parts).to(dtype=operator.dtype, device=operator.device)
-            return spectral_density(ScaledOperator(operator, diagonal), num_steps=num_steps, seed=seed).sharpness
+            """λ_max of D^½ (±A + wd) D^½."""
+            alike = all(isinstance(scale, float) and scale == scales[0] for scale in scales) and len(set(decays)) == 1
+            extreme = sharpness if sign > 0 else None if lambda_min is None else -lambda_min
+            if alike and extreme is not None:
+                return float(scales[0]) * (extreme + decays[0])
+            diagonal = _flat(scales, params, operator)
+            matrix = ScaledOperator(ShiftedOperator(operator, sign, _flat(decays, params, operator)), diagonal)
+            return spectral_density(matrix, num_steps=num_steps, seed=seed).sharpness
 
         lr_sharpness = largest([rate / GRADIENT_DESCENT for rate in rates])
         own = [
@@ -89,7 +99,28 @@ class EdgeOfStability:
             elif len(plain) == len(known) or preconditioned:
                 optimizer_sharpness = largest(known)
         rate = single_rate(params, optimizers)
-        return cls(lr_sharpness, GRADIENT_DESCENT / rate if rate else None, optimizer_sharpness)
+        edge = GRADIENT_DESCENT / rate - decays[0] if rate and sign > 0 and len(set(decays)) == 1 else None
+        return cls(lr_sharpness, edge, optimizer_sharpness)
+
+
+def _flat(values: Sequence[float | Tensor], params: Sequence[Tensor], operator: CurvatureOperator) -> Tensor:
+    """A number or a tensor for each parameter, as one vector."""
+    parts = []
+    for value, parameter in zip(values, params, strict=True):
+        own = torch.as_tensor(value, device=parameter.device)
+        whole = real(own) if own.is_complex() else own
+        shape = real(parameter).shape
+        if whole.ndim and whole.shape != shape:  # one number for each pair of reals
+            whole = whole.unsqueeze(-1)
+        parts.append(whole.to(dtype=operator.dtype).expand(shape).reshape(-1))
+    return torch.cat(parts).to(device=operator.device)
+
+
+def _coupled_decay(optimizer: torch.optim.Optimizer, group: Mapping[str, Any]) -> float:
+    """The weight decay that is part of the gradient, and so of the curvature."""
+    is_decoupled = isinstance(optimizer, torch.optim.AdamW) or bool(group.get("decoupled_weight_decay"))
+    decay = group.get("weight_decay", 0.0)
+    return 0.0 if is_decoupled or not isinstance(decay, int | float) else float(decay)
 
 
 def single_rate(params: Sequence[Tensor], optimizers: Sequence[torch.optim.Optimizer]) -> float | None:

@@ -21,7 +21,7 @@ from lightning_ww.curvature.operators import (
     unseen_writes,
 )
 from lightning_ww.curvature.second_derivatives.context import Rewritten, differentiable_twice
-from lightning_ww.curvature.second_derivatives.loss_hessians import hessian_of
+from lightning_ww.curvature.second_derivatives.loss_hessians import Product, hessian_of
 
 Engine = Literal["auto", "dual", "double_vjp"]
 """The ways of multiplying by the Jacobian: dual numbers, the derivative of a backward pass, or that which is right."""
@@ -39,8 +39,8 @@ class GGNOperator(CurvatureOperator):
     """The generalized Gauss–Newton matrix, ``G v = Jᵀ ∇²ℓ(z) J v``.
 
     It is the Hessian as if the outputs were linear in the weights, and positive semidefinite if ℓ is convex. Jᵀ is a
-    backward pass over a graph that is built once. J is a forward pass with dual numbers, or the derivative of that
-    backward pass; which is faster depends on the model. ∇²ℓ has a closed form for a single call of
+    backward pass over a graph that is built once. J is the derivative of that backward pass, or a forward pass with dual
+    numbers. ∇²ℓ has a closed form for a single call of
     `torch.nn.functional.cross_entropy`, `mse_loss` or `binary_cross_entropy_with_logits`; for others it is by autograd.
 
     Args:
@@ -48,8 +48,12 @@ class GGNOperator(CurvatureOperator):
             weight (the batch's size).
         loss: A function ``z -> 0-d tensor``, convex in z; one for each of the ``outputs``.
         params: The parameters to differentiate with respect to.
-        engine: ``"dual"``, ``"double_vjp"``, or ``"auto"`` (default), the faster of them, chosen at the first product.
+        engine: ``"dual"``, ``"double_vjp"``, or ``"auto"`` (default): the derivative of the backward
+            pass, which is the faster of the two on most models, or dual numbers where it is not right.
         check: Whether to check J against Jᵀ at the first product; not needed if that was done before. Default: ``True``.
+
+    Attributes:
+        is_reached: Whether the outputs depend on each of the parameters.
 
     Raises:
         ArgumentError: If no parameter requires a gradient, or a loss is not a scalar. It is a `ValueError`.
@@ -80,24 +84,45 @@ class GGNOperator(CurvatureOperator):
         losses = [loss] if callable(loss) else list(loss)
         if len(losses) != (1 if callable(outputs) else len(outputs)):
             raise _checks.unfit_object("GGNOperator", "loss", "as many losses as outputs", f"{len(losses)}")
-        pushes = _Pushes(engine, check=check)
-        parts = []
+        self._pushes = _Pushes(engine, check=check)
+        self._functions = list(zip(shares("GGNOperator", outputs), losses, strict=True))
+        with differentiable_twice():
+            found = [output() for (_, output), _ in self._functions]
+            parts = [_parts(z, params) for z in found]
+        self.is_reached = [any(part[i] is not None for part in parts) for i in range(len(params))]
+        if not any(self.is_reached):
+            raise ArgumentError("`GGNOperator(outputs=...)` does not depend on any of `params`.")
+        self._jacobians = self._made(params, found)
+        self._versions = [parameter._version for parameter in params]
+        super().__init__(self._times, params)
+
+    def restrict(self, is_kept: Sequence[bool]) -> None:
+        """Leave parameters out: the matrix has no rows and columns of them any more."""
+        if not all(is_kept):
+            self._keep(is_kept)
+            self._jacobians = self._made(self._params, [jacobian.outputs for _, jacobian, _ in self._jacobians])
+            self._versions = [parameter._version for parameter in self._params]
+
+    def _made(
+        self, params: Sequence[Tensor], found: Sequence[Tensor] | None = None
+    ) -> list[tuple[float, _Jacobian, Product]]:
+        made = []
         with differentiable_twice() as rewritten:
-            for (share, output), judge in zip(shares("GGNOperator", outputs), losses, strict=True):
-                jacobian = _Jacobian(output, params, rewritten if engine != "dual" else None)
-                if not jacobian.outputs.requires_grad:
-                    raise ArgumentError("`GGNOperator(outputs=...)` does not depend on any of `params`.")
-                parts.append((share, jacobian, hessian_of(judge, jacobian.outputs)))
+            for i, ((share, output), judge) in enumerate(self._functions):
+                z = output() if found is None else found[i]
+                jacobian = _Jacobian(output, z, params, rewritten if self.engine != "dual" else None)
+                made.append((share, jacobian, hessian_of(judge, z)))
+        return made
 
-        def product(vector: Tensor) -> Tensor:
-            with differentiable_twice():
-                total = torch.zeros_like(vector)
-                for share, jacobian, curved in parts:
-                    total += share * jacobian.pull(curved(pushes(jacobian, vector)))
-            return total
-
-        super().__init__(product, params)
-        self._pushes = pushes
+    def _times(self, vector: Tensor) -> Tensor:
+        versions = [parameter._version for parameter in self._params]
+        if versions != self._versions:  # the weights have moved
+            self._jacobians, self._versions = self._made(self._params), versions
+        with differentiable_twice():
+            total = torch.zeros_like(vector)
+            for share, jacobian, curved in self._jacobians:
+                total += share * jacobian.pull(curved(self._pushes(jacobian, vector)))
+        return total
 
     @property
     def engine(self) -> Engine:
@@ -105,12 +130,20 @@ class GGNOperator(CurvatureOperator):
         return self._pushes.engine
 
 
+def _parts(z: Tensor, params: Sequence[Tensor]) -> Sequence[Tensor | None]:
+    """The gradient of the outputs' sum; ``None`` for parameters that they do not depend on."""
+    if not z.requires_grad:
+        return [None] * len(params)
+    return torch.autograd.grad(z.sum(), params, retain_graph=True, allow_unused=True)
+
+
 class _Jacobian:
     """The derivative J of the outputs with respect to the parameters: products with J and with Jᵀ."""
 
-    def __init__(self, outputs: Callable[[], Tensor], params: Sequence[Tensor], rewritten: Rewritten | None) -> None:
-        self._function, self._params = outputs, params
-        self.outputs = outputs()
+    def __init__(
+        self, function: Callable[[], Tensor], outputs: Tensor, params: Sequence[Tensor], rewritten: Rewritten | None
+    ) -> None:
+        self._function, self.outputs, self._params = function, outputs, params
         self._cotangent = torch.zeros_like(self.outputs, requires_grad=True)
         # Jᵀu, whose derivative with respect to u is J
         self._pulled = None

@@ -60,6 +60,13 @@ class Krylov:
         residual = float(self._residuals(values, vectors)[k])
         return float(values[k]), vectors[:, k].to(self.basis) @ self.basis, residual
 
+    def tops(self, count: int) -> tuple[Tensor, Tensor, Tensor]:
+        """The largest Ritz values, at most ``count``, the largest first; their vectors, in rows; and their residuals."""
+        values, vectors = torch.linalg.eigh(self.tridiagonal)
+        residuals = self._residuals(values, vectors)
+        rows = vectors.flip(1)[:, :count].T.to(self.basis) @ self.basis
+        return values.flip(0)[:count], rows, residuals.flip(0)[:count]
+
     def _residuals(self, values: Tensor, vectors: Tensor) -> Tensor:
         return self.remainder * vectors[-1].abs() + self.rounding * values.abs().max()
 

@@ -42,7 +42,11 @@ class CurvatureOperator(LinearOperator):  # type: ignore[misc]
         super().__init__(product=product, params=params)
         self._product = product
         self._params = list(params)
-        self._dim = sum(parameter.numel() for parameter in params)
+        self._dim = sum(real(parameter).numel() for parameter in params)
+
+    def _keep(self, is_kept: Sequence[bool]) -> None:
+        self._params = [parameter for parameter, one in zip(self._params, is_kept, strict=True) if one]
+        self._dim = sum(real(parameter).numel() for parameter in self._params)
 
     @property
     def params(self) -> list[Tensor]:
@@ -51,7 +55,7 @@ class CurvatureOperator(LinearOperator):  # type: ignore[misc]
 
     @property
     def dtype(self) -> torch.dtype:  # noqa: D102
-        return self._params[0].dtype
+        return self._params[0].dtype.to_real()
 
     @property
     def device(self) -> torch.device:  # noqa: D102
@@ -100,10 +104,16 @@ class CurvatureOperator(LinearOperator):  # type: ignore[misc]
 class HessianOperator(CurvatureOperator):
     """The Hessian of a loss at the current weights, ``H v = ∂/∂w ⟨∂L/∂w, v⟩``.
 
+    The graph of the gradient is made once. If the weights move, the next product makes it anew. A complex parameter counts
+    as pairs of reals, its real and its imaginary parts.
+
     Args:
         loss: A function ``() -> 0-d tensor`` of the current weights; or several, each with its weight (the batch's
             size), for their weighted mean.
-        params: The parameters to differentiate with respect to. A parameter without effect on the loss has zero rows.
+        params: The parameters to differentiate with respect to.
+
+    Attributes:
+        is_reached: Whether the loss depends on each of the parameters; one without effect on it has zero rows.
 
     Raises:
         ArgumentError: If no parameter requires a gradient, or a loss is not a scalar. It is a `ValueError`.
@@ -118,28 +128,53 @@ class HessianOperator(CurvatureOperator):
 
     def __init__(self, loss: Batches, params: Sequence[Tensor]) -> None:
         params = checked("HessianOperator", params)
-        with differentiable_twice():
-            slopes, is_reached = [], False
-            for share, batch_loss in shares("HessianOperator", loss):
-                value = _scalar("HessianOperator", batch_loss())
-                if not value.requires_grad:  # a constant
-                    continue
-                parts = torch.autograd.grad(value, params, create_graph=True, allow_unused=True)
-                is_reached = is_reached or any(part is not None for part in parts)
-                filled = [torch.zeros_like(p) if part is None else part for p, part in zip(params, parts, strict=True)]
-                slopes.append((share, torch.cat([part.reshape(-1) for part in filled])))
-        if not is_reached:
+        self._losses = shares("HessianOperator", loss)
+        self.values: list[Tensor] = []  # of each loss, 0-d, with its graph
+        slopes = self._gradients(params)
+        self.is_reached = [any(parts[i] is not None for _, parts in slopes) for i in range(len(params))]
+        if not any(self.is_reached):
             raise ArgumentError("`HessianOperator(loss=...)` does not depend on any of `params`.")
+        self._slopes = [(share, _filled(parts, params)) for share, parts in slopes]
+        self._versions = [parameter._version for parameter in params]
+        super().__init__(self._times, params)
 
-        def product(vector: Tensor) -> Tensor:
-            with differentiable_twice():
-                total = torch.zeros_like(vector)
-                for share, slope in slopes:
-                    if slope.requires_grad:  # a loss that is linear in the weights has no Hessian
-                        total += share * gradient(slope, params, vector)
-            return total
+    def restrict(self, is_kept: Sequence[bool]) -> None:
+        """Leave parameters out: the matrix has no rows and columns of them any more."""
+        if not all(is_kept):
+            kept = torch.cat(
+                [torch.full((real(p).numel(),), one) for p, one in zip(self._params, is_kept, strict=True)]
+            ).to(self.device)
+            self._slopes = [(share, slope[kept]) for share, slope in self._slopes]
+            self._keep(is_kept)
+            self._versions = [parameter._version for parameter in self._params]
 
-        super().__init__(product, params)
+    @property
+    def slopes(self) -> list[tuple[float, Tensor]]:
+        """The share and the gradient of each loss, flat, with its graph."""
+        return self._slopes
+
+    def _gradients(self, params: Sequence[Tensor]) -> list[tuple[float, Sequence[Tensor | None]]]:
+        slopes: list[tuple[float, Sequence[Tensor | None]]] = []
+        self.values = []
+        with differentiable_twice():
+            for share, batch_loss in self._losses:
+                value = _scalar("HessianOperator", batch_loss())
+                self.values.append(value)
+                if value.requires_grad:  # else a constant
+                    slopes.append((share, torch.autograd.grad(value, params, create_graph=True, allow_unused=True)))
+        return slopes
+
+    def _times(self, vector: Tensor) -> Tensor:
+        versions = [parameter._version for parameter in self._params]
+        if versions != self._versions:
+            self._slopes = [(share, _filled(parts, self._params)) for share, parts in self._gradients(self._params)]
+            self._versions = versions
+        with differentiable_twice():
+            total = torch.zeros_like(vector)
+            for share, slope in self._slopes:
+                if slope.requires_grad:  # a loss that is linear in the weights has no Hessian
+                    total += share * gradient(slope, self._params, vector)
+        return total
 
 
 class ScaledOperator(CurvatureOperator):
@@ -153,6 +188,19 @@ class ScaledOperator(CurvatureOperator):
     def __init__(self, operator: CurvatureOperator, scale: Tensor) -> None:
         root = scale.sqrt()
         super().__init__(lambda vector: root * (operator @ (root * vector)), operator.params)
+
+
+class ShiftedOperator(CurvatureOperator):
+    """``±A + D`` with D diagonal: the curvature with weight decay.
+
+    Args:
+        operator: The operator A, of P parameters.
+        sign: 1 or -1.
+        shift: The diagonal of D, shape ``(P,)``.
+    """
+
+    def __init__(self, operator: CurvatureOperator, sign: float, shift: Tensor) -> None:
+        super().__init__(lambda vector: sign * (operator @ vector) + shift * vector, operator.params)
 
 
 class ReducedOperator(CurvatureOperator):
@@ -196,7 +244,12 @@ def gradient(
     parts = torch.autograd.grad(
         value, params, weight, create_graph=create_graph, retain_graph=True, allow_unused=True, materialize_grads=True
     )
-    return torch.cat([part.reshape(-1) for part in parts])
+    return torch.cat([real(part).reshape(-1) for part in parts])
+
+
+def real(tensor: Tensor) -> Tensor:
+    """The tensor, or pairs of its real and imaginary parts if it is complex."""
+    return torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor
 
 
 @contextmanager
@@ -208,8 +261,19 @@ def unseen_writes(params: Sequence[Tensor]) -> Iterator[None]:
 
 def parts_of(vector: Tensor, params: Sequence[Tensor]) -> list[Tensor]:
     """A flat vector, shape ``(P,)``, split into the parameters' shapes, in their dtypes."""
-    parts = torch.split(vector, [parameter.numel() for parameter in params])
-    return [part.view_as(parameter).to(parameter.dtype) for part, parameter in zip(parts, params, strict=True)]
+    parts = torch.split(vector, [real(parameter).numel() for parameter in params])
+    return [
+        torch.view_as_complex(part.reshape(*parameter.shape, 2)).to(parameter.dtype)
+        if parameter.is_complex()
+        else part.view_as(parameter).to(parameter.dtype)
+        for part, parameter in zip(parts, params, strict=True)
+    ]
+
+
+def _filled(parts: Sequence[Tensor | None], params: Sequence[Tensor]) -> Tensor:
+    """The parts of a gradient, zeros where there is none, flat."""
+    filled = [torch.zeros_like(p) if part is None else part for p, part in zip(params, parts, strict=True)]
+    return torch.cat([real(part).reshape(-1) for part in filled])
 
 
 def shares(call: str, loss: Batches) -> list[tuple[float, Callable[[], Tensor]]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
@@ -30,6 +31,8 @@ def dense(twin: Any, batch: Batch, *, training: bool = False) -> Tensor:
         module.training = training and isinstance(module, nn.BatchNorm1d)
     step = getattr(twin, "reference", twin.training_step)
     named = {name: p for name, p in twin.named_parameters() if p.requires_grad}
+    parts = torch.autograd.grad(step(copy.copy(batch), 0), list(named.values()), allow_unused=True)
+    named = {name: p for (name, p), part in zip(named.items(), parts, strict=True) if part is not None}
 
     class Calling(nn.Module):
         def __init__(self) -> None:

@@ -32,9 +32,10 @@ class Reading:
 
     density: SpectralDensity
     edge: EdgeOfStability | None
-    num_samples: int  # in the batches of all processes
+    num_samples: int | None  # in the batches of all processes; None: unknown
     engine: str  # the method of the products with the matrix, in words
     num_training_samples: int | None  # None: unknown
+    left_out: tuple[str, ...] = ()  # parameters that the loss does not reach
 
 
 class CurvatureFindings:

@@ -6,19 +6,19 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
 
-from lightning_ww._errors import LightningWWError
 from lightning_ww.callbacks._curvature.findings import Reading
+from lightning_ww.callbacks._curvature.ranks import on_all, reached_by_any, summed
 from lightning_ww.callbacks._curvature.refusals import what_helps
-from lightning_ww.callbacks._monitor.guard import RefusedError
+from lightning_ww.callbacks._curvature.training_samples import num_training_samples
 from lightning_ww.callbacks._monitor.run import Memory
 from lightning_ww.callbacks._sandbox import sandbox
 from lightning_ww.callbacks._sandbox.loss import LossFn, OutputsFn, SandboxLoss
-from lightning_ww.callbacks._sandbox.mute import BatchNormMode
+from lightning_ww.callbacks._sandbox.mute import BatchNormMode, EvaluationMode
 from lightning_ww.curvature.density import spectral_density
 from lightning_ww.curvature.edge_of_stability import EdgeOfStability, single_rate
 from lightning_ww.curvature.ggn import Engine, GGNOperator
@@ -27,21 +27,26 @@ from lightning_ww.curvature.operators import CurvatureOperator, HessianOperator,
 from lightning_ww.curvature.parameters import select_parameters
 from lightning_ww.curvature.quadrature import UNCONVERGED
 from lightning_ww.curvature.second_derivatives.context import differentiable_twice
-from lightning_ww.curvature.second_derivatives.self_check import check_gradient, check_second_derivatives
+from lightning_ww.curvature.second_derivatives.self_check import (
+    check_gradient,
+    check_repeated,
+    check_second_derivatives,
+)
 
 if TYPE_CHECKING:
     from lightning_ww.callbacks._monitor.lightning import LightningModule, Trainer
     from lightning_ww.callbacks._sandbox.batches import CapturedBatch
-
-T = TypeVar("T")
 
 Matrix = Literal["hessian", "ggn"]
 
 FAST_DEV_RUN_STEPS = 4
 """The number of Lanczos steps under `fast_dev_run`, which runs all of the code at low cost."""
 
-WARM_STEPS, COLD_STEPS = 3, 12
-"""The numbers of Lanczos steps that follow the sharpness, from the last direction and from a random direction."""
+WARM_STEPS, COLD_STEPS = 6, 12
+"""The numbers of Lanczos steps that follow the sharpness, from the last directions and if these have changed."""
+
+KEPT_DIRECTIONS, RANDOM_PART = 2, 0.3
+"""The number of directions of largest curvature that are kept, and the length of the random part beside them."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,7 @@ class Settings:
     loss_fn: LossFn | None
     outputs_fn: OutputsFn | None
     batch_norm: BatchNormMode
+    mode: EvaluationMode
     num_probes: int
     seed: int
     storage: Storage
@@ -67,7 +73,8 @@ class _Matrices:
     whole: CurvatureOperator  # over the batches of all processes
     own: CurvatureOperator  # over the batches of this process
     params: list[Tensor]  # the module's own parameters, which the optimizers know
-    num_samples: int  # in the batches of all processes
+    left_out: tuple[str, ...]  # parameters that the loss does not reach
+    num_samples: int | None  # in the batches of all processes; None: unknown
 
 
 class CurvatureReader(Memory):
@@ -76,11 +83,17 @@ class CurvatureReader(Memory):
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._engine: Engine = "auto"
-        self._top: Tensor | None = None  # the direction of largest curvature at the last `follow`
+        self._tops: Tensor | None = None  # the directions of largest curvature at the last `follow`
         self._is_tried = False
+        self.is_limited = False  # whether the module holds more than can be restored
+
+    @property
+    def is_tried(self) -> bool:
+        """Tell whether a measurement has succeeded."""
+        return self._is_tried
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_top": None}  # left out: it is as large as the weights
+        return {**vars(self), "_tops": None}  # left out: they are as large as the weights
 
     def read(
         self, trainer: Trainer, pl_module: LightningModule, batches: Sequence[CapturedBatch], num_steps: int
@@ -107,32 +120,42 @@ class CurvatureReader(Memory):
                 trainer.optimizers,
                 seed=settings.seed,
                 preconditioned=settings.preconditioned,
+                lambda_min=density.lambda_min,
             )
             engine = "Hessian, reverse over reverse"
             if isinstance(matrices.own, GGNOperator):
                 self._engine = matrices.own.engine
                 engine = f"Gauss–Newton, {self._engine}"
-        known = _num_training_samples(trainer.train_dataloader)
-        return Reading(density, edge, matrices.num_samples, engine, known)
+        known = num_training_samples(trainer)
+        return Reading(density, edge, matrices.num_samples, engine, known, matrices.left_out)
 
     def follow(
         self, trainer: Trainer, pl_module: LightningModule, batches: Sequence[CapturedBatch]
     ) -> dict[str, float]:
-        """Follow the sharpness alone, from its last direction: three products, or more if the direction has changed."""
+        """Follow the sharpness alone, from the last directions of largest curvature: six products, or more if they changed.
+
+        The start has a random part, and two directions are kept, since another eigenvalue may overtake the largest one:
+        from the largest one's own direction alone, no number of products would see it.
+        """
         with self._matrices(trainer, pl_module, batches) as matrices:
-            operator = matrices.whole
-            if self._top is not None and self._top.numel() != operator.shape[0]:
-                self._top = None  # parameters were added or removed
-            start = self._top
-            if start is None:
-                start = torch.randn(operator.shape[0], generator=torch.Generator().manual_seed(self._settings.seed))
-            start = start.to(dtype=operator.dtype, device=operator.device)
-            for num_steps in (COLD_STEPS,) if self._top is None else (WARM_STEPS, COLD_STEPS):
+            operator, number = matrices.whole, trainer.global_step
+            if self._tops is not None and self._tops.shape[1] != operator.shape[0]:
+                self._tops = None  # parameters were added or removed
+            for num_steps in (COLD_STEPS,) if self._tops is None else (WARM_STEPS, COLD_STEPS):
+                # another random part each time, so that a direction that overtakes is seen sooner or later
+                generator = torch.Generator().manual_seed(self._settings.seed * 1_000_003 + number)
+                random = torch.randn(operator.shape[0], generator=generator)
+                start = random.to(dtype=operator.dtype, device=operator.device) / float(random.norm())
+                if self._tops is not None:
+                    start = self._tops.sum(0) / self._tops.shape[0] ** 0.5 + RANDOM_PART * start
                 krylov = lanczos(lambda vector: operator @ vector, start, num_steps)
-                sharpness, start, residual = krylov.top()
-                if residual <= UNCONVERGED * abs(sharpness):
+                values, vectors, residuals = krylov.tops(KEPT_DIRECTIONS)
+                self._tops = vectors
+                sharpness, residual = float(values[0]), float(residuals[0])
+                rivals = values[1:] + residuals[1:]
+                is_ahead = not rivals.numel() or float(rivals.max()) <= sharpness + residual
+                if residual <= UNCONVERGED * abs(sharpness) and is_ahead:
                     break
-            self._top = start
             numbers = {"sharpness": sharpness, "sharpness_residual": residual}
             if (rate := single_rate(matrices.params, trainer.optimizers)) is not None:
                 numbers["lr_sharpness"] = rate * sharpness / 2
@@ -154,90 +177,89 @@ class CurvatureReader(Memory):
                 loss_fn=settings.loss_fn,
                 outputs_fn=settings.outputs_fn,
                 batch_norm=settings.batch_norm,
+                mode=settings.mode,
                 seed=settings.seed,
             )
-            loss = _on_all(trainer, lambda: stack.enter_context(box))
-            own = _on_all(trainer, lambda: self._operator(loss))
+            loss = on_all(trainer, lambda: stack.enter_context(box))
+            own, known = on_all(trainer, lambda: self._operator(loss))
+            is_reached = reached_by_any(trainer, own.is_reached)
+            on_all(trainer, lambda: self._restrict(loss, own, known, is_reached))
+            self.is_limited |= loss.is_limited
             self._is_tried = True
+            left_out = tuple(name for name, is_in in zip(loss.names, is_reached, strict=True) if not is_in)
+            params = [p for p, is_in in zip(params, is_reached, strict=True) if is_in]
+            samples = None if None in [captured.size for captured in loss.batches] else loss.num_samples
             if trainer.world_size == 1:
-                yield _Matrices(own, own, params, loss.num_samples)
+                yield _Matrices(own, own, params, left_out, samples)
                 return
-            counted = _summed(trainer, torch.tensor(float(loss.num_samples), device=own.device))
-            whole = ReducedOperator(own, lambda vector: _summed(trainer, loss.num_samples / int(counted) * vector))
+            unknown = float(summed(trainer, torch.tensor(float(samples is None), device=own.device)))
+            share = float(samples or 0) if not unknown else 1.0  # equal weights
+            counted = float(summed(trainer, torch.tensor(share, device=own.device)))
+            whole = ReducedOperator(own, lambda vector: summed(trainer, share / counted * vector))
             try:
-                yield _Matrices(whole, own, params, int(counted))
+                yield _Matrices(whole, own, params, left_out, None if unknown else int(counted))
             except ValueError:
                 if whole.error is not None:
                     raise whole.error from None
                 raise
 
-    def _operator(self, loss: SandboxLoss) -> CurvatureOperator:
-        """The operator over this process's batches, which is checked the first time."""
-        with what_helps():
-            is_ggn = self._settings.matrix == "ggn"
-            with differentiable_twice():
-                operator: CurvatureOperator = self._gauss_newton(loss) if is_ggn else _hessian(loss)
-            if not self._is_tried and self._settings.self_check:
-                first = loss.batches[0]
-                if is_ggn:
-                    check_gradient(lambda: _judged_loss(loss, first), loss.params)
-                else:
-                    check_second_derivatives(lambda: loss.of(first), loss.params)
-            if not self._is_tried:
-                operator @ torch.ones(operator.shape[0], dtype=operator.dtype, device=operator.device)
-        return operator
+    def _operator(self, loss: SandboxLoss) -> tuple[HessianOperator | GGNOperator, Tensor]:
+        """The operator over this process's batches, and the loss of the first one."""
+        with what_helps(self._settings.matrix):
+            if self._settings.matrix == "ggn":
+                with differentiable_twice():
+                    return self._gauss_newton(loss)
+            pairs = zip(loss.shares, loss.batches, strict=True)
+            operator = HessianOperator([(share, partial(loss.of, batch)) for share, batch in pairs], loss.params)
+            return operator, operator.values[0]
 
-    def _gauss_newton(self, loss: SandboxLoss) -> GGNOperator:
-        outputs, losses = [], []
-        for captured in loss.batches:
-            first, judge = loss.judged(captured)
-            outputs.append((float(captured.size), _first_then(first, loss, captured)))
+    def _restrict(
+        self, loss: SandboxLoss, operator: HessianOperator | GGNOperator, value: Tensor, is_reached: Sequence[bool]
+    ) -> None:
+        """Leave parameters out; the first time, check derivatives and multiply. ``value`` is the first batch's loss."""
+        with what_helps(self._settings.matrix):
+            operator.restrict(is_reached)
+            if self._is_tried:
+                return
+            first = loss.batches[0]
+            if self._settings.self_check and isinstance(operator, HessianOperator):
+
+                @contextmanager
+                def precise() -> Iterator[tuple[Callable[[], Tensor], Sequence[Tensor]]]:
+                    with loss.in_double() as twin:
+                        yield (
+                            lambda: twin.of(twin.batches[0]),
+                            [p for p, is_in in zip(twin.params, is_reached, strict=True) if is_in],
+                        )
+
+                known = operator if len(loss.batches) == 1 else None
+                check_second_derivatives(
+                    lambda: loss.of(first), loss.params, operator=known, kept=is_reached, precise=precise
+                )
+            elif self._settings.self_check:
+                hidden = [p for p, is_in in zip(loss.params, is_reached, strict=True) if not is_in]
+                check_gradient(value, operator.params, hidden)
+                check_repeated(float(value.detach()), float(_judged_loss(loss, first)[0].detach()))
+            operator @ torch.ones(operator.shape[0], dtype=operator.dtype, device=operator.device)
+
+    def _gauss_newton(self, loss: SandboxLoss) -> tuple[GGNOperator, Tensor]:
+        """The operator, and the loss of the first batch."""
+        outputs, losses, values = [], [], []
+        for share, captured in zip(loss.shares, loss.batches, strict=True):
+            value, first, judge = _judged_loss(loss, captured)
+            outputs.append((share, _first_then(first, loss, captured)))
             losses.append(judge)
-        return GGNOperator(outputs, losses, loss.params, self._engine, check=not self._is_tried)
+            values.append(value)
+        return GGNOperator(outputs, losses, loss.params, self._engine, check=not self._is_tried), values[0]
 
 
-def _hessian(loss: SandboxLoss) -> HessianOperator:
-    return HessianOperator([(float(batch.size), partial(loss.of, batch)) for batch in loss.batches], loss.params)
-
-
-def _judged_loss(loss: SandboxLoss, captured: CapturedBatch) -> Tensor:
+def _judged_loss(loss: SandboxLoss, captured: CapturedBatch) -> tuple[Tensor, Tensor, Callable[[Tensor], Tensor]]:
+    """The loss of a batch, its outputs, and the loss as a function of outputs."""
     outputs, judge = loss.judged(captured)
-    return judge(outputs)
+    return judge(outputs), outputs, judge
 
 
 def _first_then(first: Tensor, loss: SandboxLoss, captured: CapturedBatch) -> Callable[[], Tensor]:
     """A function that returns the computed outputs at its first call, and computes them again at later calls."""
     known = [first]
     return lambda: known.pop() if known else loss.judged(captured)[0]
-
-
-def _on_all(trainer: Trainer, action: Callable[[], T]) -> T:
-    """Run an action without collective calls; return its result if it succeeds on all processes, else raise on all."""
-    error: Exception | None = None
-    try:
-        result = action()
-    except Exception as failed:
-        error = failed
-    if trainer.world_size > 1:
-        is_fine = trainer.strategy.reduce_boolean_decision(error is None, all=True)
-        is_refused = trainer.strategy.reduce_boolean_decision(isinstance(error, RefusedError), all=False)
-        if not is_fine and error is None:
-            error = (
-                RefusedError("Another process refused") if is_refused else LightningWWError("another process failed")
-            )
-    if error is not None:
-        raise error
-    return result
-
-
-def _summed(trainer: Trainer, tensor: Tensor) -> Tensor:
-    """The sum over all processes."""
-    return torch.as_tensor(trainer.strategy.reduce(tensor, reduce_op="sum"))
-
-
-def _num_training_samples(loader: Any) -> int | None:
-    """The number of training samples, or ``None`` if it is unknown."""
-    try:
-        return len(loader.dataset)
-    except (AttributeError, TypeError, NotImplementedError):
-        return None

@@ -6,28 +6,48 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from lightning_ww.callbacks._monitor.guard import RefusedError
+from lightning_ww.callbacks._sandbox.loss import UnfitBatchError
 from lightning_ww.curvature.operators import WrongDerivativeError
 from lightning_ww.curvature.second_derivatives.self_check import first_line
 
-FIRST_ONLY = 'try `matrix="ggn"`, which needs first derivatives of the network only, or pass another `loss_fn=`'
+OTHER_LOSS = "pass another `loss_fn=`"
 
-REMEDIES = (
+FIRST_ONLY = {
+    "hessian": f'try `matrix="ggn"`, which needs first derivatives of the network only, or {OTHER_LOSS}',
+    "ggn": "pass `ggn_fn=` with outputs and a loss of them that have derivatives, or leave the layer out with `params=`",
+}
+"""The remedy for operations without a second derivative, by the matrix: one that was not tried yet."""
+
+ELSEWHERE = {
+    "hessian": f"leave the layers out with `params=`, or {OTHER_LOSS}; `self_check=False` measures it as it is. "
+    'Of a target network or another detached part, leave out its parameters (`params="net.*"`)',
+    "ggn": "leave the layers out with `params=`, or pass `ggn_fn=`; `self_check=False` measures it as it is",
+}
+
+REMEDIES: tuple[tuple[str, str | dict[str, str]], ...] = (
     ("use_reentrant", "checkpoint with `use_reentrant=False`"),
-    ("once_differentiable", "leave the layers out with `params=`, or pass another `loss_fn=`"),
+    (
+        "once_differentiable",
+        {"hessian": f"leave the layers out with `params=`, or {OTHER_LOSS}", "ggn": ELSEWHERE["ggn"]},
+    ),
     ("not the same twice", "pass `loss_fn=` with a loss of weights and batch alone, or `self_check=False`"),
-    ("Recomputed values", "leave weight norm out of the checkpoint, or pass another `loss_fn=`"),
+    ("Recomputed values", f"leave weight norm out of the checkpoint, or {OTHER_LOSS}"),
     ("does not depend on any", "the loss is detached from the parameters that are measured, or taken under `no_grad`"),
+    ("strided nested tensors", "convert them with `to_padded_tensor` in `loss_fn=`, or use `layout=torch.jagged`"),
+    ("NestedTensor", "convert nested tensors with `to_padded_tensor` in `loss_fn=`, or use `layout=torch.jagged`"),
+    ("ctc_loss", "no loss with CTC has second derivatives in torch: measure another loss with `loss_fn=`"),
     ("derivative for", FIRST_ONLY),
     ("double backward", FIRST_ONLY),
 )
-"""Pairs of words in an error and its remedy."""
-
-ELSEWHERE = "leave the layers out with `params=`, or pass another `loss_fn=`; `self_check=False` measures it as it is"
+"""Pairs of words in an error and its remedy, which may depend on the matrix."""
 
 
 @contextmanager
-def what_helps() -> Iterator[None]:
+def what_helps(matrix: str) -> Iterator[None]:
     """Turn autograd's errors into refusals that name the remedy; other errors stay as they are.
+
+    Args:
+        matrix: The matrix that is measured, ``"hessian"`` or ``"ggn"``.
 
     Raises:
         RefusedError: If derivatives are wrong, or do not exist.
@@ -35,12 +55,13 @@ def what_helps() -> Iterator[None]:
     try:
         yield
     except (RuntimeError, NotImplementedError, ValueError) as error:
-        if isinstance(error, RefusedError):
+        if isinstance(error, RefusedError | UnfitBatchError):
             raise
         sentence = first_line(error)
         for sign, remedy in REMEDIES:
             if sign in str(error):
-                raise RefusedError(f"{sentence}: {remedy}") from error
+                said = remedy if isinstance(remedy, str) else remedy[matrix]
+                raise RefusedError(f"{sentence}: {said}") from error
         if isinstance(error, WrongDerivativeError):
-            raise RefusedError(f"{sentence}: {ELSEWHERE}") from error
+            raise RefusedError(f"{sentence}: {ELSEWHERE[matrix]}") from error
         raise

@@ -19,6 +19,10 @@ class RefusedError(LightningWWError, RuntimeError):
     """A refusal to measure in this run; the message gives the reason and the remedy."""
 
 
+class PostponedError(LightningWWError, RuntimeError):
+    """A measurement that cannot be made yet; it is tried again at the next step."""
+
+
 class Guard:
     """The warnings of a monitor so far, and its treatment of errors."""
 
@@ -45,6 +49,8 @@ class Guard:
         """
         try:
             return action()
+        except PostponedError:
+            return None
         except Exception as error:
             if self._on_error == "raise" or isinstance(error, fatal):
                 raise

@@ -44,6 +44,17 @@ def callbacks(trainer: Trainer) -> list[Any]:
     return list(trainer.callbacks)  # type: ignore[attr-defined]
 
 
+def told_by_any(trainer: Trainer, message: str) -> str:
+    """The first message of all processes that is not empty; a collective call."""
+    if trainer.world_size == 1:
+        return message
+    import torch.distributed
+
+    told: list[Any] = [None] * trainer.world_size
+    torch.distributed.all_gather_object(told, message)
+    return next((one for one in told if one), "")
+
+
 def warn(trainer: Trainer, message: str) -> None:
     """Warn from the process of rank zero. If warnings are errors, write to the log instead, so that the run continues."""
     if trainer.is_global_zero:
@@ -59,4 +70,4 @@ def inform(trainer: Trainer, message: str) -> None:
         logging.getLogger(type(trainer).__module__).info(message)
 
 
-__all__ = ["CallbackBase", "DummyLogger", "LightningModule", "Trainer", "callbacks", "inform", "warn"]
+__all__ = ["CallbackBase", "DummyLogger", "LightningModule", "Trainer", "callbacks", "inform", "told_by_any", "warn"]

@@ -44,6 +44,9 @@ class Batches(Protocol):
     def take(self, trainer: Any, pl_module: Any, batch: Any, index: int) -> None:
         """Keep a batch that is about to be trained on."""
 
+    def why_none(self) -> str | None:
+        """The reason why there are none at the end of a fit, if batches were left out."""
+
     def close(self) -> str | None:
         """Stop waiting for batches if an epoch had too few; return a warning in that case."""
 
@@ -116,6 +119,7 @@ class Run(Generic[M]):
     last_followed: int = 0
     is_training: bool = False
     is_first_batch: bool = True  # whether the next batch is the first of the fit
+    is_restored: bool = False  # whether the fit began with a state from a checkpoint
     is_off: bool = False  # nothing can be measured any more
 
     def state_dict(self) -> dict[str, Any]:

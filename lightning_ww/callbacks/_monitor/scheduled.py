@@ -102,6 +102,7 @@ class Scheduled(Resumable, ABC):
             is_new, state = True, None
         if is_new or state is not None:
             self._run = self._new_run()
+        self._run.is_restored = state is not None
         if is_foreign:
             said = f"cannot use its state in the checkpoint, which another version wrote, and {self.BEGIN_ANEW}."
             self._run.guard.warn_once(trainer, "checkpoint", said)
@@ -163,6 +164,9 @@ class Scheduled(Resumable, ABC):
 
     @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        run = self._run
+        if run.batches is not None and not run.is_off and (why := run.batches.why_none()):
+            run.guard.warn_once(trainer, "no batch", why)
         self._draw_the_rest(trainer, self._run.guard)
 
     @override
@@ -187,10 +191,12 @@ class Scheduled(Resumable, ABC):
             self._run.is_off = True
             if self.on_error == "raise":
                 raise
-            said = f"cannot measure in this run, and stops trying. {error}."
+            why = str(error).removesuffix(".")
+            said = f"cannot measure in this run, and stops trying. {why[:1].upper()}{why[1:]}."
             self._run.guard.warn_once(trainer, "refused", said)
             return None
 
     def _close_batches(self, trainer: Trainer) -> None:
-        if self._run.batches is not None and (few := self._run.batches.close()):
-            self._run.guard.warn_once(trainer, "num_batches", few)
+        run = self._run
+        if run.batches is not None and not run.is_off and (few := run.batches.close()):
+            run.guard.warn_once(trainer, "num_batches", few)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from lightning_ww.callbacks._sandbox.batches import CapturedBatch
 from lightning_ww.callbacks._sandbox.loss import LossFn, OutputsFn, SandboxLoss
-from lightning_ww.callbacks._sandbox.mute import BatchNormMode, muted
+from lightning_ww.callbacks._sandbox.mute import BatchNormMode, EvaluationMode, muted
+from lightning_ww.callbacks._sandbox.surroundings import objects_around
 from lightning_ww.curvature.parameters import select_parameters
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ def sandbox(
     loss_fn: LossFn | None = None,
     outputs_fn: OutputsFn | None = None,
     batch_norm: BatchNormMode = "eval",
+    mode: EvaluationMode = "eval",
     seed: int = 0,
 ) -> Iterator[SandboxLoss]:
     """Evaluate the loss of a module on copies of its weights, and undo all other effects of the evaluation.
@@ -41,14 +43,17 @@ def sandbox(
             the input of the single call of a usual loss function.
         batch_norm: Whether batch normalization uses its running statistics (``"eval"``, default) or the batch's
             (``"train"``).
+        mode: Whether the module is in evaluation mode (``"eval"``, default), or in training mode except for dropout layers
+            and batch normalization (``"train"``).
         seed: The seed of the global random streams in each evaluation. Default: ``0``.
 
     Yields:
         The loss, as a function of the copies in its ``params``.
     """
-    with muted(trainer, pl_module, batch_norm):
+    with muted(trainer, pl_module, batch_norm, mode):
         chosen = select_parameters(pl_module, params)
         captured = [b if isinstance(b, CapturedBatch) else CapturedBatch.of(b, i) for i, b in enumerate(batches)]
-        loss = SandboxLoss(pl_module, captured, list(chosen), loss_fn, outputs_fn, seed)
+        around = objects_around(trainer, pl_module, loss_fn, outputs_fn)
+        loss = SandboxLoss(pl_module, captured, list(chosen), loss_fn, outputs_fn, seed, around)
         with loss.copies_in_place():
             yield loss

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
 from torch.utils import _pytree
 
 from lightning_ww._errors import ArgumentError
-from lightning_ww._torch import full_precision
+from lightning_ww._torch import double_precision, full_precision
 from lightning_ww.callbacks._sandbox.mute import muted, seed_streams
+from lightning_ww.callbacks._sandbox.rollback import put_back, slots
 
 if TYPE_CHECKING:
     from lightning_ww.callbacks._monitor.lightning import LightningModule, Trainer
@@ -30,12 +32,16 @@ class CapturedBatch:
 
     batch: Any
     index: int  # of the batch in its epoch
-    size: int  # length of its first tensor
+    size: int | None  # the number of its samples; None: it cannot be told
 
     @classmethod
-    def of(cls, batch: Any, index: int) -> CapturedBatch:
-        """Copy a batch of training."""
-        return cls(_copied(batch), index, _size(batch) or 1)
+    def of(cls, batch: Any, index: int, size_of: Callable[[Any], int] | None = None) -> CapturedBatch:
+        """Copy a batch of training; ``size_of`` tells its size."""
+        return cls(_copied(batch), index, batch_size(batch) if size_of is None else int(size_of(batch)))
+
+    def in_double(self) -> CapturedBatch:
+        """The batch with its numbers in float64."""
+        return CapturedBatch(_copied(self.batch, double_precision), self.index, self.size)
 
     def fresh(self) -> Any:
         """A copy of the batch, which the caller may change."""
@@ -50,13 +56,22 @@ class KeptBatches:
         wanted: The number of batches.
         data: The user's own data; ``None``: batches of training.
         seed: The seed of the random streams while the data are iterated.
+        size_of: The user's own function that tells the size of a batch. Default: ``None``.
     """
 
-    def __init__(self, call: str, wanted: int, data: Iterable[Any] | None, seed: int) -> None:
-        self._call, self._wanted, self._data, self._seed = call, wanted, data, seed
+    def __init__(
+        self,
+        call: str,
+        wanted: int,
+        data: Iterable[Any] | None,
+        seed: int,
+        size_of: Callable[[Any], int] | None = None,
+    ) -> None:
+        self._call, self._wanted, self._data, self._seed, self._size_of = call, wanted, data, seed, size_of
         self.are_drawn = data is not None
         self.batches: list[CapturedBatch] = []
         self.is_complete = False
+        self.unfit: list[str] = []  # why batches were dropped
 
     def take(self, trainer: Trainer, pl_module: LightningModule, batch: Any, index: int) -> None:
         """Keep a batch of training, or all batches of the user's own data at once.
@@ -69,6 +84,19 @@ class KeptBatches:
         else:
             self._draw(trainer, pl_module, self._data)
 
+    def drop(self, why: str, captured: CapturedBatch | None = None) -> None:
+        """Drop a batch that cannot be measured, or the last one; the next one takes its place."""
+        kept = [batch for batch in self.batches if batch is not captured]
+        self.batches = kept if len(kept) < len(self.batches) else self.batches[:-1]
+        self.unfit.append(why)
+        self.is_complete = False
+
+    def why_none(self) -> str | None:
+        """The reason why there are none at the end of a fit, if batches were left out."""
+        if self.is_complete or not self.unfit:
+            return None
+        return f"has measured nothing: none of the first {len(self.unfit)} batches could be measured. {self.unfit[0]}"
+
     def close(self) -> str | None:
         """Stop waiting for batches if an epoch had too few; return a warning in that case."""
         if self.is_complete or not self.batches:
@@ -77,12 +105,12 @@ class KeptBatches:
         return f"measures on {len(self.batches)} batches: an epoch has no more (`num_batches={self._wanted}`)."
 
     def _join(self, batch: Any, index: int) -> None:
-        self.batches.append(CapturedBatch.of(batch, index))
+        self.batches.append(CapturedBatch.of(batch, index, self._size_of))
         self.is_complete = len(self.batches) == self._wanted
 
     def _draw(self, trainer: Trainer, pl_module: LightningModule, data: Iterable[Any]) -> None:
         """Iterate the user's data without an effect on the random streams."""
-        with muted(trainer, pl_module):
+        with muted(trainer, pl_module), put_back(pl_module):
             seed_streams(pl_module, self._seed)
             for index, batch in enumerate(itertools.islice(data, self._wanted)):
                 moved = trainer.precision_plugin.convert_input(batch)
@@ -96,34 +124,54 @@ class KeptBatches:
             )
 
 
-def _size(batch: Any, depth: int = 0) -> int | None:
-    """The length of the first tensor in a batch, at any depth, or ``None``."""
-    if isinstance(batch, Tensor):
-        return batch.shape[0] if batch.ndim else None
-    if depth > MAX_DEPTH or isinstance(batch, str):
-        return None
-    if isinstance(batch, Mapping):
-        inside: Iterable[Any] = batch.values()
-    elif isinstance(batch, list | tuple):
-        inside = batch
-    else:
-        inside = getattr(batch, "__dict__", {}).values()
-    return next((size for item in inside if (size := _size(item, depth + 1)) is not None), None)
+def batch_size(batch: Any) -> int | None:
+    """The number of samples of a batch, or ``None`` if its tensors disagree on it, or there are none.
+
+    It is the length of every tensor in it, at any depth, as Lightning finds it; of a packed sequence the number of
+    sequences, and of a batch that knows its size (PyTorch Geometric's, TensorDict's) what it says.
+    """
+    sizes = set(_sizes(batch, 0))
+    return sizes.pop() if len(sizes) == 1 else None
 
 
-def _copied(batch: Any) -> Any:
-    """A copy of the batch with its tensors cloned, also those inside the user's own objects."""
+def _sizes(value: Any, depth: int) -> Iterator[int]:
+    known = getattr(value, "num_graphs", None)
+    known = getattr(value, "batch_size", None) if known is None else known
+    known = known[0] if isinstance(known, tuple) and known else known
+    if isinstance(known, int) and not isinstance(value, Tensor):
+        yield known
+    elif isinstance(value, PackedSequence):
+        yield int(value.batch_sizes[0])
+    elif isinstance(value, Tensor):
+        if value.ndim:
+            yield value.size(0) if value.is_nested else value.shape[0]
+    elif depth <= MAX_DEPTH and not isinstance(value, str | bytes):
+        for item in _inside(value):
+            yield from _sizes(item, depth + 1)
+
+
+def _inside(value: Any) -> Iterable[Any]:
+    """The items of a container, or the attributes of an object."""
+    if isinstance(value, Mapping):
+        return value.values()
+    if isinstance(value, list | tuple | set | frozenset):
+        return value
+    return [getattr(value, name) for name in (*getattr(value, "__dict__", {}), *slots(value)) if hasattr(value, name)]
+
+
+def _copied(batch: Any, convert: Callable[[Tensor], Tensor] = full_precision) -> Any:
+    """A copy of the batch with its tensors converted and cloned, also those inside the user's own objects."""
 
     def renewed(leaf: Any) -> Any:
         if isinstance(leaf, Tensor):
-            return full_precision(leaf.detach()).clone()
+            return convert(leaf.detach()).clone()
         try:
             twin = copy.deepcopy(leaf)
         except Exception:  # an object that cannot be copied
             return leaf
-        for name, item in list(getattr(twin, "__dict__", {}).items()):
-            if isinstance(item, Tensor | list | tuple | dict):
-                vars(twin)[name] = _pytree.tree_map(renewed, item)
+        for name in (*getattr(twin, "__dict__", {}), *slots(twin)):
+            if isinstance(item := getattr(twin, name, None), Tensor | list | tuple | dict):
+                object.__setattr__(twin, name, _pytree.tree_map(renewed, item))
         return twin
 
     with torch.inference_mode(False):

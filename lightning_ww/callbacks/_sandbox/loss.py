@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from lightning_ww._errors import ArgumentError
-from lightning_ww._torch import full_precision
+from lightning_ww._errors import LightningWWError
+from lightning_ww._torch import double_precision, full_precision, operations
+from lightning_ww.callbacks._monitor.guard import RefusedError
+from lightning_ww.callbacks._sandbox.modes import drawn_alone, precision_of
 from lightning_ww.callbacks._sandbox.mute import seed_streams
 from lightning_ww.callbacks._sandbox.rollback import DrawnError, put_back
 from lightning_ww.curvature.second_derivatives.loss_hessians import LossCalls
@@ -33,8 +35,16 @@ OutputsFn = Callable[[Any, Any], tuple[Tensor, Callable[[Tensor], Tensor]]]
 USUAL_LOSSES = "`F.cross_entropy`, `F.mse_loss` or `F.binary_cross_entropy_with_logits`"
 
 
-class UnsuitableLossError(ArgumentError):
-    """A loss that can be measured only with the help of another argument. It is a `ValueError`."""
+class UnsuitableLossError(RefusedError):
+    """A loss that can be measured only with the help of another argument."""
+
+
+class UnfitBatchError(LightningWWError, RuntimeError):
+    """A batch that the loss cannot be measured on; another one may do."""
+
+    def __init__(self, message: str, captured: CapturedBatch | None = None) -> None:
+        super().__init__(message)
+        self.captured = captured
 
 
 class SandboxLoss:
@@ -47,6 +57,8 @@ class SandboxLoss:
         loss_fn: ``(pl_module, batch) -> 0-d tensor``. Default: ``None``.
         outputs_fn: ``(pl_module, batch) -> (outputs, loss of outputs)``. Default: ``None``.
         seed: The seed of the global random streams in each evaluation. Default: ``0``.
+        others: Further objects that an evaluation may change, and that are restored after it. Default: none.
+        widened: Whether the copies are in float64. Default: ``False``.
 
     Attributes:
         params: The copies to differentiate with respect to, leaves that nothing else reads.
@@ -61,40 +73,69 @@ class SandboxLoss:
         loss_fn: LossFn | None = None,
         outputs_fn: OutputsFn | None = None,
         seed: int = 0,
+        others: Sequence[Any] = (),
+        *,
+        widened: bool = False,
     ) -> None:
-        self._module, self._seed = pl_module, seed
+        self._module, self._seed, self._others = pl_module, seed, others
+        self._copy = double_precision if widened else full_precision
+        self.is_limited = False  # whether the module holds too much to be remembered
         self._loss_fn, self._outputs_fn = loss_fn, outputs_fn
         self.batches = batches
         self.names = list(chosen)
         self._originals = dict(pl_module.named_parameters())
         self._versions = {name: parameter._version for name, parameter in self._originals.items()}
-        self._copies = {name: full_precision(parameter.detach()).clone() for name, parameter in self._originals.items()}
+        self._copies = {name: self._copy(parameter.detach()).clone() for name, parameter in self._originals.items()}
         self._is_checked = False
         self.params = [self._copies[name].requires_grad_() for name in chosen]
         self._rest = {name: copied for name, copied in self._copies.items() if name not in set(chosen)}
 
+    @contextmanager
+    def in_double(self) -> Iterator[SandboxLoss]:
+        """The same loss in float64, with copies of its own."""
+        twin = SandboxLoss(
+            self._module,
+            [captured.in_double() for captured in self.batches],
+            self.names,
+            self._loss_fn,
+            self._outputs_fn,
+            self._seed,
+            self._others,
+            widened=True,
+        )
+        with twin.copies_in_place():
+            yield twin
+
     @property
     def num_samples(self) -> int:
         """The number of samples in the batches."""
-        return sum(captured.size for captured in self.batches)
+        return sum(captured.size or 0 for captured in self.batches)
+
+    @property
+    def shares(self) -> list[float]:
+        """The weight of each batch in the mean: its size, or 1 for each if a size is not known."""
+        sizes = [captured.size for captured in self.batches]
+        return [1.0 if None in sizes else float(size or 0) for size in sizes]
 
     @contextmanager
     def copies_in_place(self) -> Iterator[None]:
         """Put the copies in place of the module's parameters and buffers."""
-        buffers = {key: full_precision(buffer.detach()).clone() for key, buffer in self._module.named_buffers()}
+        buffers = {key: self._copy(buffer.detach()).clone() for key, buffer in self._module.named_buffers()}
         with in_place_of(self._module, self._copies | buffers):
             yield
 
     def __call__(self) -> Tensor:
-        """The mean loss over the batches, each weighted by its size, a 0-d tensor."""
-        parts = [captured.size / self.num_samples * self.of(captured) for captured in self.batches]
+        """The mean loss over the batches, each with its share, a 0-d tensor."""
+        shares = self.shares
+        parts = [share / sum(shares) * self.of(captured) for share, captured in zip(shares, self.batches, strict=True)]
         return torch.stack(parts).sum()
 
     def of(self, captured: CapturedBatch) -> Tensor:
         """The loss of a batch, a 0-d tensor.
 
         Raises:
-            UnsuitableLossError: If there is no loss, or computing it changes the weights.
+            UnfitBatchError: If there is no loss for this batch, or it is not finite.
+            UnsuitableLossError: If computing it changes the weights.
         """
         name, function = _loss_function(self._module, self._loss_fn, captured.index)
         value = self._evaluate(name, function, captured)
@@ -105,7 +146,11 @@ class SandboxLoss:
             )
             kind = "`None`" if value is None else kind
             lever = "Return a 0-d tensor." if name == "loss_fn" else "Pass `loss_fn=`."
-            raise UnsuitableLossError(f"`{name}`, in evaluation mode, returned {kind} instead of a loss. {lever}")
+            if value is None and name == "training_step":
+                lever += ' If it has a loss in training mode only, pass `mode="train"`.'
+            raise UnfitBatchError(f"`{name}`, in evaluation mode, returned {kind} instead of a loss. {lever}", captured)
+        if not bool(torch.isfinite(value.detach())):
+            raise UnfitBatchError(f"`{name}` gives a loss of {float(value.detach())}.", captured)
         return value.reshape(())
 
     def judged(self, captured: CapturedBatch) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
@@ -133,6 +178,11 @@ class SandboxLoss:
             if is_it and call.is_of_outputs_alone:
                 return call.outputs, call.of
             saw = "its target depends on the weights" if is_it else "it returns something else"
+        if any(name.startswith("CtcLoss") for name in operations(value)):
+            raise UnsuitableLossError(
+                "No loss with CTC has second derivatives in torch, which the Gauss–Newton matrix needs of the loss. Pass "
+                "`ggn_fn=` with another loss of the outputs."
+            )
         raise UnsuitableLossError(
             f'`matrix="ggn"` needs a loss that is one call of {USUAL_LOSSES}, but {saw}. '
             "Pass `ggn_fn=`, `(pl_module, batch) -> (outputs, loss_of_outputs)`."
@@ -142,7 +192,7 @@ class SandboxLoss:
         """Call a function of a batch with copies of the buffers, and restore all state, so that it repeats exactly."""
         buffers = {key: buffer.clone() for key, buffer in self._module.named_buffers()}
         seed_streams(self._module, self._seed)
-        with put_back(self._module), _default_dtype(self.params[0].dtype):
+        with put_back(self._module, *self._others) as undone, precision_of(self.params[0].dtype), drawn_alone():
             try:
                 with in_place_of(self._module, self._rest | buffers):
                     value = function(captured.fresh())
@@ -150,6 +200,17 @@ class SandboxLoss:
                 raise UnsuitableLossError(
                     f"`{name}` cannot be run without side effects: {drawn}. Pass `loss_fn=`."
                 ) from None
+            except LightningWWError:
+                raise
+            except Exception as error:  # the user's own: another batch may do
+                said = f"`{name}` fails on it ({type(error).__name__}: {error})"
+                raise UnfitBatchError(f"{said}.", captured) from error
+        self.is_limited |= undone.is_limited
+        if undone.errors:
+            raise UnsuitableLossError(
+                f"`{name}` has effects that cannot be undone ({undone.errors[0]}). Pass `loss_fn=`, `(pl_module, batch) -> "
+                "loss`, that only computes the loss."
+            )
         moved = [key for key, parameter in self._originals.items() if parameter._version != self._versions[key]]
         for key in moved:
             with torch.no_grad():
@@ -157,7 +218,7 @@ class SandboxLoss:
         if not self._is_checked:  # a write to `.data` does not change the version
             copies = {id(copied): key for key, copied in self._copies.items()}
             for key in (copies[id(parameter)] for parameter in self.params):
-                copied, original = self._copies[key].detach(), full_precision(self._originals[key].detach())
+                copied, original = self._copies[key].detach(), self._copy(self._originals[key].detach())
                 if not torch.allclose(copied, original, rtol=0, atol=0, equal_nan=True):
                     moved.append(key)
             self._is_checked = True
@@ -173,7 +234,7 @@ class SandboxLoss:
         """Make new copies of parameters that a step has changed, such as a momentum encoder's: the loss repeats exactly."""
         for key, copied in self._rest.items():
             if copied._version:
-                self._rest[key] = full_precision(self._originals[key].detach()).clone()
+                self._rest[key] = self._copy(self._originals[key].detach()).clone()
 
 
 @contextmanager
@@ -199,28 +260,29 @@ def in_place_of(module: nn.Module, tensors: Mapping[str, Tensor]) -> Iterator[No
             home[key] = tensor  # type: ignore[assignment]
 
 
-def require_a_loss(pl_module: LightningModule, loss_fn: LossFn | None, *, has_outputs: bool, call: str) -> None:
-    """Raise if there is no loss that can be evaluated without optimizer steps and without the Trainer's own iterator.
+def require_a_loss(pl_module: LightningModule, loss_fn: LossFn | None, *, has_outputs: bool) -> None:
+    """Refuse if there is no loss that can be evaluated without optimizer steps and without the Trainer's own iterator.
 
     Args:
         pl_module: The module.
         loss_fn: The user's own loss, if any.
         has_outputs: Whether outputs and their loss are given, which are enough, too.
-        call: The class that error messages name.
+
+    Raises:
+        UnsuitableLossError: If there is none.
     """
     if loss_fn is not None or callable(getattr(pl_module, "curvature_loss", None)) or has_outputs:
         return
     if "dataloader_iter" in inspect.signature(pl_module.training_step).parameters:
-        raise ArgumentError(
-            f"`{call}`: this {type(pl_module).__name__} draws its batches itself (`dataloader_iter`). Pass `data=` and "
-            "`loss_fn=`, `(pl_module, batch) -> loss`."
+        raise UnsuitableLossError(
+            f"This {type(pl_module).__name__} draws its batches itself (`dataloader_iter`). Pass `data=` and `loss_fn=`, "
+            "`(pl_module, batch) -> loss`"
         )
     if pl_module.automatic_optimization:
         return
-    raise ArgumentError(
-        f"`{call}`: this {type(pl_module).__name__} optimizes by hand (`automatic_optimization = False`), so its "
-        "`training_step` moves the weights. Pass `loss_fn=`, `(pl_module, batch) -> loss`, or give the module a method "
-        "`curvature_loss(batch)`."
+    raise UnsuitableLossError(
+        f"This {type(pl_module).__name__} optimizes by hand (`automatic_optimization = False`), so its `training_step` moves "
+        "the weights. Pass `loss_fn=`, `(pl_module, batch) -> loss`, or give the module a method `curvature_loss(batch)`"
     )
 
 
@@ -234,17 +296,6 @@ def _loss_function(module: LightningModule, loss_fn: LossFn | None, index: int) 
     parameters = inspect.signature(step).parameters.values()
     takes_index = len(parameters) > 1 or any(parameter.kind is parameter.VAR_POSITIONAL for parameter in parameters)
     return "training_step", lambda batch: step(batch, index) if takes_index else step(batch)
-
-
-@contextmanager
-def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
-    """Make float64 the default dtype if the module is in float64, as Lightning does in training."""
-    known = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64 if dtype == torch.float64 else known)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(known)
 
 
 def _bound(function: Callable[[Any, Any], Any], module: LightningModule) -> Callable[[Any], Any]:

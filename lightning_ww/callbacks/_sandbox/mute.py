@@ -15,19 +15,27 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.modules.dropout import _DropoutNd
 
+from lightning_ww._threads import others_train
 from lightning_ww._torch import cuda_devices, random_streams_kept
+from lightning_ww.callbacks._monitor.guard import RefusedError
 from lightning_ww.callbacks._monitor.lightning import DummyLogger
-from lightning_ww.callbacks._sandbox.rollback import put_back
+from lightning_ww.callbacks._sandbox.observers import own_hooks, silent_libraries
+from lightning_ww.callbacks._sandbox.rollback import Undone
 
 if TYPE_CHECKING:
     from lightning_ww.callbacks._monitor.lightning import LightningModule, Trainer
 
 BatchNormMode = Literal["eval", "train"]
 
+EvaluationMode = Literal["eval", "train"]
+
 
 @contextmanager
-def muted(trainer: Trainer, pl_module: LightningModule, batch_norm: BatchNormMode = "eval") -> Iterator[None]:
+def muted(
+    trainer: Trainer, pl_module: LightningModule, batch_norm: BatchNormMode = "eval", mode: EvaluationMode = "eval"
+) -> Iterator[None]:
     """Silence logging and loggers, switch to evaluation mode, remove gradient hooks; undo everything on exit.
 
     Args:
@@ -35,50 +43,73 @@ def muted(trainer: Trainer, pl_module: LightningModule, batch_norm: BatchNormMod
         pl_module: The module that is evaluated.
         batch_norm: Whether batch normalization uses its running statistics (``"eval"``) or the batch's (``"train"``, where
             it is in training mode anyway).
+        mode: Whether the module is in evaluation mode (``"eval"``), or as it is, with dropout layers and batch
+            normalization in evaluation mode (``"train"``).
+
+    Raises:
+        RefusedError: On exit, if something could not be undone.
     """
+    undone = Undone()
     with ExitStack() as stack:
-        stack.enter_context(random_streams_kept(pl_module))
-        stack.callback(setattr, trainer, "should_stop", trainer.should_stop)
-        stack.callback(setattr, trainer, "loggers", list(trainer.loggers))
+        stack.callback(_require, undone)
+        stack.callback(undone.run)
+        if not others_train():  # the streams are the process's
+            stack.enter_context(random_streams_kept(pl_module))
+        undone.callback(setattr, trainer, "should_stop", trainer.should_stop)
+        undone.callback(setattr, trainer, "loggers", list(trainer.loggers))
         stack.enter_context(_no_gradients(pl_module, trainer))
-        groups = [optimizer.param_groups for optimizer in trainer.optimizers]
-        schedules = [_schedule_of(config.scheduler) for config in trainer.lr_scheduler_configs]
-        stack.enter_context(put_back(pl_module, groups, schedules, trainer.callback_metrics))
-        stack.enter_context(_no_autocast())
         if (loop := getattr(trainer.fit_loop, "epoch_loop", None)) is not None and hasattr(loop, "_results"):
-            stack.callback(setattr, loop, "_results", loop._results)
+            undone.callback(setattr, loop, "_results", loop._results)
             loop._results = type(loop._results)(training=True)  # for a stored reference to `log`
         writers = {id(getattr(logger, "_experiment", None)) for logger in trainer.loggers}
         for module in _all_modules(pl_module):
-            for name, value in list(vars(module).items()):
-                if value is not None and id(value) in writers:
-                    vars(module)[name] = DummyLogger().experiment
-            is_batch_norm = isinstance(module, nn.modules.batchnorm._NormBase)
             attributes = vars(module)
-            attributes["training"] = module.training and is_batch_norm and batch_norm == "train"
-            attributes["_backward_hooks"], attributes["_backward_pre_hooks"] = OrderedDict(), OrderedDict()
+            changed: dict[str, Any] = {
+                name: DummyLogger().experiment
+                for name, value in attributes.items()
+                if value is not None and id(value) in writers
+            }
+            is_batch_norm = isinstance(module, nn.modules.batchnorm._NormBase)
+            is_kept = batch_norm == "train" if is_batch_norm else mode == "train" and not isinstance(module, _DropoutNd)
+            changed["training"] = module.training and is_kept
+            changed["_backward_hooks"], changed["_backward_pre_hooks"] = OrderedDict(), OrderedDict()
+            changed["_forward_hooks"] = own_hooks(module._forward_hooks, trainer)
+            changed["_forward_pre_hooks"] = own_hooks(module._forward_pre_hooks, trainer)
+            if isinstance(attributes.get("_dtype"), torch.dtype):  # of a LightningModule: that of its copies
+                changed["_dtype"] = torch.promote_types(attributes["_dtype"], torch.float32)
+            if attributes.get("_compiled_call_impl") is not None:
+                changed["_compiled_call_impl"] = None
+            if isinstance(original := module._modules.get("_orig_mod"), nn.Module):
+                changed["forward"] = original.__call__
             if callable(getattr(module, "log_dict", None)):  # a LightningModule, of either namespace
-                attributes["log"] = attributes["log_dict"] = attributes["print"] = _nothing
-                attributes["_current_fx_name"] = "training_step"
+                changed["log"] = changed["log_dict"] = changed["print"] = _nothing
+                changed["_current_fx_name"] = "training_step"
+            undone.callback(_restore_some, attributes, {name: attributes.get(name, _ABSENT) for name in changed})
+            attributes.update(changed)
+        stack.enter_context(silent_libraries())
         trainer.loggers = [_Muted(logger) for logger in trainer.loggers]
         yield
 
 
-def _schedule_of(scheduler: Any) -> list[Any]:
-    """The attributes of a learning-rate scheduler, and of the schedulers that it is made of."""
-    return [vars(scheduler), *(_schedule_of(part) for part in getattr(scheduler, "_schedulers", ()))]
+_ABSENT = object()
 
 
-@contextmanager
-def _no_autocast() -> Iterator[None]:
-    """Disable the user's own `torch.autocast`, because second derivatives in half precision are noise."""
-    kind = torch.amp.autocast_mode.autocast
-    known = kind.__enter__, kind.__exit__
-    kind.__enter__, kind.__exit__ = lambda self: self, lambda self, *_: False  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        kind.__enter__, kind.__exit__ = known  # type: ignore[method-assign]
+def _restore_some(attributes: dict[str, Any], before: dict[str, Any]) -> None:
+    for name, value in before.items():
+        if value is _ABSENT:
+            attributes.pop(name, None)
+        else:
+            attributes[name] = value
+
+
+def _require(undone: Undone) -> None:
+    """Raise if a restoration failed."""
+    if undone.errors:
+        error = undone.errors[0]
+        raise RefusedError(
+            f"An effect of the evaluation could not be undone ({type(error).__name__}: {error}): pass `loss_fn=` with a loss "
+            "of weights and batch alone"
+        ) from error
 
 
 @contextmanager
@@ -119,7 +150,9 @@ def _all_modules(pl_module: LightningModule) -> list[nn.Module]:
 
 
 def seed_streams(module: nn.Module, seed: int) -> None:
-    """Seed the global random streams; `muted` restores them."""
+    """Seed the global random streams, which `muted` restores, unless another thread trains and draws from them."""
+    if others_train():
+        return
     torch.default_generator.manual_seed(seed % 2**63)
     for device in cuda_devices(module):
         torch.cuda.default_generators[device].manual_seed(seed % 2**63)

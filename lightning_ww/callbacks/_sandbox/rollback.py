@@ -10,23 +10,28 @@ import io
 import random
 from array import array
 from collections import deque
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Set
+from contextlib import contextmanager
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from lightning_ww._errors import LightningWWError
+from lightning_ww._threads import others_run
+from lightning_ww.callbacks._sandbox.lending import copy_to_lend, give_back, places_of_lists
 from lightning_ww.curvature.operators import unseen_writes
 
 LARGE = 64 * 2**20
 """A tensor or array of more bytes, apart from parameters and buffers, is assumed to be data that nothing writes to."""
 
-MANY = 10_000
-"""Containers of more items are restored, but the contents of their items are not."""
+MANY = 256
+"""Containers of more items, such as replay buffers, are restored, but the contents of their items are not."""
+
+MOST = 10_000
+"""The most objects whose contents are restored; what is found after them is not."""
 
 DEPTH = 6
 """The deepest nesting of containers and objects whose contents are restored."""
@@ -45,14 +50,57 @@ FOREIGN = {
 
 
 @contextmanager
-def put_back(module: nn.Module, *others: Any) -> Iterator[None]:
-    """Restore the attributes of a module and its submodules, and the other given objects, on exit."""
-    with ExitStack() as stack:
-        memory = _Memory(stack, {id(part) for part in module.modules()})
+def put_back(module: nn.Module, *others: Any) -> Iterator[Undone]:
+    """Restore the attributes of a module and its submodules, and the other given objects, on exit.
+
+    Each restoration is tried, whatever becomes of the others.
+
+    Yields:
+        What could not be restored, complete after exit.
+    """
+    undone = Undone()
+    memory = _Memory(undone, {id(part) for part in module.modules()})
+    try:
         memory.remember(module)
         for other in others:
             memory.remember(other)
-        yield
+        memory.lend_copies(module)
+        yield undone
+    finally:
+        undone.run()
+
+
+@runtime_checkable
+class Namespace(Protocol):
+    """Names and values that are restored one by one: a class, or the globals of a function."""
+
+    def values(self) -> dict[str, Any]:
+        """The values by name."""
+
+    def restore(self, name: str, value: Any) -> None:
+        """Give a name its old value back."""
+
+
+class Undone:
+    """The restorations to make, and those that failed."""
+
+    def __init__(self) -> None:
+        self._actions: list[tuple[Callable[..., object], tuple[Any, ...]]] = []
+        self.errors: list[Exception] = []
+        self.is_limited = False  # whether some contents were too many to be remembered
+
+    def callback(self, action: Callable[..., object], *arguments: Any) -> None:
+        """Add a restoration."""
+        self._actions.append((action, arguments))
+
+    def run(self) -> None:
+        """Make the restorations, the last one first."""
+        while self._actions:
+            action, arguments = self._actions.pop()
+            try:
+                action(*arguments)
+            except Exception as error:
+                self.errors.append(error)
 
 
 class DrawnError(LightningWWError, RuntimeError):
@@ -81,14 +129,18 @@ class _Undrawable:
 class _Memory:
     """The objects to restore, each of them once, and the actions that restore them."""
 
-    def __init__(self, stack: ExitStack, registered: set[int]) -> None:
+    def __init__(self, stack: Undone, registered: set[int]) -> None:
         """Leave the parameters and buffers of the modules with ids ``registered`` to be restored elsewhere."""
         self._stack, self._registered = stack, registered
+        self._lent: set[int] = set()  # lists of which the evaluation has a copy
         self._seen: dict[int, Any] = {}  # by id; kept alive, so that no other object gets that id
 
     def remember(self, value: Any, depth: int = 0) -> None:
         """Remember a value and its contents."""
         if id(value) in self._seen or depth > DEPTH or value is None or isinstance(value, int | float | str | bool):
+            return
+        if len(self._seen) > MOST:
+            self._stack.is_limited = True
             return
         self._seen[id(value)] = value
         if isinstance(value, nn.Module):
@@ -110,6 +162,10 @@ class _Memory:
             self._stack.callback(setattr, value.bit_generator, "state", value.bit_generator.state)
         elif isinstance(value, random.Random):
             self._stack.callback(value.setstate, value.getstate())
+        elif isinstance(value, Namespace):
+            for name, item in value.values().items():  # of a class, or the globals of a function
+                self._stack.callback(value.restore, name, item)
+                self.remember(item, depth + 1)
         elif _is_plain(value):
             self._attributes(value, depth)
 
@@ -126,10 +182,10 @@ class _Memory:
     def _attributes(self, value: Any, depth: int, leave_out: tuple[str, ...] = ()) -> None:
         attributes = getattr(value, "__dict__", {})
         self._stack.callback(_restore, attributes, dict(attributes))
-        slots = {name: getattr(value, name) for name in _slots(value) if hasattr(value, name)}
-        for name, item in slots.items():
+        kept = {name: getattr(value, name) for name in slots(value) if hasattr(value, name)}
+        for name, item in kept.items():
             self._stack.callback(object.__setattr__, value, name, item)
-        for name, item in (*attributes.items(), *slots.items()):
+        for name, item in (*attributes.items(), *kept.items()):
             if name not in leave_out:
                 self.remember(item, depth + 1)
         for name, item in list(attributes.items()):
@@ -139,10 +195,24 @@ class _Memory:
     def _container(self, value: Any, depth: int) -> None:
         items = list(value.items()) if isinstance(value, dict) else list(value)
         if not isinstance(value, tuple):
-            self._stack.callback(_refill, value, items)
+            self._stack.callback(_refill, value, items, self._lent)
+        contents = list(value.values()) if isinstance(value, dict) else items
         if len(items) <= MANY:
-            for item in value.values() if isinstance(value, dict) else items:
+            for item in contents:
                 self.remember(item, depth + 1)
+        else:  # too many to be copied each time: only a write to them is seen
+            tensors = [
+                (item, item._version) for item in contents if isinstance(item, Tensor) and not item.is_inference()
+            ]
+            self._stack.callback(_compare, tensors)
+
+    def lend_copies(self, module: nn.Module) -> None:
+        """While other threads run, let the evaluation append to copies of the modules' lists, and keep what others append."""
+        for attributes, name in places_of_lists(module) if others_run() else ():
+            original = attributes[name]
+            attributes[name] = lent = copy_to_lend(original)
+            self._lent.add(id(original))
+            self._stack.callback(give_back, original, lent)
 
     def _tensor(self, tensor: Tensor) -> None:
         if tensor.is_leaf and tensor.requires_grad:
@@ -160,14 +230,20 @@ class _Memory:
             self._stack.callback(np.copyto, values, values.copy())
 
 
+def _compare(tensors: list[tuple[Tensor, int]]) -> None:
+    """Raise if one of these tensors was written to."""
+    if any(tensor._version != version for tensor, version in tensors):
+        raise DrawnError(f"it writes to tensors in a container of more than {MANY} items, which are not copied")
+
+
 def _is_plain(value: Any) -> bool:
     """Tell whether this is an object of the user's, or of a library that is not in `FOREIGN`, with attributes to restore."""
     if isinstance(value, type | ModuleType | FunctionType | MethodType | BuiltinFunctionType):
         return False
-    return (hasattr(value, "__dict__") or bool(_slots(value))) and type(value).__module__.split(".")[0] not in FOREIGN
+    return (hasattr(value, "__dict__") or bool(slots(value))) and type(value).__module__.split(".")[0] not in FOREIGN
 
 
-def _slots(value: Any) -> list[str]:
+def slots(value: Any) -> list[str]:
     """The names of an object's slots, including those of its base classes."""
     slots = []
     for kind in type(value).__mro__:
@@ -183,7 +259,7 @@ def _restore(now: dict[str, Any], before: Mapping[str, Any]) -> None:
     now.update(before)
 
 
-def _refill(container: Any, items: list[Any]) -> None:
+def _refill(container: Any, items: list[Any], lent: Set[int] = frozenset()) -> None:
     """Give a container its old items back, if they have changed."""
     now = list(container.items()) if isinstance(container, dict) else list(container)
     if isinstance(container, dict):
@@ -192,6 +268,8 @@ def _refill(container: Any, items: list[Any]) -> None:
         is_same = len(now) == len(items) and all(a is b for a, b in zip(now, items, strict=True))
     if is_same:
         return
+    if id(container) in lent and len(now) > len(items) and all(a is b for a, b in zip(now, items, strict=False)):
+        return  # the evaluation appends to a copy, so what was appended here is another thread's
     container.clear()
     if isinstance(container, dict):
         for key, value in items:  # not `update`, which adds to the counts of a Counter

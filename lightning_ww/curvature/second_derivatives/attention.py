@@ -21,6 +21,8 @@ def scaled_dot_product_attention(
     enable_gqa: bool = False,
 ) -> Any:
     """`torch.nn.functional.scaled_dot_product_attention` by torch's own formula, chosen without a process-wide flag."""
+    if attn_mask is not None and attn_mask.dtype == torch.bool:  # the formula adds the mask
+        attn_mask = torch.zeros_like(attn_mask, dtype=query.dtype).masked_fill(~attn_mask, -torch.inf)
     formula = torch.ops.aten._scaled_dot_product_attention_math
     return formula(query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa)[0]
 

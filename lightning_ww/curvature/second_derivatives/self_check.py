@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -11,52 +13,55 @@ from torch import Tensor
 from lightning_ww.curvature.krylov import lanczos
 from lightning_ww.curvature.operators import (
     HessianOperator,
-    NotFiniteError,
     WrongDerivativeError,
     gradient,
     parts_of,
+    real,
     unseen_writes,
 )
-from lightning_ww.curvature.second_derivatives.context import differentiable_twice
+from lightning_ww.curvature.second_derivatives.context import by_torch_itself, differentiable_twice
 
 ASYMMETRY = 1e4
 """The most roundings by which ⟨v, H(Hv)⟩ and ‖Hv‖² may differ; if H is wrong, they differ by far more."""
 
-DISAGREEMENT = 0.15
-"""The relative error beyond which a second difference of the loss contradicts autograd; kinks (ReLU) cause up to 0.1."""
+DISAGREEMENT, ROUGH = 0.01, 0.15
+"""The relative errors beyond which differences contradict autograd, in float64 and in the loss's own precision."""
 
 AGREEMENT = 0.02
-"""Second differences count as the second derivative if those of several step lengths agree to this relative error."""
+"""Differences count as the derivative if those of several step lengths agree to this relative error."""
+
+FINE, COARSE = 1e5, 1e3
+"""The number of roundings of the loss that a second difference should be, in float64 and in the loss's own precision."""
 
 REPEATED = 1e-4
 """The relative difference between two evaluations of a loss beyond which it is random."""
 
 
-def check_gradient(loss: Callable[[], Tensor], params: Sequence[Tensor]) -> None:
-    """Raise if `torch.autograd.grad` does not give the gradients of a plain backward pass; costs one gradient more.
+def check_gradient(value: Tensor, params: Sequence[Tensor], left_out: Sequence[Tensor] = ()) -> None:
+    """Raise if `torch.autograd.grad` does not give the gradients of a plain backward pass; costs two backward passes.
 
     The result of a reentrant checkpoint is not connected to its layers' parameters until it is computed again. So
     `torch.autograd.grad` gives zero for these parameters.
 
     Args:
-        loss: A function ``() -> 0-d tensor`` of the current weights.
+        value: A loss, a 0-d tensor with its graph.
         params: Leaves whose ``.grad`` nothing else reads; it is lost.
+        left_out: Further such leaves, which the loss is said not to depend on. Default: none.
 
     Raises:
-        NotFiniteError: If the loss is not finite. It is a `ValueError`.
         WrongDerivativeError: If the gradients differ.
     """
+    leaves = [*params, *left_out]
     with differentiable_twice():
-        value = loss()
-        if not torch.isfinite(value):
-            raise NotFiniteError(f"the loss is {float(value.detach())}")
         try:
             torch.autograd.backward(value, retain_graph=True)
-            plain = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).reshape(-1) for p in params])
+            plain = torch.cat(
+                [real(torch.zeros_like(p) if p.grad is None else p.grad.detach()).reshape(-1) for p in leaves]
+            )
         finally:
-            for parameter in params:
+            for parameter in leaves:
                 parameter.grad = None
-        named = gradient(value, params)
+        named = gradient(value, leaves)
     if not (plain - named).norm() <= ASYMMETRY * torch.finfo(plain.dtype).eps * plain.norm():
         raise WrongDerivativeError(
             "`torch.autograd.grad` does not give the gradients of a backward pass, as with reentrant checkpoints "
@@ -64,89 +69,202 @@ def check_gradient(loss: Callable[[], Tensor], params: Sequence[Tensor]) -> None
         )
 
 
-def check_second_derivatives(loss: Callable[[], Tensor], params: Sequence[Tensor], *, seed: int = 0) -> None:
-    """Raise if second derivatives of the loss are wrong; costs about ten gradients.
+def check_repeated(first: float, second: float) -> None:
+    """Raise if two evaluations of a loss on the same batch differ.
+
+    Raises:
+        WrongDerivativeError: If they do.
+    """
+    if not abs(first - second) <= REPEATED * max(abs(first), abs(second)):
+        raise WrongDerivativeError(f"the loss is not the same twice ({first:.6g}, then {second:.6g})")
+
+
+def check_second_derivatives(
+    loss: Callable[[], Tensor],
+    params: Sequence[Tensor],
+    *,
+    operator: HessianOperator | None = None,
+    kept: Sequence[bool] | None = None,
+    precise: Callable[[], AbstractContextManager[tuple[Callable[[], Tensor], Sequence[Tensor]]]] | None = None,
+    seed: int = 0,
+) -> None:
+    """Raise if second derivatives of the loss are wrong; costs eight products, and three evaluations of the loss.
 
     Three faults raise no error by themselves: under `torch.autograd.grad`, a backward that is differentiable only once;
     a function that gives different results for equal inputs; a custom function whose backward uses values that autograd
-    does not see. They are detected by a backward pass to the leaves, by the symmetry of H, and by a second difference of
-    the loss along the direction of largest curvature (if several step lengths agree, since a loss may have kinks).
+    does not see, or a part of the loss that is detached. They are detected by a backward pass to the leaves, by the
+    symmetry of H, and by differences of the loss along the direction of largest curvature. A loss with kinks (ReLU) has
+    second differences that are not its derivative's unless the step is short, which needs float64. So the loss is refused
+    only if two witnesses agree: second differences of two lengths, and a difference of gradients.
 
     Args:
         loss: A function ``() -> 0-d tensor`` of the current weights.
         params: Leaves that nothing else reads; they are changed, and restored to the last bit. Their ``.grad`` is lost.
+        operator: The loss's Hessian, if it is known, of the parameters that are kept. Default: ``None``.
+        kept: Whether each of the parameters is kept; the others must get no gradient. Default: ``None``, all.
+        precise: A function that opens the same loss and its parameters in float64. Default: ``None``; differences are then
+            taken in the loss's own precision, which tells less.
         seed: The seed of the directions. Default: ``0``.
 
     Raises:
+        NotFiniteError: If the loss is not finite. It is a `ValueError`.
         WrongDerivativeError: If second derivatives are wrong; the message names the fault.
     """
-    generator = torch.Generator().manual_seed(seed)
-    size = sum(parameter.numel() for parameter in params)
-    check_gradient(loss, params)
-    u, v = (torch.randn(size, generator=generator, dtype=torch.float64).to(params[0]) for _ in range(2))
+    generator, given = torch.Generator().manual_seed(seed), list(params)
     with differentiable_twice():
-        value, again = loss(), loss()
-        there, here = float(value.detach()), float(again.detach())
-        slope = gradient(value, params, create_graph=True)
-        if not abs(there - here) <= REPEATED * abs(there):
-            raise WrongDerivativeError(f"the loss is not the same twice ({there:.6g}, then {here:.6g})")
-        if not slope.requires_grad:
-            return
+        if operator is None:
+            operator = HessianOperator(loss, params)
+            operator.restrict(kept or operator.is_reached)
+        params = operator.params
+        value, slope = operator.values[0], operator.slopes[0][1]
+    known = {id(parameter) for parameter in params}
+    check_gradient(value, params, [p for p in given if id(p) not in known])
+    size = operator.shape[0]
+    u, v = (torch.randn(size, generator=generator, dtype=torch.float64).to(slope) for _ in range(2))
+    if slope.requires_grad:
         try:
-            torch.autograd.backward(slope, v)  # without `inputs`, which would hide a backward that has no derivative
+            with differentiable_twice():
+                torch.autograd.backward(slope, v, retain_graph=True)  # without `inputs`, which would hide the fault
         except RuntimeError as error:
             raise WrongDerivativeError(f"the gradient cannot be differentiated again ({first_line(error)})") from error
         finally:
             for parameter in params:
                 parameter.grad = None
-    operator = HessianOperator(loss, params)
     # ⟨v, H(Hv)⟩ = ‖Hv‖²: with independent vectors and many parameters, both sides would be close to zero
     image = operator @ v
     squared = float(image.square().sum(dtype=torch.float64))
     defect = abs(float((v * (operator @ image)).sum(dtype=torch.float64)) - squared)
-    if not defect <= ASYMMETRY * torch.finfo(u.dtype).eps * squared:
+    is_symmetric = defect <= ASYMMETRY * torch.finfo(u.dtype).eps * squared
+    largest, direction, _ = lanczos(lambda vector: operator @ vector, u, 4).top(by_size=True)
+    own = _Line(loss, params, direction, largest, COARSE)
+    there = float(value.detach())
+    exact = None if precise is None else _in_float64(precise, direction, largest, there)
+    if exact is None:
+        check_repeated(there, own.loss_at(0.0))
+        is_random, verdict = False, _rough(own, largest)
+    else:
+        is_random = exact.is_random
+        verdict = exact.verdict
+    if is_random:  # unless float64 itself makes the difference
+        check_repeated(there, own.loss_at(0.0))
+    if not is_symmetric:
         raise WrongDerivativeError(
             "the second derivatives are not symmetric: a custom function's backward is not its forward's derivative"
         )
-    largest, direction, _ = lanczos(lambda vector: operator @ vector, u, 4).top(by_size=True)
-    measured = _second_difference(loss, params, direction, largest)
-    if measured is not None and abs(measured - largest) > DISAGREEMENT * abs(measured):
+    if verdict is not None:
         raise WrongDerivativeError(
             f"autograd's second derivative of the loss along one direction is {largest:.4g}, but by finite "
-            f"differences it is {measured:.4g}: part of the loss is detached, or a custom function's backward uses "
+            f"differences it is {verdict:.4g}: part of the loss is detached, or a custom function's backward uses "
             "values that autograd does not see"
         )
 
 
-def _second_difference(
-    loss: Callable[[], Tensor], params: Sequence[Tensor], direction: Tensor, expected: float
-) -> float | None:
-    """The second difference ``d²L/dt²`` along a direction, or ``None`` if different step lengths disagree."""
-    moved = parts_of(direction, params)
-    kept = [parameter.detach().clone() for parameter in params]
+@dataclass(frozen=True)
+class _Verdict:
+    """The result of the differences in float64."""
 
-    def at(length: float) -> float:
-        with torch.no_grad():
-            for parameter, step, origin in zip(params, moved, kept, strict=True):
-                parameter.copy_(origin + length * step)
-        return float(loss().detach().double())  # not without gradients: a loss may need them itself
+    is_random: bool  # whether the loss differs from that in its own precision
+    verdict: float | None  # the second derivative, if it contradicts autograd
 
-    with differentiable_twice(), unseen_writes(params):
-        try:
-            here = at(0.0)
-            rounding = torch.finfo(params[0].dtype).eps * max(abs(here), 1.0)
-            # the second difference should be a thousand roundings of the loss, and more with longer steps
-            shortest = (1e3 * rounding / max(abs(expected), 1e-30)) ** 0.5
-            estimates: list[float] = []
-            for factor in (1.0, 1.4, 2.0, 2.8):
-                length = factor * shortest
-                estimates.append((at(length) - 2 * here + at(-length)) / length**2)
-        finally:
-            with torch.no_grad():
-                for parameter, origin in zip(params, kept, strict=True):
-                    parameter.copy_(origin)
+
+def _in_float64(
+    precise: Callable[[], AbstractContextManager[tuple[Callable[[], Tensor], Sequence[Tensor]]]],
+    direction: Tensor,
+    largest: float,
+    there: float,
+) -> _Verdict | None:
+    """Compare differences in float64 with autograd, or return ``None`` if the loss has no value there."""
+    try:
+        with precise() as (loss, params):
+            line = _Line(loss, params, direction.to(dtype=torch.float64), largest, FINE)
+            here = line.loss_at(0.0)
+            if not abs(here - there) <= REPEATED * max(abs(here), abs(there)):
+                return _Verdict(True, None)
+            if line.length is None:
+                return _Verdict(False, None)
+            once = line.second_difference(1.0, here)
+            if abs(once - largest) <= DISAGREEMENT * max(abs(once), abs(largest)):
+                return _Verdict(False, None)
+            twice = line.second_difference(2.0, here)
+            slopes = line.gradient_difference(1.0)
+            agree = abs(once - twice) <= AGREEMENT * max(abs(once), abs(twice), abs(largest))
+            contradicts = abs(slopes - largest) > DISAGREEMENT * max(abs(slopes), abs(largest))
+            return _Verdict(False, once if agree and contradicts else None)
+    except (RuntimeError, TypeError, NotImplementedError, ValueError):  # such as a step that needs float32
+        return None
+
+
+def _rough(line: _Line, largest: float) -> float | None:
+    """The second derivative by differences in the loss's own precision, if they agree and contradict autograd."""
+    if line.length is None:
+        return None
+    here = line.loss_at(0.0)
+    estimates = [line.second_difference(factor, here) for factor in (1.0, 1.4, 2.0, 2.8)]
     middle = statistics.median(estimates)
-    return middle if all(abs(estimate - middle) <= AGREEMENT * abs(middle) for estimate in estimates) else None
+    agree = all(abs(estimate - middle) <= AGREEMENT * abs(middle) for estimate in estimates)
+    return middle if agree and abs(middle - largest) > ROUGH * abs(middle) else None
+
+
+class _Line:
+    """A loss along a line through the current weights.
+
+    Args:
+        loss: The loss, as a function of the parameters as they are.
+        params: The parameters, which are moved, and put back.
+        direction: The direction, of length one, flat.
+        expected: The second derivative along it, which gives the length of the steps.
+        roundings: The number of roundings of the loss that a second difference should be.
+    """
+
+    def __init__(
+        self,
+        loss: Callable[[], Tensor],
+        params: Sequence[Tensor],
+        direction: Tensor,
+        expected: float,
+        roundings: float,
+    ) -> None:
+        self._loss, self._params, self._direction = loss, params, direction
+        self._expected, self._roundings = abs(expected), roundings
+        self._steps = parts_of(direction, params)
+        self.length: float | None = None
+
+    def loss_at(self, place: float) -> float:
+        """The loss at a distance from the weights, as a multiple of the length of a step."""
+        value = float(self._moved(place, lambda: self._loss().detach()).double())
+        if place == 0.0 and self._expected > 0:
+            rounding = torch.finfo(self._direction.dtype).eps * max(abs(value), 1.0)
+            self.length = (self._roundings * rounding / self._expected) ** 0.5
+        return value
+
+    def second_difference(self, factor: float, here: float) -> float:
+        """The second difference over ``factor`` steps to both sides; ``here`` is the loss at the weights."""
+        assert self.length is not None
+        return (self.loss_at(factor) - 2 * here + self.loss_at(-factor)) / (factor * self.length) ** 2
+
+    def gradient_difference(self, factor: float) -> float:
+        """The difference of the gradients ``factor`` steps to both sides, along the line."""
+        assert self.length is not None
+
+        def slope() -> Tensor:
+            return (gradient(self._loss(), self._params) * self._direction).sum()
+
+        there, back = (float(self._moved(sign * factor, slope)) for sign in (1, -1))
+        return (there - back) / (2 * factor * self.length)
+
+    def _moved(self, place: float, action: Callable[[], Tensor]) -> Tensor:
+        kept = [parameter.detach().clone() for parameter in self._params]
+        with by_torch_itself(), unseen_writes(self._params):
+            try:
+                if place:
+                    with torch.no_grad():
+                        for parameter, step, origin in zip(self._params, self._steps, kept, strict=True):
+                            parameter.copy_(origin + place * (self.length or 0.0) * step)
+                return action()  # not without gradients: a loss may need them itself
+            finally:
+                with torch.no_grad():
+                    for parameter, origin in zip(self._params, kept, strict=True):
+                        parameter.copy_(origin)
 
 
 def first_line(error: Exception) -> str:

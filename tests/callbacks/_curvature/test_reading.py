@@ -226,6 +226,8 @@ def test_gauss_newton_is_the_dense_jacobians(model: Any) -> None:
         z: Any = twin.logits(x, by_hand=True) if isinstance(twin, Attending) else twin(x)
     y = y % z.shape[1]
     params = [p for p in twin.parameters() if p.requires_grad]
+    parts = torch.autograd.grad(z.sum(), params, retain_graph=True, allow_unused=True)
+    params = [p for p, part in zip(params, parts, strict=True) if part is not None]
     rows = [torch.autograd.grad(one, params, retain_graph=True, materialize_grads=True) for one in z.view(-1)]
     J = torch.stack([torch.cat([part.reshape(-1) for part in row]) for row in rows])
     p = z.detach().softmax(1)

@@ -1,0 +1,61 @@
+"""What is unusual about a measurement of the curvature, in words: each is said once in a run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from lightning_ww._torch import plain_name
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from lightning_ww.callbacks._curvature.findings import Reading
+
+
+def remarks(
+    reading: Reading, module: nn.Module, unfit: Sequence[str], is_limited: bool, step: int, known: int | None
+) -> Iterator[tuple[str, str]]:
+    """Tell what a user would not expect of this reading.
+
+    Args:
+        reading: The reading.
+        module: The module.
+        unfit: The reasons why batches were left out.
+        is_limited: Whether the module holds more objects than are restored.
+        step: The step.
+        known: The number of parameters at the last measurement, or ``None``.
+
+    Yields:
+        The cause, and a sentence that goes on after the monitor's name.
+    """
+    if unfit:
+        yield (
+            "unfit batch",
+            f"measures from a later batch on: {len(unfit)} could not be measured. Of the first: {unfit[0]}",
+        )
+    if reading.num_samples is None:
+        yield (
+            "batch size",
+            "cannot tell the size of its batches, whose tensors disagree on it or are none, so it weights all batches "
+            "equally and logs no `batch_size`. Pass `batch_size_fn=`, a function `batch -> int`.",
+        )
+    if reading.left_out:
+        names = ", ".join(f"`{plain_name(name)}`" for name in reading.left_out[:3])
+        more = f" and {len(reading.left_out) - 3} more" if len(reading.left_out) > 3 else ""
+        yield "left out", f"leaves out {names}{more}: the loss does not depend on them."
+    if is_limited:
+        yield (
+            "limited",
+            "does not undo what a step does to the contents of this module beyond 10,000 objects. If it changes them, pass "
+            "`loss_fn=`.",
+        )
+    scaled = [name for name, part in module.named_modules() if getattr(part, "scale_grad_by_freq", False)]
+    if scaled:
+        yield (
+            "scale_grad_by_freq",
+            f"measures the loss's own curvature: `{plain_name(scaled[0])}` scales its gradients (`scale_grad_by_freq`), which "
+            "is no derivative of the loss.",
+        )
+    if known is not None and known != reading.density.dim:
+        yield "num_parameters", f"measures {reading.density.dim:,} parameters from step {step} on, after {known:,}."

@@ -1,0 +1,30 @@
+"""Parameters that no process holds whole, seen by the parameters themselves, whatever the strategy is called."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lightning_ww.callbacks._monitor.guard import RefusedError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+STRATEGIES = ("DeepSpeedStrategy", "XLAFSDPStrategy")
+"""Strategies whose shards look like plain parameters."""
+
+
+def refuse_sharded(module: nn.Module, strategy: str) -> None:
+    """Raise `RefusedError` if a parameter is sharded: a DTensor, a part of FSDP's flat one, or without values.
+
+    Args:
+        module: The module.
+        strategy: The class of the Trainer's strategy.
+    """
+    is_flat = any(type(part).__name__ == "FullyShardedDataParallel" for part in module.modules())
+    parameters = list(module.parameters())
+    is_sharded = any(hasattr(p, "full_tensor") or hasattr(p, "_is_flat_param") or p.is_meta for p in parameters)
+    if is_flat or is_sharded or strategy in STRATEGIES:
+        raise RefusedError(
+            f"Under `{strategy}` no process holds the parameters whole (FSDP, tensor parallel). Train on one device or by DDP "
+            "to see the curvature"
+        )

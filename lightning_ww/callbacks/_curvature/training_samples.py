@@ -1,0 +1,57 @@
+"""The number of samples that an epoch trains on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lightning_ww.callbacks._monitor.lightning import Trainer
+
+
+def num_training_samples(trainer: Trainer) -> int | None:
+    """The number of different samples that an epoch trains on, or ``None`` if it is unknown.
+
+    Samplers, ``limit_train_batches`` and ``overfit_batches`` are heeded. Of several loaders, which are combined into one
+    batch, the samples cannot be told from each other's parts.
+    """
+    combined = getattr(trainer.fit_loop, "_combined_loader", None)
+    loaders = getattr(combined, "flattened", None) or [trainer.train_dataloader]
+    if len(loaders) != 1:
+        return None
+    total = _samples(loaders[0], trainer.world_size)
+    if total is None:
+        return None
+    batches, whole = trainer.num_training_batches, _length(loaders[0])
+    size = _batch_size(loaders[0])
+    if whole is None or batches == float("inf") or batches >= whole:
+        return total
+    return min(total, int(batches) * size * trainer.world_size) if size is not None else None
+
+
+def _samples(loader: Any, world_size: int) -> int | None:
+    """The samples of a whole epoch, in all processes."""
+    sampler: Any = getattr(getattr(loader, "batch_sampler", None), "sampler", None) or getattr(loader, "sampler", None)
+    dataset = _length(getattr(loader, "dataset", None))
+    drawn = _length(sampler)
+    if hasattr(sampler, "num_replicas"):  # its length is that of this process's part
+        drawn = None if drawn is None else min(drawn * int(sampler.num_replicas), dataset or drawn * world_size)
+    elif drawn is not None and world_size > 1:
+        drawn = min(drawn * world_size, dataset) if dataset is not None else drawn * world_size
+    known = [count for count in (dataset, drawn) if count is not None]
+    if not known or dataset is None:
+        return None
+    if getattr(loader, "drop_last", False) and (size := _batch_size(loader)) is not None:
+        return min(known) // (size * world_size) * size * world_size or min(known)
+    return min(known)
+
+
+def _batch_size(loader: Any) -> int | None:
+    size = getattr(getattr(loader, "batch_sampler", None), "batch_size", None) or getattr(loader, "batch_size", None)
+    return size if isinstance(size, int) else None
+
+
+def _length(thing: Any) -> int | None:
+    try:
+        return len(thing)
+    except (TypeError, NotImplementedError, AttributeError):
+        return None

@@ -1,0 +1,114 @@
+"""The objects around a module that a step may change: optimizers, schedules, metrics, data, classes and globals."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from lightning_ww._threads import others_train
+from lightning_ww.callbacks._sandbox.rollback import FOREIGN, MANY
+
+if TYPE_CHECKING:
+    from lightning_ww.callbacks._monitor.lightning import LightningModule, Trainer
+
+
+def objects_around(trainer: Trainer, pl_module: LightningModule, *functions: Callable[..., Any] | None) -> list[Any]:
+    """The objects that are restored after an evaluation, besides the module.
+
+    Classes and globals belong to the process: they are left out while another thread trains.
+
+    Args:
+        trainer: The Trainer.
+        pl_module: The module.
+        functions: The user's own functions that are evaluated.
+    """
+    loaders = getattr(trainer, "train_dataloader", None)
+    found: list[Any] = [
+        [optimizer.param_groups for optimizer in trainer.optimizers],
+        [_schedule(config.scheduler) for config in trainer.lr_scheduler_configs],
+        trainer.callback_metrics,
+    ]
+    holders = [getattr(trainer, "datamodule", None), *(getattr(loader, "dataset", None) for loader in _flat(loaders))]
+    found += [Settings(holder) for holder in holders if holder is not None]
+    if not others_train():
+        found += [Attributes(kind) for kind in type(pl_module).__mro__ if kind.__module__.split(".")[0] not in FOREIGN]
+        found += [Globals(function) for function in (type(pl_module).training_step, *functions) if function is not None]
+    return found
+
+
+class Settings:
+    """The attributes of a data set or a data module, apart from the data."""
+
+    def __init__(self, owner: Any) -> None:
+        self._attributes: dict[str, Any] = getattr(owner, "__dict__", {})
+
+    def values(self) -> dict[str, Any]:
+        """The numbers, words and small containers among the attributes."""
+        return {name: value for name, value in self._attributes.items() if _is_small(value)}
+
+    def restore(self, name: str, value: Any) -> None:
+        """Give an attribute its old value back."""
+        self._attributes[name] = value
+
+
+class Attributes:
+    """The attributes of a class that are no functions."""
+
+    def __init__(self, owner: type) -> None:
+        self._owner = owner
+
+    def values(self) -> dict[str, Any]:
+        """The attributes by name."""
+        return {name: value for name, value in vars(self._owner).items() if _is_state(name, value)}
+
+    def restore(self, name: str, value: Any) -> None:
+        """Give an attribute its old value back."""
+        if vars(self._owner).get(name) is not value:
+            setattr(self._owner, name, value)
+
+
+class Globals:
+    """The globals that a function names, and that are no functions, classes or modules."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        function = getattr(function, "__func__", function)
+        code = getattr(function, "__code__", None)
+        self._names = () if code is None else code.co_names
+        self._home: dict[str, Any] = getattr(function, "__globals__", {})
+
+    def values(self) -> dict[str, Any]:
+        """The globals by name."""
+        there = {name: self._home[name] for name in self._names if name in self._home}
+        return {name: value for name, value in there.items() if _is_state(name, value)}
+
+    def restore(self, name: str, value: Any) -> None:
+        """Give a global its old value back."""
+        if self._home.get(name) is not value:
+            self._home[name] = value
+
+
+def _is_small(value: Any) -> bool:
+    is_container = isinstance(value, list | dict | set | deque) and len(value) <= MANY
+    return is_container or value is None or isinstance(value, bool | int | float | str)
+
+
+def _is_state(name: str, value: Any) -> bool:
+    is_code = callable(value) or isinstance(value, ModuleType | property | classmethod | staticmethod)
+    return not name.startswith("__") and not is_code and type(value).__module__ != "abc"
+
+
+def _schedule(scheduler: Any) -> list[Any]:
+    """The attributes of a learning-rate scheduler, and of the schedulers that it is made of."""
+    return [vars(scheduler), *(_schedule(part) for part in getattr(scheduler, "_schedulers", ()))]
+
+
+def _flat(loaders: Any) -> list[Any]:
+    if isinstance(loaders, Mapping):
+        return [loader for value in loaders.values() for loader in _flat(value)]
+    if isinstance(loaders, list | tuple):
+        return [loader for value in loaders for loader in _flat(value)]
+    if hasattr(loaders, "iterables"):  # Lightning's CombinedLoader
+        return _flat(loaders.iterables)
+    return [] if loaders is None else [loaders]

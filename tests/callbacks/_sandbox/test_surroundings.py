@@ -1,0 +1,70 @@
+"""The objects around a module are restored, and data of any size are left alone."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from helpers.networks import Batch, data, quiet_trainer
+from helpers.tiny import Tiny
+from pytorch_lightning import Callback, LightningModule, Trainer
+
+from lightning_ww.callbacks._sandbox.rollback import put_back
+from lightning_ww.callbacks._sandbox.surroundings import Settings, objects_around
+
+CALLS = [0]
+
+
+class Curious(Tiny):
+    """Changes everything around it in its step."""
+
+    temperature: ClassVar[float] = 1.0
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Any:
+        CALLS[0] += 1
+        type(self).temperature *= 0.9
+        loader: Any = self.trainer.train_dataloader
+        loader.dataset.difficulty += 1
+        self.trainer.optimizers[0].param_groups[0]["lr"] *= 0.5
+        self.trainer.callback_metrics["own"] = torch.tensor(1.0)
+        return super().training_step(batch, batch_idx)
+
+
+class Stepping(Callback):
+    """Runs a step in a rollback, and compares."""
+
+    def __init__(self) -> None:
+        self.found: list[Any] = []
+
+    def look(self, trainer: Trainer) -> Any:
+        group = trainer.optimizers[0].param_groups[0]
+        loader: Any = trainer.train_dataloader
+        return CALLS[0], Curious.temperature, loader.dataset.difficulty, group["lr"], dict(trainer.callback_metrics)
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        self.found = [self.look(trainer)]
+        with put_back(pl_module, *objects_around(trainer, pl_module)) as undone:
+            pl_module.training_step(batch, batch_idx)
+            self.found.append(self.look(trainer))
+        assert not undone.errors
+        self.found.append(self.look(trainer))
+
+
+def test_what_a_step_changes_around_its_module_is_as_it_was() -> None:
+    stepping, loader = Stepping(), data()
+    dataset: Any = loader.dataset
+    dataset.difficulty = 3
+    trainer = quiet_trainer(callbacks=[stepping], max_epochs=1, limit_train_batches=1)
+    trainer.fit(Curious(), loader, data(16, shuffle=False))
+    before, during, after = stepping.found
+    assert all(a != b for a, b in zip(before, during, strict=True))
+    assert before == after
+
+
+def test_the_data_themselves_are_not_copied() -> None:
+    class Owner:
+        pass
+
+    owner: Any = Owner()
+    owner.level, owner.images, owner.index = 2, torch.zeros(3), list(range(1000))
+    assert Settings(owner).values() == {"level": 2}
