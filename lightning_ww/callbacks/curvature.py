@@ -50,7 +50,7 @@ class CurvatureMonitor(Monitor[Reading, CurvatureFindings]):
     ``curvature_loss(batch)`` if it has one, else the result of `training_step`. It is evaluated on copies of the weights,
     in evaluation mode, in float32 at least and without autocast. All other effects of `training_step` on module,
     optimizers, loggers and random streams are undone. (It runs forward hooks; their effects elsewhere are not undone.)
-    Small batches bias the sharpness upward: compare it between runs at equal ``curvature/batch_size``.
+    Small batches bias the sharpness upward: compare it between runs at equal ``curvature/num_samples``.
 
     **Logged, and in** ``trainer.callback_metrics`` (with ``log_key_prefix`` before each key; a number that has no value any
     more keeps its last value there):
@@ -77,7 +77,8 @@ class CurvatureMonitor(Monitor[Reading, CurvatureFindings]):
     - ``curvature/stability_edge``: 2/lr, if there is a single learning rate.
     - ``curvature/optimizer_sharpness``: sharpness relative to the edge of the optimizer in use; 1 is that edge. It is known
       for SGD with or without momentum; if ``optimizer_sharpness``, also for Adam, AdamW and RMSprop, by 15 more products.
-    - ``curvature/batch_size``: number of samples in the batches of all processes.
+    - ``curvature/num_samples``: number of samples that were measured on, those of all processes.
+      ``curvature/batch_size``: their mean number in a batch.
     - ``curvature/seconds``, ``curvature/overhead``: wall time of this measurement, without writing it to loggers; share of
       the fit's wall time spent measuring and logging (from the second measurement on).
 

@@ -92,7 +92,8 @@ class GGNOperator(CurvatureOperator):
         self.is_reached = [any(part[i] is not None for part in parts) for i in range(len(params))]
         if not any(self.is_reached):
             raise ArgumentError("`GGNOperator(outputs=...)` does not depend on any of `params`.")
-        self._jacobians = self._made(params, found)
+        self._found: list[Tensor] | None = found
+        self._jacobians: list[tuple[float, _Jacobian, Product]] | None = None
         self._versions = [parameter._version for parameter in params]
         super().__init__(self._times, params)
 
@@ -100,27 +101,27 @@ class GGNOperator(CurvatureOperator):
         """Leave parameters out: the matrix has no rows and columns of them any more."""
         if not all(is_kept):
             self._keep(is_kept)
-            self._jacobians = self._made(self._params, [jacobian.outputs for _, jacobian, _ in self._jacobians])
+            self._jacobians = None
             self._versions = [parameter._version for parameter in self._params]
 
-    def _made(
-        self, params: Sequence[Tensor], found: Sequence[Tensor] | None = None
-    ) -> list[tuple[float, _Jacobian, Product]]:
-        made = []
-        with differentiable_twice() as rewritten:
-            for i, ((share, output), judge) in enumerate(self._functions):
-                z = output() if found is None else found[i]
-                jacobian = _Jacobian(output, z, params, rewritten if self.engine != "dual" else None)
-                made.append((share, jacobian, hessian_of(judge, z)))
-        return made
+    def _made(self) -> list[tuple[float, _Jacobian, Product]]:
+        """The Jacobians, made at the first product, and anew when the weights have moved."""
+        versions = [parameter._version for parameter in self._params]
+        if versions != self._versions:
+            self._found, self._jacobians, self._versions = None, None, versions
+        if self._jacobians is None:
+            self._jacobians = []
+            with differentiable_twice() as rewritten:
+                for i, ((share, output), judge) in enumerate(self._functions):
+                    z = output() if self._found is None else self._found[i]
+                    jacobian = _Jacobian(output, z, self._params, rewritten if self.engine != "dual" else None)
+                    self._jacobians.append((share, jacobian, hessian_of(judge, z)))
+        return self._jacobians
 
     def _times(self, vector: Tensor) -> Tensor:
-        versions = [parameter._version for parameter in self._params]
-        if versions != self._versions:  # the weights have moved
-            self._jacobians, self._versions = self._made(self._params), versions
         with differentiable_twice():
             total = torch.zeros_like(vector)
-            for share, jacobian, curved in self._jacobians:
+            for share, jacobian, curved in self._made():
                 total += share * jacobian.pull(curved(self._pushes(jacobian, vector)))
         return total
 

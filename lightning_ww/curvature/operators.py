@@ -134,23 +134,26 @@ class HessianOperator(CurvatureOperator):
         self.is_reached = [any(parts[i] is not None for _, parts in slopes) for i in range(len(params))]
         if not any(self.is_reached):
             raise ArgumentError("`HessianOperator(loss=...)` does not depend on any of `params`.")
-        self._slopes = [(share, _filled(parts, params)) for share, parts in slopes]
+        self._parts = slopes
+        self._slopes: list[tuple[float, Tensor]] | None = None
         self._versions = [parameter._version for parameter in params]
         super().__init__(self._times, params)
 
     def restrict(self, is_kept: Sequence[bool]) -> None:
         """Leave parameters out: the matrix has no rows and columns of them any more."""
-        if not all(is_kept):
-            kept = torch.cat(
-                [torch.full((real(p).numel(),), one) for p, one in zip(self._params, is_kept, strict=True)]
-            ).to(self.device)
-            self._slopes = [(share, slope[kept]) for share, slope in self._slopes]
-            self._keep(is_kept)
-            self._versions = [parameter._version for parameter in self._params]
+        self._parts = [
+            (share, [part for part, one in zip(parts, is_kept, strict=True) if one]) for share, parts in self._parts
+        ]
+        self._slopes = None
+        self._keep(is_kept)
+        self._versions = [parameter._version for parameter in self._params]
 
     @property
     def slopes(self) -> list[tuple[float, Tensor]]:
         """The share and the gradient of each loss, flat, with its graph."""
+        if self._slopes is None:
+            with differentiable_twice():
+                self._slopes = [(share, _filled(parts, self._params)) for share, parts in self._parts]
         return self._slopes
 
     def _gradients(self, params: Sequence[Tensor]) -> list[tuple[float, Sequence[Tensor | None]]]:
@@ -167,11 +170,10 @@ class HessianOperator(CurvatureOperator):
     def _times(self, vector: Tensor) -> Tensor:
         versions = [parameter._version for parameter in self._params]
         if versions != self._versions:
-            self._slopes = [(share, _filled(parts, self._params)) for share, parts in self._gradients(self._params)]
-            self._versions = versions
+            self._parts, self._slopes, self._versions = self._gradients(self._params), None, versions
         with differentiable_twice():
             total = torch.zeros_like(vector)
-            for share, slope in self._slopes:
+            for share, slope in self.slopes:
                 if slope.requires_grad:  # a loss that is linear in the weights has no Hessian
                     total += share * gradient(slope, self._params, vector)
         return total

@@ -34,7 +34,7 @@ SUMMARY = {
     f"curvature/{name}"
     for name in (
         *("sharpness", "sharpness_residual", "lambda_min", "lambda_min_residual", "trace", "trace_stderr"),
-        *("batch_size", "num_parameters", "lr_sharpness", "stability_edge", "optimizer_sharpness"),
+        *("num_samples", "batch_size", "num_parameters", "lr_sharpness", "stability_edge", "optimizer_sharpness"),
         *("seconds", "overhead"),
     )
 }
@@ -58,7 +58,7 @@ def test_every_measurement_is_of_the_dense_hessian_on_the_first_batches(num_batc
         assert past.density.dim == len(values) == 139
         assert past.density.sharpness == pytest.approx(float(values[-1]), rel=1e-8)
         assert past.density.lambda_min == pytest.approx(float(values[0]), rel=1e-4)
-        assert past.summary["batch_size"] == 16 * num_batches
+        assert (past.summary["num_samples"], past.summary["batch_size"]) == (16 * num_batches, 16)
     assert [past.is_baseline for past in watched.history] == [num_batches == 1, False, False]
 
 
@@ -72,7 +72,7 @@ def test_own_data_are_measured_instead_and_are_the_same_whatever_the_stream() ->
         points = [(x.double(), y) for x, y in data(40, seed=5, batch_size=20, shuffle=False)]
         values = exact(batches.seen[0][1], points)  # all forty, so the order does not matter
         assert watched.history[0].density.sharpness == pytest.approx(float(values[-1]), rel=1e-8)
-        assert watched.history[0].summary["batch_size"] == 40
+        assert watched.history[0].summary["num_samples"] == 40
         found.append(watched.history[0].density)
     assert torch.equal(found[0].nodes, found[1].nodes)
 
@@ -89,7 +89,7 @@ def test_an_epoch_with_fewer_batches_than_asked_for_is_said(caplog: pytest.LogCa
     said = "`CurvatureMonitor` measures on 6 batches: an epoch has no more (`num_batches=10`)."
     assert caplog.text.count(said) == 1  # where pytest makes warnings errors, it is a line of the log
     assert steps(watched) == [6, 12]
-    assert watched.history[0].summary["batch_size"] == 96
+    assert watched.history[0].summary["num_samples"] == 96
 
 
 class WithLoss(Tiny):

@@ -20,7 +20,7 @@ ESTIMATES: tuple[EstimateName, ...] = get_args(EstimateName)
 SUMMARIES = (
     *("sharpness", "sharpness_residual", "lambda_min", "lambda_min_residual", "trace", "trace_stderr"),
     *(name for estimate in ESTIMATES for name in (estimate, f"{estimate}_error")),
-    *("num_outliers", "bulk_edge", "outlier_gap", "batch_size", "num_parameters"),
+    *("num_outliers", "bulk_edge", "outlier_gap", "num_samples", "batch_size", "num_parameters"),
     *("llc_quadratic", "lr_sharpness", "stability_edge", "optimizer_sharpness"),
 )
 """The names of all numbers of a measurement."""
@@ -33,6 +33,7 @@ class Reading:
     density: SpectralDensity
     edge: EdgeOfStability | None
     num_samples: int | None  # in the batches of all processes; None: unknown
+    num_batches: int  # of each process
     engine: str  # the method of the products with the matrix, in words
     num_training_samples: int | None  # None: unknown
     left_out: tuple[str, ...] = ()  # parameters that the loss does not reach
@@ -63,7 +64,10 @@ class CurvatureFindings:
             "num_outliers": density.num_outliers,
             "bulk_edge": density.bulk_edge,
             "outlier_gap": density.outlier_gap,
-            "batch_size": self.reading.num_samples,
+            "num_samples": self.reading.num_samples,
+            "batch_size": None
+            if self.reading.num_samples is None
+            else self.reading.num_samples / self.reading.num_batches,
             "num_parameters": density.dim,
         }
         for name, estimate in self.estimates.items():

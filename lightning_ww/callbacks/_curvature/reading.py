@@ -127,7 +127,8 @@ class CurvatureReader(Memory):
                 self._engine = matrices.own.engine
                 engine = f"Gauss–Newton, {self._engine}"
         known = num_training_samples(trainer)
-        return Reading(density, edge, matrices.num_samples, engine, known, matrices.left_out)
+        samples = matrices.num_samples
+        return Reading(density, edge, samples, len(batches), engine, known, matrices.left_out)
 
     def follow(
         self, trainer: Trainer, pl_module: LightningModule, batches: Sequence[CapturedBatch]

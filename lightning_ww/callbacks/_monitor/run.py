@@ -92,7 +92,8 @@ class Clock:
     def share(self, began: float) -> float:
         """The share of the fit spent so far, including the measurement in progress since ``began``."""
         now = time.perf_counter()
-        return (self.spent + now - began) / (now - self.began)
+        spent, whole = self.spent + now - began, now - self.began
+        return min(max(spent / whole, 0.0), 1.0) if whole > 0 else 0.0  # a clock may stand still, or go back
 
 
 @dataclass

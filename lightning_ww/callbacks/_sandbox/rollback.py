@@ -72,13 +72,16 @@ def put_back(module: nn.Module, *others: Any) -> Iterator[Undone]:
 
 @runtime_checkable
 class Namespace(Protocol):
-    """Names and values that are restored one by one: a class, or the globals of a function."""
+    """Names and values of which only some are restored: a class, or the globals of a function."""
 
     def values(self) -> dict[str, Any]:
         """The values by name."""
 
-    def restore(self, name: str, value: Any) -> None:
-        """Give a name its old value back."""
+    def set(self, name: str, value: Any) -> None:
+        """Give a name a value."""
+
+    def remove(self, name: str) -> None:
+        """Remove a name."""
 
 
 class Undone:
@@ -163,8 +166,9 @@ class _Memory:
         elif isinstance(value, random.Random):
             self._stack.callback(value.setstate, value.getstate())
         elif isinstance(value, Namespace):
-            for name, item in value.values().items():  # of a class, or the globals of a function
-                self._stack.callback(value.restore, name, item)
+            names = value.values()
+            self._stack.callback(_restore_names, value, names)
+            for item in names.values():
                 self.remember(item, depth + 1)
         elif _is_plain(value):
             self._attributes(value, depth)
@@ -257,6 +261,16 @@ def _restore(now: dict[str, Any], before: Mapping[str, Any]) -> None:
     for name in [name for name in now if name not in before]:
         del now[name]
     now.update(before)
+
+
+def _restore_names(space: Namespace, before: Mapping[str, Any]) -> None:
+    """Give names their old values back, and remove those that came."""
+    now = space.values()
+    for name, value in before.items():
+        if name not in now or now[name] is not value:
+            space.set(name, value)
+    for name in now.keys() - before.keys():
+        space.remove(name)
 
 
 def _refill(container: Any, items: list[Any], lent: Set[int] = frozenset()) -> None:

@@ -48,9 +48,13 @@ class Settings:
         """The numbers, words and small containers among the attributes."""
         return {name: value for name, value in self._attributes.items() if _is_small(value)}
 
-    def restore(self, name: str, value: Any) -> None:
-        """Give an attribute its old value back."""
+    def set(self, name: str, value: Any) -> None:
+        """Give an attribute a value."""
         self._attributes[name] = value
+
+    def remove(self, name: str) -> None:
+        """Remove an attribute."""
+        del self._attributes[name]
 
 
 class Attributes:
@@ -63,10 +67,13 @@ class Attributes:
         """The attributes by name."""
         return {name: value for name, value in vars(self._owner).items() if _is_state(name, value)}
 
-    def restore(self, name: str, value: Any) -> None:
-        """Give an attribute its old value back."""
-        if vars(self._owner).get(name) is not value:
-            setattr(self._owner, name, value)
+    def set(self, name: str, value: Any) -> None:
+        """Give an attribute a value."""
+        setattr(self._owner, name, value)
+
+    def remove(self, name: str) -> None:
+        """Remove an attribute."""
+        delattr(self._owner, name)
 
 
 class Globals:
@@ -83,10 +90,13 @@ class Globals:
         there = {name: self._home[name] for name in self._names if name in self._home}
         return {name: value for name, value in there.items() if _is_state(name, value)}
 
-    def restore(self, name: str, value: Any) -> None:
-        """Give a global its old value back."""
-        if self._home.get(name) is not value:
-            self._home[name] = value
+    def set(self, name: str, value: Any) -> None:
+        """Give a global a value."""
+        self._home[name] = value
+
+    def remove(self, name: str) -> None:
+        """Remove a global."""
+        del self._home[name]
 
 
 def _is_small(value: Any) -> bool:

@@ -13,7 +13,7 @@ VALUES = torch.cat([torch.linspace(0.1, 1.0, 30), torch.tensor([10.0, 20.0, 30.0
 
 def findings(num_training_samples: int | None, edge: EdgeOfStability | None) -> CurvatureFindings:
     density = spectral_density(torch.diag(VALUES), num_steps=33)
-    return CurvatureFindings(Reading(density, edge, 16, "by hand", num_training_samples))
+    return CurvatureFindings(Reading(density, edge, 16, 2, "by hand", num_training_samples))
 
 
 def test_each_number_is_the_diagonal_matrixs() -> None:
@@ -21,7 +21,8 @@ def test_each_number_is_the_diagonal_matrixs() -> None:
     assert found["sharpness"] == pytest.approx(30.0)
     assert found["lambda_min"] == pytest.approx(0.1, rel=1e-6)
     assert found["trace"] == pytest.approx(float(VALUES.sum()))
-    assert (found["lr_sharpness"], found["stability_edge"], found["batch_size"]) == (1.5, 20.0, 16.0)
+    assert (found["lr_sharpness"], found["stability_edge"]) == (1.5, 20.0)
+    assert (found["num_samples"], found["batch_size"]) == (16.0, 8.0)
     assert found["llc_quadratic"] == pytest.approx(found["effective_dimension"] / 2)
     assert "optimizer_sharpness" not in found  # it has no value
     assert set(found) <= set(SUMMARIES)

@@ -19,12 +19,15 @@ class Curious(Tiny):
     """Changes everything around it in its step."""
 
     temperature: ClassVar[float] = 1.0
+    made: ClassVar[int]
 
     def training_step(self, batch: Batch, batch_idx: int) -> Any:
         CALLS[0] += 1
         type(self).temperature *= 0.9
+        type(self).made = 1
         loader: Any = self.trainer.train_dataloader
         loader.dataset.difficulty += 1
+        loader.dataset.made = 1
         self.trainer.optimizers[0].param_groups[0]["lr"] *= 0.5
         self.trainer.callback_metrics["own"] = torch.tensor(1.0)
         return super().training_step(batch, batch_idx)
@@ -39,7 +42,9 @@ class Stepping(Callback):
     def look(self, trainer: Trainer) -> Any:
         group = trainer.optimizers[0].param_groups[0]
         loader: Any = trainer.train_dataloader
-        return CALLS[0], Curious.temperature, loader.dataset.difficulty, group["lr"], dict(trainer.callback_metrics)
+        made = [hasattr(owner, "made") for owner in (Curious, loader.dataset)]
+        numbers = CALLS[0], Curious.temperature, loader.dataset.difficulty, group["lr"]
+        return *numbers, made, dict(trainer.callback_metrics)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         self.found = [self.look(trainer)]
