@@ -14,6 +14,7 @@
     ├── UnfitBatchError        a batch that the loss cannot be measured on (a RuntimeError)
     ├── RefusedError           a refusal to measure in this run (a RuntimeError)
     │   └── UnsuitableLossError    a step that gives no loss, or that has side effects that cannot be undone
+    ├── LostWeightsError       initial weights that cannot be found (a RuntimeError)
     └── PostponedError         a measurement that cannot be made yet (a RuntimeError)
 
 Every unfit argument raises an `ArgumentError`: a value out of its domain as well as an object of the wrong type. So
@@ -34,6 +35,7 @@ class LightningWWError(Exception):
     - ``UnknownLayerError`` (a ``KeyError``): a report does not have the layer.
     - ``DrawnError`` (a ``RuntimeError``): a step draws from an iterator, which cannot be undone.
     - ``UnfitBatchError`` (a ``RuntimeError``): the loss cannot be measured on this batch; another one may do.
+    - ``LostWeightsError`` (a ``RuntimeError``): a run's initial weights cannot be found.
     - ``PostponedError`` (a ``RuntimeError``): a measurement cannot be made yet, and is tried again.
     - ``RefusedError`` (a ``RuntimeError``): nothing can be measured in this run; ``UnsuitableLossError`` is one: a step
       gives no loss, or has side effects that cannot be undone.

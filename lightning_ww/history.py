@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 from typing_extensions import Self
 
+from lightning_ww._errors import NoValueError
 from lightning_ww._pandas import data_frame
 
 if TYPE_CHECKING:
@@ -167,10 +168,11 @@ class Measurement:
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Self:
-        """Rebuild a measurement from its `state_dict`."""
+        """Rebuild a measurement from its `state_dict`; names that a measurement does not have are ignored."""
+        known = {one.name for one in fields(cls)}
         return cls(
             **{
-                **state,
+                **{name: value for name, value in state.items() if name in known},
                 "moment": Moment(**state["moment"]),
                 "layers": tuple(state["layers"]),
                 "metrics": tuple(state["metrics"]),
@@ -293,7 +295,12 @@ class History(Generic[K]):
             "measurements": [past.state_dict() for past in self._measurements],
         }
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore the state that `state_dict` returned."""
-        self.baseline = None if state["baseline"] is None else self._kind.from_state(state["baseline"])
-        self._measurements = [self._kind.from_state(past) for past in state["measurements"]][-self.max_measurements :]
+    def load_state_dict(self, state: Mapping[str, Any]) -> list[str]:
+        """Restore the state that `state_dict` returned; return names in its measurements that are not known."""
+        past = [self._kind.from_state(measurement) for measurement in state["measurements"]]
+        baseline = None if state["baseline"] is None else self._kind.from_state(state["baseline"])
+        if baseline is None and past:
+            raise NoValueError("it has measurements, but no first one")
+        self.baseline, self._measurements = baseline, past[-self.max_measurements :]
+        known = {one.name for one in fields(self._kind)}
+        return sorted({str(name) for measurement in state["measurements"] for name in measurement.keys() - known})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, Literal, cast, get_args
 
 from torch import Tensor
@@ -239,7 +240,7 @@ class CurvatureMonitor(Monitor[Reading, CurvatureFindings]):
             )
         own_outputs = callable(getattr(pl_module, "curvature_outputs", None)) and self.matrix == "ggn"
         require_a_loss(pl_module, self.loss_fn, has_outputs=self.ggn_fn is not None or own_outputs)
-        self._file = SpectrumFile(trainer.log_dir, self.log_key_prefix)  # read on every rank, since it is broadcast
+        directory = trainer.log_dir  # read on every rank, since it is broadcast
         strategy = type(trainer.strategy).__name__
         refuse_sharded(pl_module, strategy)
         if not any(parameter.requires_grad for parameter in pl_module.parameters()):
@@ -247,6 +248,8 @@ class CurvatureMonitor(Monitor[Reading, CurvatureFindings]):
         select_parameters(pl_module, self.params, call=call)
         if not isinstance(run.memory, CurvatureReader):
             run.memory = CurvatureReader(self._settings)
+        if self._reader.file is None:
+            self._reader.file = SpectrumFile(directory, self.log_key_prefix, (state or {}).get("file"))
         if run.batches is None:
             run.batches = KeptBatches(call, self.num_batches, self.data, self.seed, self.batch_size_fn)
         if self.sharpness_every_n_steps is not None:
@@ -304,7 +307,7 @@ class CurvatureMonitor(Monitor[Reading, CurvatureFindings]):
 
     @override
     def _view(self, measurement: CurvatureFindings) -> View:
-        latest, reading, file = cast(CurvatureMeasurement, self.measurement), measurement.reading, self._file
+        latest, reading, file = cast(CurvatureMeasurement, self.measurement), measurement.reading, self._reader.file
         density = reading.density
         facts = {
             "matrix": reading.engine,
@@ -322,7 +325,7 @@ class CurvatureMonitor(Monitor[Reading, CurvatureFindings]):
             pictures=curvature_pictures(self.matrix, latest, self.history),
             category="the loss's curvature",
             charts=[Chart("sharpness, and its edge 2/lr", ("sharpness", "stability_edge"))],
-            files={str(file): lambda: file.append(latest)} if file.is_wanted else {},
+            files={str(file): partial(file.append, latest)} if file is not None and file.is_wanted else {},
         )
 
     def _sharpness(self, trainer: Trainer, pl_module: LightningModule) -> Mapping[str, float]:

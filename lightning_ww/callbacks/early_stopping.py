@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +10,8 @@ from typing_extensions import override
 
 from lightning_ww import _checks
 from lightning_ww._errors import ArgumentError
-from lightning_ww.callbacks._monitor.lightning import LightningModule, Trainer, callbacks, inform
+from lightning_ww.callbacks._monitor.lightning import LightningModule, Trainer, callbacks, inform, warn
+from lightning_ww.callbacks._monitor.restoring import Restoring
 from lightning_ww.callbacks._monitor.resumable import Resumable
 from lightning_ww.callbacks._monitor.triggers import are_equal
 from lightning_ww.triggers.trigger import Trigger
@@ -159,9 +160,19 @@ class SpectralEarlyStopping(Resumable):
         counts, counted = self._counts, self._counted
         self._reset()
         if state is not None:
-            self._counts, self._counted = dict(state["counts"]), dict(state["counted"])
+            restoring = Restoring(state)
+            restoring.part("counts", self._load_counts)
+            restoring.part("counted", self._load_counted)
+            for said in restoring.finish():
+                warn(trainer, f"`{type(self).__name__}` {said}")
         elif not is_new:
             self._counts, self._counted = counts, counted
+
+    def _load_counts(self, counts: Mapping[str, int]) -> None:
+        self._counts = {str(name): int(count) for name, count in counts.items()}
+
+    def _load_counted(self, counted: Mapping[str, int]) -> None:
+        self._counted = {str(name): int(number) for name, number in counted.items()}
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

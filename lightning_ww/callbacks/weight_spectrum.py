@@ -214,7 +214,8 @@ class WeightSpectrumMonitor(Monitor[Snapshot, WeightReport]):
             memory.initial = InitialWeightsKeeper()
         run.memory = memory
         if state is not None:
-            memory.load_state_dict(state)
+            for said in memory.load_state_dict(state):
+                run.guard.warn_once(trainer, said, said)
         directory = trainer.log_dir or trainer.default_root_dir  # read on every rank, since it is broadcast
         if memory.initial is not None:
             if trainer.ckpt_path and not run.is_restored:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -154,3 +156,49 @@ def test_a_checkpoint_of_another_version_warns_once_and_begins_anew(tmp_path: Pa
     assert len([w for w in caught if "WeightSpectrumMonitor" in str(w.message)]) == 1
     assert [past.step for past in resumed.history] == [12, 18, 24]
     assert resumed.history[0].value("hidden", "distance_from_init") == 0
+
+
+def without(*names: str) -> Callable[[dict[str, Any]], object]:
+    return lambda state: [state.pop(name) for name in names]
+
+
+ALTERED: dict[str, tuple[Callable[[dict[str, Any]], object], str, bool]] = {
+    # what another version may have done to the state, what is said, and whether the history goes on
+    "no held": (without("held"), "finds no `held`", True),
+    "no events": (without("events"), "finds no `events`", True),
+    "no floors": (lambda state: state["memory"].pop("floors"), "finds no `floors`", True),
+    "other events": (lambda state: state.update(events=5), "cannot read `events`", True),
+    "held is a list": (lambda state: state.update(held=[1]), "cannot read `held`", True),
+    "bins are words": (lambda state: state["memory"]["logged"].update(bins={"a": "no"}), "cannot read `logged`", True),
+    "something more": (lambda state: state.update(more=1), "ignores `more`", True),
+    "more in a measurement": (
+        lambda state: state["history"]["measurements"][0].update(mood="good"),
+        "ignores `mood` of the measurements",
+        True,
+    ),
+    "no memory": (without("memory"), "resumes without the initial weights", True),
+    "no initial": (lambda state: state["memory"].pop("initial"), "resumes without the initial weights", True),
+    "initial is a word": (lambda state: state["memory"].update(initial="x"), "resumes without the initial", True),
+    "no form": (without("form"), "which another version wrote", False),
+    "no history": (without("history"), "whose history it cannot read", False),
+    "no moment": (lambda s: s["history"]["measurements"][1].pop("moment"), "whose history it cannot read", False),
+    "no first one": (lambda state: state["history"].update(baseline=None), "whose history it cannot read", False),
+}
+
+
+@pytest.mark.parametrize("kind", ALTERED)
+def test_an_altered_state_is_said_and_the_rest_goes_on(kind: str, tmp_path: Path) -> None:
+    alter, message, goes_on = ALTERED[kind]
+    fit(tmp_path / "first", 2)
+    file = last(tmp_path / "first")
+    state = torch.load(file, weights_only=True)
+    alter(next(own for key, own in state["callbacks"].items() if key.startswith("WeightSpectrumMonitor")))
+    torch.save(state, file)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        _, resumed = fit(tmp_path / "second", 3, file)
+    assert len([w for w in caught if message in str(w.message)]) == 1
+    assert [past.step for past in resumed.history] == ([0, 6, 12, 18] if goes_on else [12, 18])
+    distance = resumed.history[-1].value("hidden", "distance_from_init")
+    if "initial" in message:
+        assert distance is None  # never one from other weights

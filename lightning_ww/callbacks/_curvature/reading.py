@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from lightning_ww.callbacks._curvature.findings import Reading
 from lightning_ww.callbacks._curvature.ranks import on_all, reached_by_any, summed
 from lightning_ww.callbacks._curvature.refusals import what_helps
+from lightning_ww.callbacks._curvature.spectrum_file import SpectrumFile
 from lightning_ww.callbacks._curvature.training_samples import num_training_samples
 from lightning_ww.callbacks._monitor.run import Memory
 from lightning_ww.callbacks._sandbox import sandbox
@@ -82,6 +84,7 @@ class CurvatureReader(Memory):
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self.file: SpectrumFile | None = None
         self._engine: Engine = "auto"
         self._tops: Tensor | None = None  # the directions of largest curvature at the last `follow`
         self._is_tried = False
@@ -91,6 +94,10 @@ class CurvatureReader(Memory):
     def is_tried(self) -> bool:
         """Tell whether a measurement has succeeded."""
         return self._is_tried
+
+    @override
+    def state_dict(self) -> dict[str, Any]:
+        return {"file": None if self.file is None else self.file.state_dict()}
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_tops": None}  # left out: they are as large as the weights

@@ -212,7 +212,9 @@ class Monitor(Scheduled, WithTriggers, ABC, Generic[S, M]):
         is_kept = len(run.history) > 0 and run.history[-1] is run.measurement
         if trainer.loggers and is_kept and not getattr(trainer, "fast_dev_run", False):
             for name, write in view.files.items():
-                run.guard.run(trainer, write, f"write `{name}`")
+                trouble: str | None = run.guard.run(trainer, write, f"write `{name}`")
+                if trouble:
+                    run.guard.warn_once(trainer, f"file {name}", trouble)
         if self.panels:
             run.pictures.take(publisher, view.pictures, moment.number)
 

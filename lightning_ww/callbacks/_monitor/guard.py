@@ -96,4 +96,4 @@ class Guard:
 
     def load_state_dict(self, warned: Iterable[str]) -> None:
         """Restore the state that `state_dict` returned."""
-        self._warned = set(warned)
+        self._warned = {str(cause) for cause in warned}

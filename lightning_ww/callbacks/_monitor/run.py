@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 from lightning_ww.callbacks._monitor.events import Events
 from lightning_ww.callbacks._monitor.guard import Guard
 from lightning_ww.callbacks._monitor.pictures import Pictures
+from lightning_ww.callbacks._monitor.restoring import Restoring
 from lightning_ww.history import History, Measurement
 from lightning_ww.triggers.diagnosis import Diagnosis
 
@@ -134,12 +135,26 @@ class Run(Generic[M]):
             "memory": {} if self.memory is None else self.memory.state_dict(),
         }
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore the state that `state_dict` returned; the monitor itself restores its memory."""
-        self.history.load_state_dict(state["history"])
-        self.held = dict(state["held"])
-        self.guard.load_state_dict(state["warned"])
-        self.events = Events(state["events"])
+    def load_state_dict(self, state: Mapping[str, Any]) -> list[str]:
+        """Restore the state that `state_dict` returned; the monitor itself restores its memory.
+
+        Returns:
+            Sentences on parts that could not be restored.
+
+        Raises:
+            Exception: If the history cannot be read.
+        """
+        unknown = self.history.load_state_dict(state["history"])
+        restoring = Restoring(
+            {name: value for name, value in state.items() if name not in ("form", "history", "memory")}
+        )
+        restoring.part("held", lambda held: self.held.update({str(k): float(v) for k, v in held.items()}))
+        restoring.part("warned", self.guard.load_state_dict)
+        restoring.part("events", lambda lines: setattr(self, "events", Events([str(line) for line in lines])))
+        if unknown:
+            names = ", ".join(f"`{name}`" for name in unknown)
+            restoring.troubles.append(f"ignores {names} of the measurements in the checkpoint.")
+        return restoring.finish()
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out the batches, and the function that is called with the Trainer."""

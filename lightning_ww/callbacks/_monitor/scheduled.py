@@ -12,6 +12,7 @@ from typing_extensions import override
 from lightning_ww._errors import ArgumentError
 from lightning_ww.callbacks._monitor.guard import Guard, RefusedError
 from lightning_ww.callbacks._monitor.lightning import LightningModule, Trainer, callbacks, inform, warn
+from lightning_ww.callbacks._monitor.restoring import Restoring
 from lightning_ww.callbacks._monitor.resumable import Resumable
 from lightning_ww.callbacks._monitor.run import FORM, Run
 from lightning_ww.callbacks._monitor.schedule import Schedule
@@ -97,18 +98,12 @@ class Scheduled(Resumable, ABC):
             warn(trainer, f"`{type(self).__name__}` does nothing under `Trainer(barebones=True)`.")
             return
         is_new, state = self._begin(trainer, pl_module)
-        is_foreign = state is not None and state.get("form") != FORM
-        if is_foreign:
-            is_new, state = True, None
         if is_new or state is not None:
             self._run = self._new_run()
-        self._run.is_restored = state is not None
-        if is_foreign:
-            said = f"cannot use its state in the checkpoint, which another version wrote, and {self.BEGIN_ANEW}."
-            self._run.guard.warn_once(trainer, "checkpoint", said)
         if state is not None:
-            self._run.load_state_dict(state)
-        memory = state["memory"] if state is not None and len(self._run.history) else None
+            state = self._restored(trainer, state)
+        self._run.is_restored = state is not None
+        memory = state.get("memory") if state is not None and len(self._run.history) else None
         self._or_off(trainer, partial(self._prepare, trainer, pl_module, memory))
 
     @override
@@ -195,6 +190,26 @@ class Scheduled(Resumable, ABC):
             said = f"cannot measure in this run, and stops trying. {why[:1].upper()}{why[1:]}."
             self._run.guard.warn_once(trainer, "refused", said)
             return None
+
+    def _restored(self, trainer: Trainer, state: Any) -> dict[str, Any] | None:
+        """Restore a run's state; return it, or ``None`` if it cannot be used."""
+        is_ours = isinstance(state, Mapping) and state.get("form") == FORM
+        why = "" if is_ours else "which another version wrote"
+        try:
+            troubles = self._run.load_state_dict(state) if is_ours else []
+        except Exception as error:  # whatever is in a damaged state
+            why = f"whose history it cannot read ({type(error).__name__}: {error})"
+        if not why:
+            memory: dict[str, Any] = {}
+            restoring = Restoring({"memory": state["memory"]} if "memory" in state else {})
+            restoring.part("memory", memory.update)
+            for said in troubles + restoring.finish():
+                self._run.guard.warn_once(trainer, said, said)
+            return {**state, "memory": memory}
+        self._run = self._new_run()
+        said = f"cannot use its state in the checkpoint, {why}, and {self.BEGIN_ANEW}."
+        self._run.guard.warn_once(trainer, "checkpoint", said)
+        return None
 
     def _close_batches(self, trainer: Trainer) -> None:
         run = self._run

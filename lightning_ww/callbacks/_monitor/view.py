@@ -61,9 +61,9 @@ class View:
     category: str = ""  # the subject of the charts
     charts: Sequence[Chart] = ()  # from the top
     layers: Sequence[str] = ()  # those whose flags are logged one by one
-    files: Mapping[str, Callable[[], None]] = field(
+    files: Mapping[str, Callable[[], str | None]] = field(
         default_factory=dict
-    )  # functions that write the files next to the logs, by file name
+    )  # functions that write the files next to the logs, by file name; they may return a warning
 
 
 def full_key(key: str, group: str, prefix: str) -> str:

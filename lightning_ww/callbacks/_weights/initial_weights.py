@@ -9,65 +9,89 @@ from __future__ import annotations
 
 import hashlib
 import os
-import pickle
+import time
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
+from lightning_ww._errors import LightningWWError
 from lightning_ww.weights.initial import snapshot
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from torch import Tensor
+    from collections.abc import Sequence
 
     from lightning_ww.weights.layers import Layer
 
 
+STALE = 3600
+"""The age in seconds from which a half-written file is taken for one that nobody writes any more."""
+
+
+class LostWeightsError(LightningWWError, RuntimeError):
+    """Initial weights that cannot be found; the message gives the reason."""
+
+
 class InitialWeights:
-    """A snapshot of the analyzed layers, and its file."""
+    """A snapshot of the analyzed layers, and its file.
+
+    Args:
+        slices: The slices by layer, on the CPU.
+        directory: The directory of the file.
+    """
 
     def __init__(self, slices: Mapping[str, Tensor], directory: str) -> None:
-        """Take ``slices`` by layer, on the CPU; `save` writes them under ``directory``."""
         self.slices = dict(slices)
         self._directory = directory
         self._fingerprint: str | None = None
-        self._is_written = False
+        self._path: Path | None = None  # fixed when it is first needed, so that a growing model has one file
+        self._is_settled = self._is_written = False
 
     def add(self, layers: Sequence[Layer]) -> None:
         """Add layers that were created later."""
         late = [layer for layer in layers if layer.name not in self.slices]
         if late and (slices := snapshot(late)):
             self.slices |= slices
-            self._fingerprint, self._is_written = None, False
+            self._fingerprint, self._is_settled, self._is_written = None, False, False
 
     @classmethod
     def restore(
-        cls, state: Mapping[str, str] | None, checkpoint: str | os.PathLike[str] | None, directory: str
-    ) -> InitialWeights | None:
-        """Load the snapshot that a checkpoint's state refers to, or return ``None`` if it cannot be found.
+        cls, state: Mapping[str, Any], checkpoint: str | os.PathLike[str] | None, directory: str
+    ) -> InitialWeights:
+        """Load the snapshot that a checkpoint's state refers to.
 
         Args:
-            state: The state that `state_dict` returned, or ``None`` if the run had no snapshot.
+            state: The state that `state_dict` returned.
             checkpoint: The checkpoint of the resumed run; the snapshot may be next to it, or one folder up.
             directory: The directory of the new run, which writes its own copy.
+
+        Raises:
+            LostWeightsError: If there is no file, or none that is right.
         """
-        if state is None:
-            return None
-        places = [Path(state["path"])]
+        places = [Path(str(state.get("path")))]
         if checkpoint is not None:
             folder = Path(checkpoint).absolute().parent
             places += [folder / places[0].name, folder.parent / places[0].name]
+        why = f"Expected them at `{places[0]}` or beside the checkpoint."
         for path in places:
-            try:
-                slices = torch.load(path, map_location="cpu", weights_only=True)
-            except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError):  # absent or damaged
+            if not path.exists():
                 continue
+            try:
+                slices = _loaded(path)
+            except Exception as error:  # whatever a damaged or foreign file leads to
+                why = f"`{path}` cannot be read ({type(error).__name__}: {str(error).partition('.')[0][:200]})."
+                continue
+            names = state.get("layers")
+            if isinstance(names, list | tuple):  # a file has the layers that were created later, too
+                slices = {name: slices[name] for name in names if name in slices}
             initial = cls(slices, directory)
-            if initial.fingerprint == state["fingerprint"]:
+            if initial.fingerprint == state.get("fingerprint"):
                 return initial
-        return None
+            why = f"`{path}` has others."
+        raise LostWeightsError(why)
 
     @property
     def fingerprint(self) -> str:
@@ -83,25 +107,39 @@ class InitialWeights:
     @property
     def path(self) -> Path:
         """The path of the file, even before it is written."""
-        return Path(self._directory).absolute() / f"initial_weights-{self.fingerprint[:12]}.pt"
+        own = Path(self._directory).absolute() / f"initial_weights-{self.fingerprint[:12]}.pt"
+        path = self._path or own
+        if not self._is_settled and path.is_file():
+            there = _known(path)
+            shared = {name: there[name] for name in self.slices if name in there}
+            if InitialWeights(shared, "").fingerprint == self.fingerprint:
+                self._is_written = True
+            elif any(not _are_equal(tensor, self.slices[name]) for name, tensor in shared.items()):
+                path = own  # another run's, which went on from an earlier checkpoint
+        self._path, self._is_settled = path, True
+        return path
 
     def state_dict(self) -> dict[str, Any]:
-        """The path and the fingerprint."""
-        return {"path": str(self.path), "fingerprint": self.fingerprint}
+        """The path, the layers' names, and the fingerprint."""
+        return {"path": str(self.path), "layers": list(self.slices), "fingerprint": self.fingerprint}
 
     def save(self) -> str | None:
-        """Write the file once, so that a reader never sees half of it; return a warning if that failed."""
-        if self._is_written:
-            return None
+        """Write the file if it is not there, so that a reader never sees half of it; return a warning if that failed."""
         if "://" in self._directory:
             return f"does not write the initial weights to `{self._directory}`: only local folders are supported."
+        if self.path.is_file() and self._is_written:
+            return None
         partial = self.path.with_suffix(f".{os.getpid()}.partial")
         try:
-            if not self.path.exists():
-                self.path.parent.mkdir(parents=True, exist_ok=True)
-                torch.save(dict(self.slices), partial)
-                partial.replace(self.path)
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            for left in self.path.parent.glob(f"{self.path.stem}.*.partial"):  # of a process that was killed
+                if time.time() - left.stat().st_mtime > STALE:
+                    left.unlink(missing_ok=True)
+            torch.save(dict(self.slices), partial)
+            partial.replace(self.path)
         except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
+            with suppress(OSError):
+                partial.unlink(missing_ok=True)
             return (
                 f"could not write the initial weights to `{self.path}` ({error}): a run resumed from this checkpoint will "
                 "not have `distance_from_init`."
@@ -110,13 +148,35 @@ class InitialWeights:
         return None
 
 
+def _loaded(path: Path) -> dict[str, Tensor]:
+    """The tensors in a file, by name."""
+    if not path.is_file():  # a pipe would be waited for
+        raise LostWeightsError("it is no file")
+    slices = torch.load(path, map_location="cpu", weights_only=True)
+    if not isinstance(slices, dict) or not all(isinstance(tensor, Tensor) for tensor in slices.values()):
+        raise LostWeightsError("it holds something else")
+    return {str(name): tensor for name, tensor in slices.items()}
+
+
+def _are_equal(one: Tensor, other: Tensor) -> bool:
+    return InitialWeights({"": one}, "").fingerprint == InitialWeights({"": other}, "").fingerprint
+
+
+def _known(path: Path) -> dict[str, Tensor]:
+    """The tensors in a file; none if it is damaged."""
+    try:
+        return _loaded(path)
+    except Exception:
+        return {}
+
+
 class InitialWeightsKeeper:
     """The keeper of a run's initial weights, from the first step through checkpoints to the runs that resume it."""
 
     def __init__(self) -> None:
         self._weights: InitialWeights | None = None
         self._directory = ""
-        self._resumed: dict[str, str] | None = None  # their state in the checkpoint
+        self._resumed: dict[str, Any] | None = None  # their state in the checkpoint
         self._is_resumed = False
 
     def begin(
@@ -135,17 +195,17 @@ class InitialWeightsKeeper:
         self._directory = directory
         if state is None:
             return None
-        self._is_resumed = True
-        self._resumed = state["initial"]
-        self._weights = InitialWeights.restore(self._resumed, checkpoint, directory)
+        self._is_resumed, self._weights, known = True, None, state.get("initial")
+        self._resumed = dict(known) if isinstance(known, Mapping) else None
+        why = "The checkpoint was written by a run that kept none."
+        if self._resumed is not None:
+            try:
+                self._weights = InitialWeights.restore(self._resumed, checkpoint, directory)
+            except LostWeightsError as error:
+                why = str(error)
         if self._weights is not None:
             return None
-        expected = (
-            "The checkpoint was written by a run that kept none."
-            if self._resumed is None
-            else f"Expected them at `{self._resumed['path']}` or beside the checkpoint."
-        )
-        return f"resumes without the initial weights, and omits `distance_from_init`. {expected}"
+        return f"resumes without the initial weights, and omits `distance_from_init`. {why}"
 
     def slices(self, layers: Sequence[Layer]) -> Mapping[str, Tensor] | None:
         """The initial slices by layer, or ``None`` if they are lost.

@@ -57,5 +57,6 @@ class LoggedLayers:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore the state that `state_dict` returned."""
-        self.names = list(state["names"])
-        self._bins = {name: EsdBins(*bins) for name, bins in state["bins"].items()}
+        names = [str(name) for name in state["names"]]
+        self._bins = {str(name): EsdBins(*map(int, bins)) for name, bins in state["bins"].items()}
+        self.names = names

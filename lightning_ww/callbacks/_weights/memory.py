@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from typing_extensions import override
 
+from lightning_ww.callbacks._monitor.restoring import Restoring
 from lightning_ww.callbacks._monitor.run import Memory
 
 if TYPE_CHECKING:
@@ -34,11 +35,22 @@ class WeightMemory(Memory):
             "floors": None if self.floors is None else dict(self.floors),
         }
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore the state that `state_dict` returned; the keeper restores the initial weights."""
-        self.logged.load_state_dict(state["logged"])
-        self.pictures.wait(state["undrawn"])
-        self.floors = state["floors"]
+    def load_state_dict(self, state: Mapping[str, Any]) -> list[str]:
+        """Restore the state that `state_dict` returned; the keeper restores the initial weights.
+
+        Returns:
+            Sentences on parts that could not be restored.
+        """
+        if not state.keys() - {"initial"}:
+            return []  # lost as a whole, which is said elsewhere
+        restoring = Restoring({name: value for name, value in state.items() if name != "initial"})
+        restoring.part("logged", self.logged.load_state_dict)
+        restoring.part("undrawn", lambda names: self.pictures.wait([str(name) for name in names]))
+        restoring.part("floors", self._load_floors)
+        return restoring.finish()
+
+    def _load_floors(self, floors: Any) -> None:
+        self.floors = None if floors is None else {str(name): float(floor) for name, floor in floors.items()}
 
     @override
     def write(self) -> str | None:

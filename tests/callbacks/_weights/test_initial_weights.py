@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,11 @@ from helpers.fits import last
 from helpers.networks import Classifier, data, quiet_trainer
 from pytorch_lightning import seed_everything
 from pytorch_lightning.loggers import CSVLogger
+from torch import nn
 
 from lightning_ww.callbacks import WeightSpectrumMonitor
+from lightning_ww.callbacks._weights.initial_weights import InitialWeights
+from lightning_ww.weights.layers import find_layers
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The dirpath has changed"),  # ModelCheckpoint's, and meant
@@ -46,19 +51,41 @@ def test_initial_weights_are_found_beside_a_checkpoint_that_was_moved(tmp_path: 
     assert list((tmp_path / "second").glob("initial_weights-*"))  # and taken along
 
 
-@pytest.mark.parametrize("damage", ["gone", "other", "garbage"])
+def folder(file: Path) -> None:
+    file.unlink()
+    file.mkdir()
+
+
+def pipe(file: Path) -> None:
+    file.unlink()
+    os.mkfifo(file)
+
+
+DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "gone": (Path.unlink, "Expected them at"),
+    "other": (lambda file: torch.save({k: v + 1 for k, v in torch.load(file).items()}, file), "has others"),
+    "half": (lambda file: file.write_bytes(file.read_bytes()[:500]), "cannot be read"),
+    "empty": (lambda file: file.write_bytes(b""), "cannot be read"),
+    "garbage": (lambda file: file.write_bytes(b"not a tensor"), "cannot be read"),
+    "text": (lambda file: file.write_text(str(__doc__) * 40), "cannot be read"),
+    "numbers": (lambda file: torch.save({"hidden": 1}, file), "it holds something else"),
+    "a list": (lambda file: torch.save([torch.ones(2)], file), "it holds something else"),
+    "a module": (lambda file: torch.save(torch.nn.Linear(2, 2), file), "cannot be read"),
+    "other names": (lambda file: torch.save({"x": torch.ones(2)}, file), "has others"),
+    "a folder": (folder, "it is no file"),
+    "a pipe": (pipe, "it is no file"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
 def test_without_its_initial_weights_a_resumed_run_omits_the_distance_with_one_warning(
     damage: str, tmp_path: Path
 ) -> None:
     fit(tmp_path / "first", 2)
     file = next((tmp_path / "first").glob("initial_weights-*"))
-    if damage == "gone":
-        file.unlink()
-    elif damage == "other":
-        torch.save({name: value + 1 for name, value in torch.load(file).items()}, file)
-    else:
-        file.write_bytes(b"not a tensor")
-    message = "`WeightSpectrumMonitor` resumes without the initial weights, and omits `distance_from_init`. Expected "
+    harm, reason = DAMAGES[damage]
+    harm(file)
+    message = "`WeightSpectrumMonitor` resumes without the initial weights, and omits `distance_from_init`. .*" + reason
     with pytest.warns(UserWarning, match=message) as caught:
         trainer, resumed = fit(tmp_path / "second", 4, last(tmp_path / "first"))
     assert len([w for w in caught if "initial weights" in str(w.message)]) == 1
@@ -93,3 +120,48 @@ def test_a_folder_that_cannot_be_written_to_warns_once(tmp_path: Path, monkeypat
     with pytest.warns(UserWarning, match="could not write the initial weights to") as caught:
         fit(tmp_path, 3)
     assert len([w for w in caught if "could not write" in str(w.message)]) == 1
+    assert not list(tmp_path.rglob("*.partial"))
+
+
+def snapshots(names: str, value: float, folder: Path) -> InitialWeights:
+    return InitialWeights({name: torch.full((1, 2, 2), value) for name in names}, str(folder))
+
+
+def test_weights_that_vanish_are_written_again(tmp_path: Path) -> None:
+    weights = snapshots("a", 1.0, tmp_path)
+    assert weights.save() is None
+    weights.path.unlink()
+    assert weights.save() is None
+    assert weights.path.is_file()
+
+
+def test_a_growing_model_has_one_file_in_which_every_checkpoint_finds_its_own(tmp_path: Path) -> None:
+    first = nn.Linear(2, 3)
+    model, weights, states = nn.Sequential(first), InitialWeights({}, str(tmp_path)), []
+    for width in (3, 4, 5):
+        weights.add(find_layers(model)[0])
+        states.append(weights.state_dict())
+        assert weights.save() is None
+        model.append(nn.Linear(width, width + 1))
+    assert len(list(tmp_path.iterdir())) == 1
+    for count, state in enumerate(states, start=1):
+        found = InitialWeights.restore(state, None, str(tmp_path))
+        assert list(found.slices) == [str(i) for i in range(count)]
+        torch.testing.assert_close(found.slices["0"][0], first.weight.detach())
+    # a run that goes on from the first checkpoint, and grows otherwise, leaves the file alone
+    branch = InitialWeights.restore(states[0], None, str(tmp_path))
+    branch.add(find_layers(nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 4)))[0])
+    assert branch.state_dict()["path"] != states[0]["path"]
+    assert branch.save() is None
+    assert len(list(tmp_path.iterdir())) == 2
+    assert len(InitialWeights.restore(states[2], None, str(tmp_path)).slices) == 3
+
+
+def test_a_half_written_file_of_a_killed_process_is_removed_once_it_is_old(tmp_path: Path) -> None:
+    weights = snapshots("a", 1.0, tmp_path)
+    old, new = (weights.path.with_suffix(f".{number}.partial") for number in (1, 2))
+    old.write_bytes(b"half")
+    new.write_bytes(b"half")
+    os.utime(old, (0, 0))
+    weights.save()
+    assert [file.name for file in sorted(tmp_path.iterdir())] == [new.name, weights.path.name]
