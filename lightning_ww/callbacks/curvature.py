@@ -36,9 +36,6 @@ from lightning_ww.history import Moment
 from lightning_ww.measurements import CurvatureMeasurement
 from lightning_ww.triggers.trigger import Trigger
 
-MOST_UNFIT = 10
-"""The number of batches that are tried before the first measurement."""
-
 SHOWN = ("num_steps", "num_probes", "storage", "bn_mode")
 """Arguments that are listed in the table of a measurement."""
 
@@ -292,8 +289,7 @@ class CurvatureMonitor(Monitor[Reading, CurvatureFindings]):
             if was_tried:
                 raise
             batches.drop(str(error), getattr(error, "captured", None))
-            if len(batches.unfit) == MOST_UNFIT or self.data is not None:
-                raise RefusedError(f"No batch could be measured. Of the last: {error}".removesuffix(".")) from error
+            batches.give_up()
             raise PostponedError(str(error)) from error
         known = self.measurement
         before = known.density.dim if isinstance(known, CurvatureMeasurement) else None

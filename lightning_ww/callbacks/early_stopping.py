@@ -98,6 +98,7 @@ class SpectralEarlyStopping(Resumable):
         self._has_counted = False  # whether a measurement was counted in this fit
         self._has_stopped = False
         self._has_reported = False
+        self._attempts: list[int] = []  # measurements begun before the last look, by monitor
         self._counted: dict[str, int] = {}  # number of the last measurement that was counted, by monitor
 
     @override
@@ -188,8 +189,10 @@ class SpectralEarlyStopping(Resumable):
 
     @override
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        # for measurements between steps, or after this callback's turn at the end of an epoch
-        if any(self._unseen(monitor) for monitor in _monitors(trainer)):
+        # for measurements between steps, or after this callback's turn at the end of an epoch; all processes agree
+        attempts = [getattr(monitor, "attempts", len(monitor.history)) for monitor in _monitors(trainer)]
+        if attempts != self._attempts:
+            self._attempts = attempts
             self._check(trainer, epochs_done=trainer.current_epoch)
 
     def _check(self, trainer: Trainer, *, epochs_done: int) -> None:
@@ -201,9 +204,8 @@ class SpectralEarlyStopping(Resumable):
             for measurement in self._unseen(monitor):
                 self._count(monitor, measurement)
                 self._has_counted = True
-        if not self._has_counted:  # restored counts must not stop a resumed run before it has measured
-            return
-        due = self._due(trainer, epochs_done)
+        # restored counts must not stop a resumed run before it has measured
+        due = self._due(trainer, epochs_done) if self._has_counted else None
         if not self.stop_on:
             if due is not None and not self._has_reported:
                 self._has_reported = True

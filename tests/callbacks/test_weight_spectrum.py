@@ -322,7 +322,7 @@ def test_a_run_that_becomes_nan_is_flagged_and_never_puts_nan_into_callback_metr
     ours = monitor()
     with pytest.warns(UserWarning, match="`nonfinite` at layer") as caught:
         trainer = fit(ours, Lose(), max_epochs=3)
-    assert len([w for w in caught if "nonfinite" in str(w.message)]) == 2  # once for each layer
+    assert len([w for w in caught if "nonfinite" in str(w.message)]) == 1  # of both layers
     assert set(ours.diagnosis.layers("nonfinite")) == {"head", "hidden"}  # the gradient carries it on
     for past in ours.history:
         assert all(math.isfinite(value) for value in past.summary.values())

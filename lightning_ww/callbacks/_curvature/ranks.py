@@ -10,8 +10,9 @@ from torch import Tensor
 
 from lightning_ww._errors import LightningWWError
 from lightning_ww.callbacks._monitor.guard import RefusedError
-from lightning_ww.callbacks._monitor.lightning import told_by_any
+from lightning_ww.callbacks._monitor.lightning import from_all
 from lightning_ww.callbacks._sandbox.loss import UnfitBatchError
+from lightning_ww.curvature.operators import NotFiniteError
 
 if TYPE_CHECKING:
     from lightning_ww.callbacks._monitor.lightning import Trainer
@@ -29,13 +30,14 @@ def on_all(trainer: Trainer, action: Callable[[], T]) -> T:
     if trainer.world_size > 1:
         is_fine = trainer.strategy.reduce_boolean_decision(error is None, all=True)
         is_refused = trainer.strategy.reduce_boolean_decision(isinstance(error, RefusedError), all=False)
-        is_unfit = trainer.strategy.reduce_boolean_decision(isinstance(error, UnfitBatchError), all=False)
+        is_own_unfit = isinstance(error, UnfitBatchError | NotFiniteError)
+        is_unfit = trainer.strategy.reduce_boolean_decision(is_own_unfit, all=False)
         if not is_fine and (error is None or is_refused or is_unfit):  # the same error in all
-            told = told_by_any(trainer, "" if error is None else str(error))
+            told = next(filter(None, from_all(trainer, "" if error is None else str(error))), "")
             if is_refused:
                 error = error if isinstance(error, RefusedError) else RefusedError(told)
             elif is_unfit:
-                error = error if isinstance(error, UnfitBatchError) else UnfitBatchError(told)
+                error = error if is_own_unfit else UnfitBatchError(told)
             else:
                 error = LightningWWError(f"another process failed: {told}")
     if error is not None:

@@ -22,6 +22,7 @@ from lightning_ww.callbacks._monitor.publisher import Publisher, to_callback_met
 from lightning_ww.callbacks._monitor.run import Run
 from lightning_ww.callbacks._monitor.schedule import Schedule, logged_step
 from lightning_ww.callbacks._monitor.scheduled import Scheduled
+from lightning_ww.callbacks._monitor.sentences import about_flags, about_skips
 from lightning_ww.callbacks._monitor.triggers import WithTriggers, flag_scalars, judged, others_of
 from lightning_ww.callbacks._monitor.view import View
 from lightning_ww.history import Findings, History, Measurement, Moment
@@ -119,6 +120,11 @@ class Monitor(Scheduled, WithTriggers, ABC, Generic[S, M]):
     # ── What a user reads and calls
 
     @property
+    def attempts(self) -> int:
+        """The number of measurements that were begun, whether or not they succeeded."""
+        return self._run.attempts
+
+    @property
     def history(self) -> History[Any]:
         """The measurements so far."""
         return self._run.history
@@ -151,7 +157,7 @@ class Monitor(Scheduled, WithTriggers, ABC, Generic[S, M]):
         if run.is_off or is_waiting or getattr(trainer, "barebones", False):
             return
         self._go_on()
-        run.last_step = trainer.global_step
+        run.last_step, run.attempts = trainer.global_step, run.attempts + 1
         step = logged_step(trainer, after_epoch=after_epoch)
         moment = Moment(run.history.next_number, trainer.global_step, step, trainer.current_epoch, is_baseline)
         with run.clock.measuring() as began:
@@ -162,6 +168,8 @@ class Monitor(Scheduled, WithTriggers, ABC, Generic[S, M]):
             )
             # Every rank takes part, even if it failed. A failure on one rank counts for all, so that histories agree.
             if not trainer.strategy.reduce_boolean_decision(findings is not None, all=True) or findings is None:
+                run.is_off = trainer.strategy.reduce_boolean_decision(run.is_off, all=False)
+                run.guard.tell(trainer)
                 return
             metrics = self._kept_metrics if findings.layers or findings.skipped else ()
             measurement = self.KEPT.of(moment, findings, metrics)
@@ -180,6 +188,7 @@ class Monitor(Scheduled, WithTriggers, ABC, Generic[S, M]):
             self._remember(trainer, measurement, summary)
             publish = partial(self._publish, trainer, findings, summary, moment)
             run.guard.run(trainer, publish, "show a measurement")
+            run.guard.tell(trainer)
 
     def _remember(self, trainer: Trainer, measurement: Measurement, summary: Mapping[str, float]) -> None:
         run, diagnosis = self._run, self._run.diagnosis
@@ -190,15 +199,16 @@ class Monitor(Scheduled, WithTriggers, ABC, Generic[S, M]):
         run.risen = tuple(dict.fromkeys(flag.layer for flag in risen))
         run.measurement = measurement.judged(dict(summary), diagnosis.by_trigger, diagnosis.fired)
         run.history.append(run.measurement, run.findings)
-        for flag in diagnosis.flags:
-            run.guard.warn_once(trainer, f"{flag.trigger} {flag.layer}", f"at step {measurement.step}: {flag}")
+        for name in dict.fromkeys(flag.trigger for flag in risen):
+            causes = {f"{name} {flag.layer}": flag for flag in risen if flag.trigger == name}
+            run.guard.warn_of_several(trainer, causes, partial(about_flags, measurement.step))
 
     def _publish(self, trainer: Trainer, findings: M, summary: Mapping[str, float], moment: Moment) -> None:
         run = self._run
-        for skip in findings.skipped:
-            if skip.reason in UNEXPECTED:
-                said = f"skips layer `{skip.name}`: {skip.sentence}."
-                run.guard.warn_once(trainer, f"{skip.name} {skip.reason}", said)
+        unexpected = [skip for skip in findings.skipped if skip.reason in UNEXPECTED]
+        for reason in dict.fromkeys(skip.reason for skip in unexpected):
+            causes = {f"{skip.name} {skip.reason}": skip for skip in unexpected if skip.reason == reason}
+            run.guard.warn_of_several(trainer, causes, about_skips)
         view = self._view(findings)
         if not trainer.is_global_zero:
             return
@@ -232,6 +242,7 @@ class Monitor(Scheduled, WithTriggers, ABC, Generic[S, M]):
         with run.clock.measuring():
             follow = partial(self._or_off, trainer, partial(between.follow, trainer, pl_module))
             numbers = run.guard.run(trainer, follow, between.what)
+            run.is_off = trainer.strategy.reduce_boolean_decision(run.is_off, all=False)
             if trainer.strategy.reduce_boolean_decision(numbers is not None, all=True) and numbers is not None:
                 numbers = trainer.strategy.broadcast(numbers)
                 run.held |= numbers

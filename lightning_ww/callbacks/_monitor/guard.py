@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeVar
 
 from lightning_ww._errors import LightningWWError
-from lightning_ww.callbacks._monitor.lightning import warn
+from lightning_ww.callbacks._monitor.lightning import from_all, warn
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     from lightning_ww.callbacks._monitor.lightning import Trainer
 
@@ -31,6 +31,7 @@ class Guard:
         self._call = call
         self._on_error = on_error
         self._warned: set[str] = set()
+        self._untold: list[tuple[str, str]] = []  # causes and messages of a process whose warnings nobody sees
 
     def run(
         self,
@@ -82,7 +83,36 @@ class Guard:
         """Warn in the monitor's name, unless there was a warning of this cause before."""
         if cause not in self._warned:
             self._warned.add(cause)
-            warn(trainer, f"`{self._call}` {message}")
+            if trainer.is_global_zero:
+                warn(trainer, f"`{self._call}` {message}")
+            else:
+                self._untold.append((cause, message))
+
+    def warn_of_several(self, trainer: Trainer, causes: Mapping[str, T], sentence: Callable[[list[T]], str]) -> None:
+        """Warn once of several causes, of those that there was no warning of before.
+
+        Args:
+            trainer: The Trainer.
+            causes: What each is about, such as a layer, by cause.
+            sentence: A function that makes a message of what the new ones are about.
+        """
+        new = {cause: about for cause, about in causes.items() if cause not in self._warned}
+        if new:
+            first, *others = new
+            self._warned.update(others)
+            self.warn_once(trainer, first, sentence(list(new.values())))
+
+    def tell(self, trainer: Trainer) -> None:
+        """Warn of what only other processes know; a collective call."""
+        if trainer.world_size == 1:
+            return
+        untold, self._untold = self._untold, []
+        if not trainer.strategy.reduce_boolean_decision(bool(untold), all=False):
+            return
+        for rank, told in enumerate(from_all(trainer, untold)):
+            for cause, message in told:
+                if trainer.is_global_zero:
+                    self.warn_once(trainer, cause, f"(process {rank}) {message}")
 
     def only_warning(self) -> Guard:
         """A guard with these warnings that never raises errors, for use while an error of the user's is raised."""

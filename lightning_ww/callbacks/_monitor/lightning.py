@@ -14,6 +14,8 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+import torch.distributed
+
 NAMESPACES = ("pytorch_lightning", "lightning.pytorch")
 
 
@@ -44,15 +46,12 @@ def callbacks(trainer: Trainer) -> list[Any]:
     return list(trainer.callbacks)  # type: ignore[attr-defined]
 
 
-def told_by_any(trainer: Trainer, message: str) -> str:
-    """The first message of all processes that is not empty; a collective call."""
-    if trainer.world_size == 1:
-        return message
-    import torch.distributed
-
-    told: list[Any] = [None] * trainer.world_size
-    torch.distributed.all_gather_object(told, message)
-    return next((one for one in told if one), "")
+def from_all(trainer: Trainer, value: Any) -> list[Any]:
+    """The values of all processes, in their order; a collective call."""
+    values: list[Any] = [value] * trainer.world_size
+    if trainer.world_size > 1:
+        torch.distributed.all_gather_object(values, value)
+    return values
 
 
 def warn(trainer: Trainer, message: str) -> None:
@@ -70,4 +69,4 @@ def inform(trainer: Trainer, message: str) -> None:
         logging.getLogger(type(trainer).__module__).info(message)
 
 
-__all__ = ["CallbackBase", "DummyLogger", "LightningModule", "Trainer", "callbacks", "inform", "told_by_any", "warn"]
+__all__ = ["CallbackBase", "DummyLogger", "LightningModule", "Trainer", "callbacks", "from_all", "inform", "warn"]

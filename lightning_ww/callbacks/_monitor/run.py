@@ -41,9 +41,13 @@ class Batches(Protocol):
 
     is_complete: bool
     are_drawn: bool  # from the user's own data, all at once
+    unfit: list[str]  # why batches were left out
 
     def take(self, trainer: Any, pl_module: Any, batch: Any, index: int) -> None:
         """Keep a batch that is about to be trained on."""
+
+    def drop(self, why: str) -> None:
+        """Leave out the last batch, since it cannot be measured."""
 
     def why_none(self) -> str | None:
         """The reason why there are none at the end of a fit, if batches were left out."""
@@ -79,7 +83,7 @@ class Clock:
     @property
     def trained_in_epoch(self) -> float:
         """The seconds of this epoch that were not spent measuring and logging."""
-        return time.perf_counter() - self._epoch_began - (self.spent - self._spent_before)
+        return max(0.0, time.perf_counter() - self._epoch_began - (self.spent - self._spent_before))
 
     @contextmanager
     def measuring(self) -> Iterator[float]:
@@ -118,6 +122,7 @@ class Run(Generic[M]):
     batches: Batches | None = None  # if the monitor measures on batches
     between: Between | None = None
     last_step: int | None = None  # the step of the last measurement
+    attempts: int = 0  # measurements begun, equal on all processes
     last_followed: int = 0
     is_training: bool = False
     is_first_batch: bool = True  # whether the next batch is the first of the fit

@@ -11,7 +11,7 @@ from typing_extensions import override
 
 from lightning_ww._errors import ArgumentError
 from lightning_ww.callbacks._monitor.guard import Guard, RefusedError
-from lightning_ww.callbacks._monitor.lightning import LightningModule, Trainer, callbacks, inform, warn
+from lightning_ww.callbacks._monitor.lightning import LightningModule, Trainer, callbacks, from_all, inform, warn
 from lightning_ww.callbacks._monitor.restoring import Restoring
 from lightning_ww.callbacks._monitor.resumable import Resumable
 from lightning_ww.callbacks._monitor.run import FORM, Run
@@ -105,6 +105,8 @@ class Scheduled(Resumable, ABC):
         self._run.is_restored = state is not None
         memory = state.get("memory") if state is not None and len(self._run.history) else None
         self._or_off(trainer, partial(self._prepare, trainer, pl_module, memory))
+        self._run.is_off = trainer.strategy.reduce_boolean_decision(self._run.is_off, all=False)
+        self._run.guard.tell(trainer)
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -127,9 +129,16 @@ class Scheduled(Resumable, ABC):
             return
         fatal = (ArgumentError,) if is_first else ()  # before the first step an error costs nothing
         take = partial(batches.take, trainer, pl_module, batch, batch_idx)
-        is_taken = run.guard.succeeds(trainer, take, "take a batch", fatal)
+        is_taken = run.guard.succeeds(trainer, partial(self._or_off, trainer, take), "take a batch", fatal)
+        was_taken, is_taken = is_taken, trainer.strategy.reduce_boolean_decision(is_taken, all=True)
+        run.is_off = trainer.strategy.reduce_boolean_decision(run.is_off, all=False)
+        if not is_taken and trainer.world_size > 1:
+            why = next(filter(None, from_all(trainer, "" if was_taken else "".join(batches.unfit[-1:]))), "")
+            if was_taken:
+                batches.drop(f"in another process {why}")
+        run.guard.tell(trainer)
         if batches.are_drawn:  # if the data failed on one process, none measures
-            run.is_off = not trainer.strategy.reduce_boolean_decision(batches.is_complete, all=True)
+            run.is_off |= not trainer.strategy.reduce_boolean_decision(batches.is_complete, all=True)
         elif is_first and len(run.history):
             said = f"`{type(self).__name__}` resumes on new batches: curves may jump at step {trainer.global_step}."
             inform(trainer, said)
@@ -159,6 +168,7 @@ class Scheduled(Resumable, ABC):
 
     @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._run.guard.tell(trainer)
         run = self._run
         if run.batches is not None and not run.is_off and (why := run.batches.why_none()):
             run.guard.warn_once(trainer, "no batch", why)

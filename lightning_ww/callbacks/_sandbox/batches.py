@@ -6,7 +6,7 @@ import copy
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -15,12 +15,16 @@ from torch.utils import _pytree
 
 from lightning_ww._errors import ArgumentError
 from lightning_ww._torch import double_precision, full_precision
+from lightning_ww.callbacks._monitor.guard import PostponedError, RefusedError
 from lightning_ww.callbacks._sandbox.mute import muted, seed_streams
 from lightning_ww.callbacks._sandbox.rollback import put_back, slots
 
 if TYPE_CHECKING:
     from lightning_ww.callbacks._monitor.lightning import LightningModule, Trainer
 
+
+MOST_UNFIT = 10
+"""The most batches that are tried before the first measurement."""
 
 MAX_DEPTH = 8
 """The deepest nesting of containers in which the size of a batch is searched."""
@@ -91,6 +95,11 @@ class KeptBatches:
         self.unfit.append(why)
         self.is_complete = False
 
+    def give_up(self) -> None:
+        """Raise `RefusedError` if enough batches were tried, or the user's own cannot be measured."""
+        if len(self.unfit) >= MOST_UNFIT or self.are_drawn:
+            raise RefusedError(f"No batch could be measured. Of the last: {self.unfit[-1].removesuffix('.')}")
+
     def why_none(self) -> str | None:
         """The reason why there are none at the end of a fit, if batches were left out."""
         if self.is_complete or not self.unfit:
@@ -105,8 +114,19 @@ class KeptBatches:
         return f"measures on {len(self.batches)} batches: an epoch has no more (`num_batches={self._wanted}`)."
 
     def _join(self, batch: Any, index: int) -> None:
-        self.batches.append(CapturedBatch.of(batch, index, self._size_of))
+        try:
+            captured = CapturedBatch.of(batch, index, self._size_of)
+        except Exception as error:
+            self._leave_out(f"it cannot be copied ({type(error).__name__}: {error})")
+        if captured.size == 0:
+            self._leave_out("it has no samples")
+        self.batches.append(captured)
         self.is_complete = len(self.batches) == self._wanted
+
+    def _leave_out(self, why: str) -> NoReturn:
+        self.unfit.append(why)
+        self.give_up()
+        raise PostponedError(why)
 
     def _draw(self, trainer: Trainer, pl_module: LightningModule, data: Iterable[Any]) -> None:
         """Iterate the user's data without an effect on the random streams."""
@@ -165,10 +185,7 @@ def _copied(batch: Any, convert: Callable[[Tensor], Tensor] = full_precision) ->
     def renewed(leaf: Any) -> Any:
         if isinstance(leaf, Tensor):
             return convert(leaf.detach()).clone()
-        try:
-            twin = copy.deepcopy(leaf)
-        except Exception:  # an object that cannot be copied
-            return leaf
+        twin = copy.deepcopy(leaf)  # an object that cannot be copied is not lent, as the step may use it up
         for name in (*getattr(twin, "__dict__", {}), *slots(twin)):
             if isinstance(item := getattr(twin, name, None), Tensor | list | tuple | dict):
                 object.__setattr__(twin, name, _pytree.tree_map(renewed, item))

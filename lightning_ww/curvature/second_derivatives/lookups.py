@@ -7,6 +7,9 @@ rows that are looked up are scaled, by factors that are constants, as in the gra
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -30,7 +33,7 @@ def embedding(
         return NotImplemented
     found = torch.embedding(weight, input)
     if max_norm is not None:
-        found = _renormed(found, max_norm, norm_type)
+        found = found + _shift(weight, input, max_norm, norm_type)
     if padding_idx is not None:
         is_padding = (input == padding_idx % weight.shape[0]).unsqueeze(-1)
         found = torch.where(is_padding, found.detach(), found)
@@ -64,7 +67,7 @@ def embedding_bag(
         bags = torch.searchsorted(starts, torch.arange(flat.numel(), device=flat.device), right=True) - 1
     rows = torch.embedding(weight, flat)
     if max_norm is not None:
-        rows = _renormed(rows, max_norm, norm_type)
+        rows = rows + _shift(weight, flat, max_norm, norm_type)
     counted = torch.ones_like(flat, dtype=weight.dtype)
     if padding_idx is not None:
         counted = counted * (flat != padding_idx % weight.shape[0])
@@ -76,9 +79,22 @@ def embedding_bag(
     return sums / torch.zeros_like(sums[:, 0]).index_add(0, bags, counted).clamp(min=1).unsqueeze(-1)
 
 
-def _renormed(rows: Tensor, max_norm: float, norm_type: float) -> Tensor:
-    """The rows at the values that torch would write into the weight before the lookup."""
-    known = rows.detach()
-    norms = known.norm(norm_type, dim=-1, keepdim=True)
-    scaled = torch.where(norms > max_norm, known * (max_norm / (norms + RENORM_EPS)), known)
-    return rows + (scaled - known)
+@contextmanager
+def moved_from(weights: Sequence[Tensor], origins: Sequence[Tensor]) -> Iterator[None]:
+    """Take norms at the ``origins`` of these weights, which are moved: as in derivatives, the factors are constants."""
+    _known.origins = {id(weight): origin for weight, origin in zip(weights, origins, strict=True)}
+    try:
+        yield
+    finally:
+        _known.origins = {}
+
+
+_known = threading.local()  # `origins`: the values of moved weights before, by the weight's id
+
+
+def _shift(weight: Tensor, input: Tensor, max_norm: float, norm_type: float) -> Tensor:
+    """What torch would add to the rows that are looked up, by writing into the weight before."""
+    origin = getattr(_known, "origins", {}).get(id(weight), weight)
+    rows = torch.embedding(origin.detach(), input)
+    norms = rows.norm(norm_type, dim=-1, keepdim=True)
+    return torch.where(norms > max_norm, rows * (max_norm / (norms + RENORM_EPS)), rows) - rows

@@ -20,6 +20,7 @@ from lightning_ww.curvature.operators import (
     unseen_writes,
 )
 from lightning_ww.curvature.second_derivatives.context import by_torch_itself, differentiable_twice
+from lightning_ww.curvature.second_derivatives.lookups import moved_from
 
 ASYMMETRY = 1e4
 """The most roundings by which ⟨v, H(Hv)⟩ and ‖Hv‖² may differ; if H is wrong, they differ by far more."""
@@ -254,7 +255,7 @@ class _Line:
 
     def _moved(self, place: float, action: Callable[[], Tensor]) -> Tensor:
         kept = [parameter.detach().clone() for parameter in self._params]
-        with by_torch_itself(), unseen_writes(self._params):
+        with by_torch_itself(), unseen_writes(self._params), moved_from(self._params, kept):
             try:
                 if place:
                     with torch.no_grad():

@@ -39,7 +39,7 @@ class OfObjects(Tiny):
 def test_batches_that_are_objects_have_their_size() -> None:
     monitor, _, _ = fit(OfObjects(), precision="32-true", num_batches=2)
     plain, _, _ = fit(Tiny(), precision="32-true", num_batches=2)
-    assert monitor.history[0].summary["batch_size"] == 32
+    assert monitor.history[0].summary["batch_size"] == 16
     assert plain.history[0].density.dim == monitor.history[0].density.dim
 
 

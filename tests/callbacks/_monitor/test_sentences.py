@@ -1,0 +1,28 @@
+"""One message about several layers."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+from lightning_ww.callbacks._monitor.sentences import about_flags, about_skips
+from lightning_ww.triggers.diagnosis import Flag
+
+
+def flags(count: int) -> list[Flag]:
+    return [Flag("trap", f"l{i}", "5 > 4", "Too large.", "Lower the rate.") for i in range(count)]
+
+
+def test_a_message_names_the_first_layers_and_counts_the_others() -> None:
+    assert about_flags(6, flags(1)) == "at step 6: `trap` at layer `l0`: 5 > 4. Too large. Lower the rate."
+    assert about_flags(6, flags(3)).endswith("Lower the rate. So it is at `l1`, `l2`.")
+    assert about_flags(6, flags(9)).endswith("So it is at `l1`, `l2`, `l3`, `l4`, `l5` and 3 more.")
+
+
+def test_what_is_there_before_the_first_step_is_not_blamed_on_training() -> None:
+    assert about_flags(0, flags(1)) == "at step 0: `trap` at layer `l0`: 5 > 4. It is so from the start."
+
+
+def test_skipped_layers_share_a_sentence() -> None:
+    skips: list[Any] = [SimpleNamespace(name=name, sentence="its weight is in codes") for name in "ab"]
+    assert about_skips(skips) == "skips layer `a`: its weight is in codes. So it does `b`."
