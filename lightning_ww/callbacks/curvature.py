@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal, cast, get_args
 
-from torch import Tensor
+from torch import Tensor, nn
 from typing_extensions import override
 
 from lightning_ww import _checks
@@ -35,6 +35,9 @@ from lightning_ww.curvature.plots.stems import spectrum_table
 from lightning_ww.history import Moment
 from lightning_ww.measurements import CurvatureMeasurement
 from lightning_ww.triggers.trigger import Trigger
+
+FEWEST_STEPS = 10
+"""The number of Lanczos steps below which the advice is not to take fewer."""
 
 SHOWN = ("num_steps", "num_probes", "storage", "bn_mode")
 """Arguments that are listed in the table of a measurement."""
@@ -101,8 +104,8 @@ class CurvatureMonitor(Monitor[Reading, CurvatureFindings]):
             negative eigenvalues. It needs the outputs that enter the loss: from ``ggn_fn``, else from the module's
             ``curvature_outputs(batch)``, else from the single call of ``F.cross_entropy``, ``F.mse_loss`` or
             ``F.binary_cross_entropy_with_logits``.
-        num_steps: The number of Lanczos steps, each of which costs two to three gradients. Default: ``30``, which reaches
-            both ends of a network's spectrum (Granziol et al., 2019).
+        num_steps: The number of Lanczos steps, each of which costs two to three gradients, with an LSTM ten. Default:
+            ``30``, which reaches both ends of a network's spectrum (Granziol et al., 2019).
         num_probes: The number of random start vectors. Default: ``1``.
         num_batches: The number of batches to measure on. If there are several, the first ones of training are kept, and
             the first measurement follows the last of them. Default: ``1``.
@@ -159,7 +162,6 @@ class CurvatureMonitor(Monitor[Reading, CurvatureFindings]):
     GROUP = "curvature"
     KEPT = CurvatureMeasurement
     IDENTITY = ("matrix", "params", "log_key_prefix")
-    FASTER = 'lower `num_steps` ({num_steps}), pass a smaller batch as `data=`, or take `matrix="ggn"`'
 
     def __init__(
         self,
@@ -323,6 +325,15 @@ class CurvatureMonitor(Monitor[Reading, CurvatureFindings]):
             charts=[Chart("sharpness, and its edge 2/lr", ("sharpness", "stability_edge"))],
             files={str(file): partial(file.append, latest)} if file is not None and file.is_wanted else {},
         )
+
+    @override
+    def _faster(self, trainer: Trainer) -> list[str]:
+        advice = [f"lower `num_steps` ({self.num_steps})"] if self.num_steps > FEWEST_STEPS else []
+        advice += [f"lower `num_probes` ({self.num_probes})"] if self.num_probes > 1 else []
+        advice += [f"lower `num_batches` ({self.num_batches})"] if self.num_batches > 1 else []
+        if any(isinstance(part, nn.LSTM) for part in trainer.lightning_module.modules()):
+            advice.append("leave out the LSTMs with `params=` (a product through one takes about ten gradients)")
+        return advice or ["pass a smaller batch as `data=`"]
 
     def _sharpness(self, trainer: Trainer, pl_module: LightningModule) -> Mapping[str, float]:
         return self._reader.follow(trainer, pl_module, self._batches.batches)

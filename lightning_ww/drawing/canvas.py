@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from lightning_ww._threads import others_run
 
+if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
     from PIL import ImageFont
@@ -49,13 +51,28 @@ def magnified(inches: float) -> float:
     return inches * float(matplotlib.rcParams["font.size"]) / 10
 
 
+@contextmanager
+def default_style() -> Iterator[None]:
+    """Use matplotlib's default style, unless the user's own threads run: settings belong to the process, and they may draw."""
+    import matplotlib
+
+    # as plain dicts: `RcParams` changes the filters of warnings when it is read, so that others' warnings are repeated
+    settings = matplotlib.rcParams
+    own = {key: value for key, value in dict.items(matplotlib.rcParamsDefault) if key.partition(".")[0] in LOOKS}
+    own = {} if others_run() else own
+    before = {key: dict.__getitem__(settings, key) for key in own}
+    dict.update(settings, own)
+    try:
+        yield
+    finally:
+        dict.update(settings, before)
+
+
 def picture(draw: Callable[[], Figure]) -> NDArray[np.uint8]:
     """Draw a figure in matplotlib's default style, whatever the process has set; return pixels, ``(height, width, 3)``."""
-    import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-    own = {key: value for key, value in matplotlib.rcParamsDefault.items() if key.partition(".")[0] in LOOKS}
-    with matplotlib.rc_context(own):
+    with default_style():
         canvas = FigureCanvasAgg(draw())
         canvas.draw()  # type: ignore[no-untyped-call]
         return np.asarray(canvas.buffer_rgba())[..., :3].copy()  # type: ignore[no-untyped-call]

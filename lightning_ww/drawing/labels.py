@@ -31,15 +31,21 @@ def labels(names: Sequence[str]) -> list[str]:
 
 
 def shortened(name: str) -> str:
-    """Shorten a dotted name to at most `MAX_LABEL` letters: its parts are abbreviated from the left, numbers stay."""
+    """Shorten a dotted name to at most `MAX_LABEL` letters: parts in the middle are abbreviated, numbers and the end stay."""
     parts = name.split(".")
-    for letters in (2, 1):
-        for i in range(len(parts)):
-            if len(".".join(parts)) <= MAX_LABEL:
-                break
-            parts[i] = parts[i] if parts[i].isdigit() else _initials(parts[i], letters)
-    short = ".".join(parts)
-    return short if len(short) <= MAX_LABEL else f"{short[: MAX_LABEL // 2]}…{short[1 - MAX_LABEL // 2 :]}"
+    words = [i for i, part in enumerate(parts) if not part.isdigit()] or [0]
+    for kept in (2, 1):  # words at the end that stay whole
+        short, end = list(parts), words[max(0, len(words) - kept)]
+        places = [*range(1, end), *range(min(1, end))]  # the first one last
+        for letters in (2, 1):
+            for i in places:
+                if len(".".join(short)) <= MAX_LABEL:
+                    return ".".join(short)
+                short[i] = parts[i] if parts[i].isdigit() else _initials(parts[i], letters)
+        if len(".".join(short)) <= MAX_LABEL:
+            return ".".join(short)
+    whole = ".".join(short)
+    return f"{whole[: MAX_LABEL // 2]}…{whole[1 - MAX_LABEL // 2 :]}"
 
 
 def _initials(part: str, letters: int) -> str:

@@ -20,6 +20,19 @@ def test_long_names_keep_their_numbers_and_their_end() -> None:
     assert len(shortened("x" * 80)) <= MAX_LABEL
 
 
+@pytest.mark.parametrize(
+    ("name", "short"),
+    [
+        ("encoder.layer.0.attention.self.query.lora_B.default", "e.l.0.a.s.q.lora_B.default"),
+        ("transformer.blocks.12.attention.q_projection", "tr.bl.12.at.q_projection"),
+        ("vision.encoder.layers.3.mlp.fc1", "vision.en.layers.3.mlp.fc1"),
+        ("decoder.up_blocks.2.resnets.1.conv2", "de.u_b.2.resnets.1.conv2"),
+    ],
+)
+def test_the_middle_is_abbreviated_and_the_end_stays(name: str, short: str) -> None:
+    assert shortened(name) == short
+
+
 ADAPTER = [
     f"base_model.model.model.layers.{i}.self_attn.q_proj.lora_{side}.default" for i in (1, 10, 11) for side in "AB"
 ]

@@ -22,7 +22,7 @@ from lightning_ww.callbacks._monitor.publisher import Publisher, to_callback_met
 from lightning_ww.callbacks._monitor.run import Run
 from lightning_ww.callbacks._monitor.schedule import Schedule, logged_step
 from lightning_ww.callbacks._monitor.scheduled import Scheduled
-from lightning_ww.callbacks._monitor.sentences import about_flags, about_skips
+from lightning_ww.callbacks._monitor.sentences import about_flags, about_skips, about_time
 from lightning_ww.callbacks._monitor.triggers import WithTriggers, flag_scalars, judged, others_of
 from lightning_ww.callbacks._monitor.view import View
 from lightning_ww.history import Findings, History, Measurement, Moment
@@ -53,9 +53,6 @@ class Monitor(Scheduled, WithTriggers, ABC, Generic[S, M]):
 
     KEPT: ClassVar[type[Measurement]] = Measurement
     """The class of the measurements in its history."""
-
-    FASTER: ClassVar[str | None] = None
-    """Advice on measurements that take longer than the rest of their epoch; ``None``: no warning about them."""
 
     def __init__(
         self,
@@ -266,17 +263,24 @@ class Monitor(Scheduled, WithTriggers, ABC, Generic[S, M]):
 
     @override
     def _say_if_slow(self, trainer: Trainer) -> None:
-        """Warn once if the measurement of this epoch took longer than its training, with advice."""
+        """Warn once if a measurement of this epoch, or the one before it, took longer than its training, with advice."""
         last, trained = self._run.measurement, self._run.clock.trained_in_epoch
-        if self.FASTER is None or last is None or last.is_baseline or last.epoch != trainer.current_epoch:
+        advice = self._faster(trainer)
+        if last is None or last.epoch != trainer.current_epoch or not advice:
             return
         if (seconds := last.summary["seconds"]) > trained:
-            said = (
-                f"took {seconds:.2g} s for a measurement, longer than the rest of its epoch ({trained:.2g} s). To measure "
-                f"less often, raise `every_n_epochs` ({self.every_n_epochs}); to measure faster, "
-                f"{self.FASTER.format(**vars(self))}."
-            )
-            self._run.guard.warn_once(trainer, "slow", said)
+            self._run.guard.warn_once(trainer, "slow", about_time(seconds, trained, self._rarer(last), advice))
+
+    def _faster(self, trainer: Trainer) -> list[str]:
+        """What would make measurements faster and is not set yet; none: no warning about slow ones."""
+        return []
+
+    def _rarer(self, measurement: Measurement) -> str | None:
+        """What would make measurements rarer, with its present value."""
+        if measurement.is_baseline:
+            return None
+        epochs, steps = self.every_n_epochs, self.every_n_train_steps
+        return f"`every_n_epochs` ({epochs})" if steps is None else f"`every_n_train_steps` ({steps})"
 
     @override
     def _lay_out(self, trainer: Trainer) -> None:

@@ -1,4 +1,4 @@
-"""Sentences about several layers at once."""
+"""Sentences in warnings: about several layers at once, and about time."""
 
 from __future__ import annotations
 
@@ -24,6 +24,24 @@ def about_skips(skips: list[Skipped]) -> str:
     """One message on layers that are skipped for one reason."""
     first, *others = skips
     return f"skips layer `{first.name}`: {first.sentence}." + _named(" So it does", [skip.name for skip in others])
+
+
+def about_time(seconds: float, trained: float, rarer: str | None, faster: list[str]) -> str:
+    """A measurement that took longer than its epoch, with what helps: a schedule to raise, or things that are faster."""
+    what = "its first measurement" if rarer is None else "a measurement"
+    said = f"took {readable(seconds)} for {what}, longer than the rest of its epoch ({readable(trained)})."
+    often = "" if rarer is None else f"To measure less often, raise {rarer}; to"
+    return f"{said} {often or 'To'} measure faster, {' or '.join(faster)}."
+
+
+def readable(seconds: float) -> str:
+    """A time in a unit that suits it: ``35 ms``, ``1.2 s``, ``41 s``, ``3 min 20 s``."""
+    if seconds < 0.995:
+        return f"{1000 * seconds:.0f} ms"
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    return f"{whole} s" if whole < 60 else f"{whole // 60} min {whole % 60} s"
 
 
 def _named(beginning: str, names: list[str]) -> str:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-from lightning_ww.callbacks._monitor.sentences import about_flags, about_skips
+import pytest
+
+from lightning_ww.callbacks._monitor.sentences import about_flags, about_skips, about_time, readable
 from lightning_ww.triggers.diagnosis import Flag
 
 
@@ -26,3 +28,21 @@ def test_what_is_there_before_the_first_step_is_not_blamed_on_training() -> None
 def test_skipped_layers_share_a_sentence() -> None:
     skips: list[Any] = [SimpleNamespace(name=name, sentence="its weight is in codes") for name in "ab"]
     assert about_skips(skips) == "skips layer `a`: its weight is in codes. So it does `b`."
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(0.0347, "35 ms"), (0.9999, "1.0 s"), (1.24, "1.2 s"), (9.97, "10 s"), (59.4, "59 s"), (200, "3 min 20 s")],
+)
+def test_times_have_a_unit_that_suits_them(seconds: float, said: str) -> None:
+    assert readable(seconds) == said
+
+
+def test_advice_on_time_names_what_can_be_changed() -> None:
+    assert about_time(2, 0.5, "`every_n_epochs` (1)", ["lower `a` (3)", "lower `b` (2)"]) == (
+        "took 2.0 s for a measurement, longer than the rest of its epoch (500 ms). To measure less often, raise "
+        "`every_n_epochs` (1); to measure faster, lower `a` (3) or lower `b` (2)."
+    )
+    assert about_time(2, 0.5, None, ["lower `a` (3)"]).endswith(
+        "for its first measurement, longer than the rest of its epoch (500 ms). To measure faster, lower `a` (3)."
+    )
