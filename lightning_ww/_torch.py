@@ -15,8 +15,15 @@ WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "
 
 
 def plain_name(name: str) -> str:
-    """A dotted name without the parts that wrappers add."""
-    return ".".join(part for part in name.split(".") if part not in WRAPPERS)
+    """A dotted name without the parts that wrappers add, made printable."""
+    return printable(".".join(part for part in name.split(".") if part not in WRAPPERS))
+
+
+def printable(name: str) -> str:
+    """A name that can be shown: line breaks, control codes, lone surrogates and marks that turn the line are escaped."""
+    if name.isprintable():
+        return name
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in name)
 
 
 def full_precision(tensor: Tensor) -> Tensor:

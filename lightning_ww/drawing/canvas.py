@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from lightning_ww._threads import others_run
+from lightning_ww._torch import printable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -22,6 +23,9 @@ BLUE, ORANGE, GRAY = "#0072B2", "#D55E00", "#555555"
 
 X_LARGE, LARGE = 20.0, 16.7
 """Heights in pixels of matplotlib's font sizes, at a hundred pixels per inch."""
+
+BOX = "□"
+"""The letter that stands for those that the font does not have."""
 
 LOOKS = (
     *("axes", "figure", "font", "grid", "legend", "lines", "markers", "mathtext", "patch", "path", "text"),
@@ -88,10 +92,31 @@ def ink() -> str:
 @lru_cache(maxsize=16)
 def font(size: float) -> ImageFont.FreeTypeFont:
     """Matplotlib's default font for Pillow; ``size`` is in pixels."""
-    import matplotlib
     from PIL import ImageFont
 
-    return ImageFont.truetype(f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf", size)
+    # the basic layout takes any text; the other one fails on some
+    return ImageFont.truetype(_font_file(), size, layout_engine=ImageFont.Layout.BASIC)
+
+
+def drawable(text: str) -> str:
+    """The text with a box for each letter that the font does not have."""
+    known = _letters()
+    return "".join(letter if ord(letter) in known else BOX for letter in printable(text))
+
+
+@lru_cache(maxsize=1)
+def _letters() -> frozenset[int]:
+    """The letters of the font, as numbers."""
+    from matplotlib.ft2font import FT2Font
+
+    return frozenset(FT2Font(_font_file()).get_charmap())
+
+
+def _font_file() -> str:
+    """Matplotlib's default font."""
+    import matplotlib
+
+    return f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf"
 
 
 def wrapped(text: str, width: float, size: float, *, after: str = " ") -> list[str]:

@@ -120,7 +120,10 @@ def most_columns() -> int:
 
 def _fitting(text: str, size: int) -> ImageFont.FreeTypeFont:
     """The font of that size, or of the smaller size at which the text fits."""
-    return font(size * min(1.0, (WIDTH - 24) / max(1.0, font(size).getlength(text))))
+    fitting = float(size)
+    while fitting > 1 and font(fitting).getlength(text) > WIDTH - 24:  # letters have whole widths: not proportional
+        fitting -= 0.25
+    return font(fitting)
 
 
 @lru_cache(maxsize=1)

@@ -6,6 +6,8 @@ import re
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from lightning_ww.drawing.canvas import drawable
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -15,6 +17,7 @@ MAX_LABEL = 26
 
 def labels(names: Sequence[str]) -> list[str]:
     """Make a label for each name: if some are long, the part that all begin with is left out, and the rest abbreviated."""
+    names = [drawable(name) for name in names]
     parts = [name.split(".") for name in names]
     shared = 0
     if any(len(name) > MAX_LABEL for name in names):

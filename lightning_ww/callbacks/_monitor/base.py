@@ -22,7 +22,7 @@ from lightning_ww.callbacks._monitor.publisher import Publisher, to_callback_met
 from lightning_ww.callbacks._monitor.run import Run
 from lightning_ww.callbacks._monitor.schedule import Schedule, logged_step
 from lightning_ww.callbacks._monitor.scheduled import Scheduled
-from lightning_ww.callbacks._monitor.sentences import about_flags, about_skips, about_time
+from lightning_ww.callbacks._monitor.sentences import SHORT, about_flags, about_skips, about_time
 from lightning_ww.callbacks._monitor.triggers import WithTriggers, flag_scalars, judged, others_of
 from lightning_ww.callbacks._monitor.view import View
 from lightning_ww.history import Findings, History, Measurement, Moment
@@ -268,7 +268,8 @@ class Monitor(Scheduled, WithTriggers, ABC, Generic[S, M]):
         advice = self._faster(trainer)
         if last is None or last.epoch != trainer.current_epoch or not advice:
             return
-        if (seconds := last.summary["seconds"]) > trained:
+        seconds = last.summary["seconds"]
+        if seconds > max(trained, SHORT if last.is_baseline else 0.0):
             self._run.guard.warn_once(trainer, "slow", about_time(seconds, trained, self._rarer(last), advice))
 
     def _faster(self, trainer: Trainer) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -113,12 +114,16 @@ class MLflowSink(Sink):
 
     takes = frozenset({"texts", "images"})
 
+    def scalars(self, values: Mapping[str, float], step: int) -> None:
+        """Log numbers by key; Lightning would drop letters that MLflow does not allow, so that keys could become alike."""
+        super().scalars({_allowed(key): value for key, value in values.items()}, step)
+
     def text(self, key: str, markdown: str, step: int) -> None:
-        file = f"{self.prefix}{key}/step_{step}.md"
+        file = f"{self.prefix}{_allowed(key)}/step_{step}.md"
         self.logger.experiment.log_text(self.logger.run_id, markdown, artifact_file=file)
 
     def image(self, key: str, pixels: Pixels, step: int) -> None:
-        file = f"{self.prefix}{key}/step_{step}.png"
+        file = f"{self.prefix}{_allowed(key)}/step_{step}.png"
         self.logger.experiment.log_image(self.logger.run_id, pixels, artifact_file=file)
 
 
@@ -171,6 +176,11 @@ def left_out(sink: Sink) -> str | None:
     if not missing:
         return None
     return f"`{type(sink.logger).__name__}` gets no {' or '.join(missing)}: it does not take them."
+
+
+def _allowed(key: str) -> str:
+    """A key of MLflow, in which a letter that is not allowed stands as its number: ``a[0]`` as ``a_5b_0_5d_``."""
+    return re.sub(r"[^a-zA-Z0-9_/. -]", lambda match: f"_{ord(match[0]):x}_", key)
 
 
 def _has(value: Any, *methods: str) -> bool:

@@ -9,6 +9,9 @@ if TYPE_CHECKING:
     from lightning_ww.history import Skipped
     from lightning_ww.triggers.diagnosis import Flag
 
+SHORT = 1.0
+"""The time in seconds up to which a first measurement is not called slow, since there is only one."""
+
 MOST_NAMED = 5
 """The most layers that a warning names."""
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_ww._errors import LightningWWError
-from lightning_ww._torch import double_precision, full_precision, operations
+from lightning_ww._torch import double_precision, full_precision, operations, plain_name
 from lightning_ww.callbacks._monitor.guard import RefusedError
 from lightning_ww.callbacks._sandbox.modes import drawn_alone, precision_of
 from lightning_ww.callbacks._sandbox.mute import seed_streams
@@ -225,8 +225,8 @@ class SandboxLoss:
         self._renew_the_rest()
         if moved:
             raise UnsuitableLossError(
-                f"`{name}` changes the weights (`{moved[0]}`), so its loss is that of other weights. Pass `loss_fn=`, "
-                "`(pl_module, batch) -> loss`, that only computes the loss."
+                f"`{name}` changes the weights (`{plain_name(moved[0])}`), so its loss is that of other weights. Pass "
+                "`loss_fn=`, `(pl_module, batch) -> loss`, that only computes the loss."
             )
         return value
 

@@ -7,7 +7,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lightning_ww._errors import NoValueError
-from lightning_ww.drawing.canvas import BLUE, GRAY, LARGE, ORANGE, X_LARGE, ink, magnified, new_figure, wrapped
+from lightning_ww.drawing.canvas import (
+    BLUE,
+    GRAY,
+    LARGE,
+    ORANGE,
+    X_LARGE,
+    drawable,
+    ink,
+    magnified,
+    new_figure,
+    wrapped,
+)
 from lightning_ww.weights.marchenko_pastur import bulk_density, bulk_edges
 from lightning_ww.weights.power_law import PowerLawFit, compare_tails, positive_part
 
@@ -118,9 +129,8 @@ def tail_caption(layer: LayerReport) -> str:
 
 def _headings(layer: LayerReport, size: float) -> list[str]:
     """The lines of the title: the layer's name, broken at dots and shortened in the middle, and its numbers."""
-    name = (
-        layer.name if len(layer.name) <= MAX_NAME else f"{layer.name[: MAX_NAME // 2]}…{layer.name[-MAX_NAME // 2 :]}"
-    )
+    name = drawable(layer.name)
+    name = name if len(name) <= MAX_NAME else f"{name[: MAX_NAME // 2]}…{name[-MAX_NAME // 2 :]}"
     first = wrapped(f"{name} ({layer.shape})", TITLE, size, after=". ")
     if layer.alpha is None:
         return first + wrapped(f"no alpha: {layer.reasons.get('alpha', '')}", TITLE, size)
