@@ -128,6 +128,8 @@ def _fit(ev: Array) -> dict[str, Any]:
 def _weightwatcher_fit(x: Array) -> PowerLawFit | None:
     """Fit as weightwatcher does: our search without our refusal of narrow spectra; below 8 values, a fit to all of them."""
     n = x.size
+    if n >= 2 and x[0] == x[-1]:  # weightwatcher's numbers for equal eigenvalues
+        return PowerLawFit(0.0, float(x[0]), 1.0, n, -1 / n**0.5)
     if n >= MIN_SMALL_TAIL:
         return best_tail(x, narrowest=0.0)
     if n < 2:

@@ -108,3 +108,11 @@ def test_golden_values_are_what_weightwatcher_says_today() -> None:
         for column, value in row.items():
             expected = pytest.approx(value, rel=1e-9, nan_ok=True) if isinstance(value, float) else value
             assert GOLDEN[name][column] == expected, (name, column)
+
+
+def test_equal_eigenvalues_have_the_numbers_that_weightwatcher_gives() -> None:
+    model = nn.Sequential(nn.Linear(24, 13, bias=False))
+    model[0].weight.data = torch.eye(13, 24)
+    row = analyze(model).to_pandas(like="weightwatcher").iloc[0]
+    assert (row["alpha"], row["D"], row["xmin"], row["num_pl_spikes"], row["status"]) == (0, 1, 1, 13, "success")
+    assert row["sigma"] == pytest.approx(-(13**-0.5))  # weightwatcher 0.7.7: -0.27735

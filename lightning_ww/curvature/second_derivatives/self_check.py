@@ -31,8 +31,8 @@ DISAGREEMENT, ROUGH = 0.01, 0.15
 AGREEMENT = 0.02
 """Differences count as the derivative if those of several step lengths agree to this relative error."""
 
-FINE, COARSE = 1e5, 1e3
-"""The number of roundings of the loss that a second difference should be, in float64 and in the loss's own precision."""
+FINE, COARSE = 1e6, 1e3
+"""The roundings of a gradient that its difference should be in float64, and those of a loss in its own precision."""
 
 REPEATED = 1e-4
 """The relative difference between two evaluations of a loss beyond which it is random."""
@@ -94,9 +94,9 @@ def check_second_derivatives(
     Three faults raise no error by themselves: under `torch.autograd.grad`, a backward that is differentiable only once;
     a function that gives different results for equal inputs; a custom function whose backward uses values that autograd
     does not see, or a part of the loss that is detached. They are detected by a backward pass to the leaves, by the
-    symmetry of H, and by differences of the loss along the direction of largest curvature. A loss with kinks (ReLU) has
-    second differences that are not its derivative's unless the step is short, which needs float64. So the loss is refused
-    only if two witnesses agree: second differences of two lengths, and a difference of gradients.
+    symmetry of H, and by differences of gradients along the direction of largest curvature. A loss with kinks (ReLU) has
+    differences that are not its derivative's, unless the step is so short that there is no kink within, which needs float64.
+    The loss is refused only if two witnesses agree: differences of two lengths.
 
     Args:
         loss: A function ``() -> 0-d tensor`` of the current weights.
@@ -137,12 +137,12 @@ def check_second_derivatives(
     defect = abs(float((v * (operator @ image)).sum(dtype=torch.float64)) - squared)
     is_symmetric = defect <= ASYMMETRY * torch.finfo(u.dtype).eps * squared
     largest, direction, _ = lanczos(lambda vector: operator @ vector, u, 4).top(by_size=True)
-    own = _Line(loss, params, direction, largest, COARSE)
-    there = float(value.detach())
-    exact = None if precise is None else _in_float64(precise, direction, largest, there)
+    own = _Line(loss, params, direction)
+    there, steepness = float(value.detach()), float(slope.detach().norm())
+    exact = None if precise is None else _in_float64(precise, direction, largest, there, steepness)
     if exact is None:
         check_repeated(there, own.loss_at(0.0))
-        is_random, verdict = False, _rough(own, largest)
+        is_random, verdict = False, _in_own_precision(own, largest)
     else:
         is_random = exact.is_random
         verdict = exact.verdict
@@ -173,34 +173,38 @@ def _in_float64(
     direction: Tensor,
     largest: float,
     there: float,
+    steepness: float,
 ) -> _Verdict | None:
-    """Compare differences in float64 with autograd, or return ``None`` if the loss has no value there."""
+    """Compare differences in float64 with autograd, or return ``None`` if the loss has no gradient there."""
     try:
         with precise() as (loss, params):
-            line = _Line(loss, params, direction.to(dtype=torch.float64), largest, FINE)
-            here = line.loss_at(0.0)
+            line = _Line(loss, params, direction.to(dtype=torch.float64))
+            if not largest:
+                here = line.loss_at(0.0)
+                return _Verdict(not abs(here - there) <= REPEATED * max(abs(here), abs(there)), None)
+            # so short that hardly a kink lies within: gradients need no longer step, unlike second differences
+            scale = max(steepness, (abs(largest) * abs(there)) ** 0.5)
+            length = FINE * torch.finfo(torch.float64).eps * scale / abs(largest)
+            here, once = line.gradient_difference(length)
             if not abs(here - there) <= REPEATED * max(abs(here), abs(there)):
                 return _Verdict(True, None)
-            if line.length is None:
-                return _Verdict(False, None)
-            once = line.second_difference(1.0, here)
             if abs(once - largest) <= DISAGREEMENT * max(abs(once), abs(largest)):
                 return _Verdict(False, None)
-            twice = line.second_difference(2.0, here)
-            slopes = line.gradient_difference(1.0)
+            _, twice = line.gradient_difference(3 * length)
             agree = abs(once - twice) <= AGREEMENT * max(abs(once), abs(twice), abs(largest))
-            contradicts = abs(slopes - largest) > DISAGREEMENT * max(abs(slopes), abs(largest))
-            return _Verdict(False, once if agree and contradicts else None)
+            return _Verdict(False, once if agree else None)
     except (RuntimeError, TypeError, NotImplementedError, ValueError):  # such as a step that needs float32
         return None
 
 
-def _rough(line: _Line, largest: float) -> float | None:
+def _in_own_precision(line: _Line, largest: float) -> float | None:
     """The second derivative by differences in the loss's own precision, if they agree and contradict autograd."""
-    if line.length is None:
-        return None
     here = line.loss_at(0.0)
-    estimates = [line.second_difference(factor, here) for factor in (1.0, 1.4, 2.0, 2.8)]
+    rounding = torch.finfo(line.direction.dtype).eps * max(abs(here), 1.0)
+    if not largest:
+        return None
+    length = (COARSE * rounding / abs(largest)) ** 0.5
+    estimates = [line.second_difference(factor * length, here) for factor in (1.0, 1.4, 2.0, 2.8)]
     middle = statistics.median(estimates)
     agree = all(abs(estimate - middle) <= AGREEMENT * abs(middle) for estimate in estimates)
     return middle if agree and abs(middle - largest) > ROUGH * abs(middle) else None
@@ -213,45 +217,31 @@ class _Line:
         loss: The loss, as a function of the parameters as they are.
         params: The parameters, which are moved, and put back.
         direction: The direction, of length one, flat.
-        expected: The second derivative along it, which gives the length of the steps.
-        roundings: The number of roundings of the loss that a second difference should be.
     """
 
-    def __init__(
-        self,
-        loss: Callable[[], Tensor],
-        params: Sequence[Tensor],
-        direction: Tensor,
-        expected: float,
-        roundings: float,
-    ) -> None:
-        self._loss, self._params, self._direction = loss, params, direction
-        self._expected, self._roundings = abs(expected), roundings
+    def __init__(self, loss: Callable[[], Tensor], params: Sequence[Tensor], direction: Tensor) -> None:
+        self._loss, self._params, self.direction = loss, params, direction
         self._steps = parts_of(direction, params)
-        self.length: float | None = None
 
     def loss_at(self, place: float) -> float:
-        """The loss at a distance from the weights, as a multiple of the length of a step."""
-        value = float(self._moved(place, lambda: self._loss().detach()).double())
-        if place == 0.0 and self._expected > 0:
-            rounding = torch.finfo(self._direction.dtype).eps * max(abs(value), 1.0)
-            self.length = (self._roundings * rounding / self._expected) ** 0.5
-        return value
+        """The loss at a distance from the weights."""
+        return float(self._moved(place, lambda: self._loss().detach()).double())
 
-    def second_difference(self, factor: float, here: float) -> float:
-        """The second difference over ``factor`` steps to both sides; ``here`` is the loss at the weights."""
-        assert self.length is not None
-        return (self.loss_at(factor) - 2 * here + self.loss_at(-factor)) / (factor * self.length) ** 2
+    def second_difference(self, length: float, here: float) -> float:
+        """The second difference over a length to both sides; ``here`` is the loss at the weights."""
+        return (self.loss_at(length) - 2 * here + self.loss_at(-length)) / length**2
 
-    def gradient_difference(self, factor: float) -> float:
-        """The difference of the gradients ``factor`` steps to both sides, along the line."""
-        assert self.length is not None
+    def gradient_difference(self, length: float) -> tuple[float, float]:
+        """The mean of the losses a length to both sides, and the difference of their slopes along the line."""
 
-        def slope() -> Tensor:
-            return (gradient(self._loss(), self._params) * self._direction).sum()
+        def value_and_slope() -> Tensor:
+            value = self._loss()
+            return torch.stack([value.detach(), (gradient(value, self._params) * self.direction).sum()])
 
-        there, back = (float(self._moved(sign * factor, slope)) for sign in (1, -1))
-        return (there - back) / (2 * factor * self.length)
+        (ahead, rising), (behind, falling) = (
+            self._moved(place, value_and_slope).tolist() for place in (length, -length)
+        )
+        return (ahead + behind) / 2, (rising - falling) / (2 * length)
 
     def _moved(self, place: float, action: Callable[[], Tensor]) -> Tensor:
         kept = [parameter.detach().clone() for parameter in self._params]
@@ -260,7 +250,7 @@ class _Line:
                 if place:
                     with torch.no_grad():
                         for parameter, step, origin in zip(self._params, self._steps, kept, strict=True):
-                            parameter.copy_(origin + place * (self.length or 0.0) * step)
+                            parameter.copy_(origin + place * step)
                 return action()  # not without gradients: a loss may need them itself
             finally:
                 with torch.no_grad():

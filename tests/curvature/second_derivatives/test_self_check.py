@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -116,3 +119,59 @@ def test_they_are_found_among_many_parameters_too() -> None:
 def test_a_loss_that_is_linear_in_the_weights_passes() -> None:
     w = torch.ones(3, requires_grad=True)
     check_second_derivatives(lambda: w.sum(), [w])
+
+
+class Forecaster(nn.Module):
+    """A small Transformer, as forecasting packages have it."""
+
+    def __init__(self, activation: Any) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(1, 32), nn.Linear(32, 12)
+        self.body = nn.Transformer(32, 4, 2, 2, 64, 0.0, activation)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.first(x.T[..., None]) * 32**0.5
+        return torch.as_tensor(self.last(self.body(h, h[-1:]))[0])
+
+
+def check_forecaster(activation: Any, seed: int, *, is_detached: bool = False) -> None:
+    torch.manual_seed(seed)
+    model = Forecaster(activation).eval()
+    t = torch.arange(36.0) + torch.randint(0, 200, (32, 1))
+    series = torch.sin(t / 12 * 6.28) + t / 100 + 0.1 * torch.randn(32, 36)
+    exact = copy.deepcopy(model).double()
+
+    def loss_of(model: nn.Module, series: Tensor) -> Tensor:
+        forecast, target = model(series[:, :24]), series[:, 24:]
+        if is_detached:  # a part of the loss that depends on the weights, and is not differentiated
+            target = target + 3 * forecast.detach().square()
+        return functional.mse_loss(forecast, target)
+
+    @contextmanager
+    def precise() -> Iterator[tuple[Callable[[], Tensor], Sequence[Tensor]]]:
+        yield lambda: loss_of(exact, series.double()), list(exact.parameters())
+
+    check_second_derivatives(lambda: loss_of(model, series), list(model.parameters()), precise=precise)
+
+
+ACTIVATIONS: dict[str, Any] = {"relu": functional.relu, "gelu": functional.gelu, "leaky": functional.leaky_relu}
+
+
+@pytest.mark.filterwarnings("ignore:enable_nested_tensor is True")
+@pytest.mark.parametrize("kind", ACTIVATIONS)
+@pytest.mark.parametrize("seed", [0, 1, 32])
+def test_a_sound_transformer_passes_and_one_with_a_detached_part_does_not(kind: str, seed: int) -> None:
+    check_forecaster(ACTIVATIONS[kind], seed)
+    with pytest.raises(WrongDerivativeError, match="part of the loss is detached"):
+        check_forecaster(ACTIVATIONS[kind], seed, is_detached=True)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:enable_nested_tensor is True")
+@pytest.mark.parametrize("kind", ACTIVATIONS)
+@pytest.mark.parametrize("first", range(0, 100, 20))
+def test_of_300_sound_transformers_none_is_refused_and_every_unsound_one_is(kind: str, first: int) -> None:
+    for seed in range(first, first + 20):
+        check_forecaster(ACTIVATIONS[kind], seed)
+        with pytest.raises(WrongDerivativeError):
+            check_forecaster(ACTIVATIONS[kind], seed, is_detached=True)
