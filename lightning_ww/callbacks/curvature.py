@@ -49,8 +49,14 @@ class CurvatureMonitor(Monitor[Reading, CurvatureFindings]):
     It measures before the first step on a batch that it keeps, and after every ``every_n_epochs``-th epoch on that batch
     again, so that changes come from the weights alone. The loss is ``loss_fn`` if given, else the module's method
     ``curvature_loss(batch)`` if it has one, else the result of `training_step`. It is evaluated on copies of the weights,
-    in evaluation mode, in float32 at least and without autocast. All other effects of `training_step` on module,
-    optimizers, loggers and random streams are undone. (It runs forward hooks; their effects elsewhere are not undone.)
+    in evaluation mode, in float32 at least and without autocast: four times before the first step, once at each later
+    measurement. All other effects of `training_step` on module, optimizers, schedules, loggers, data sets and random streams
+    are undone, as far as they are numbers, tensors, arrays or containers. Forward hooks of callbacks and loggers do not see
+    the evaluations, and calls of the modules of W&B, MLflow, Comet, SwanLab, Trackio and TensorBoard do nothing meanwhile,
+    unless another thread trains. **Not undone** is what a step does elsewhere: output that it prints or writes to files
+    itself, requests that it sends, its own forward hooks' effects outside of the model, and changes to items of containers
+    of more than 256. Where that matters, pass ``loss_fn``, which only computes the loss.
+
     Small batches bias the sharpness upward: compare it between runs at equal ``curvature/num_samples``.
 
     **Logged, and in** ``trainer.callback_metrics`` (with ``log_key_prefix`` before each key; a number that has no value any
@@ -61,8 +67,9 @@ class CurvatureMonitor(Monitor[Reading, CurvatureFindings]):
     - ``curvature/trace``, ``curvature/trace_stderr``: sum of all eigenvalues, and its standard error.
     - ``curvature/negative_mass``, ``curvature/near_zero_mass``: share of the eigenvalues below zero, and close to it
       (within 1e-3 of the largest in absolute value).
-    - ``curvature/num_outliers``, ``curvature/bulk_edge``, ``curvature/outlier_gap``: number of eigenvalues above the widest
-      relative gap, the largest eigenvalue below it, and the ratio of its two sides; absent without a clear gap.
+    - ``curvature/num_outliers``, ``curvature/bulk_edge``, ``curvature/outlier_gap``: number of eigenvalues above the first
+      gap that is nearly the widest, relatively, the largest eigenvalue below it, and the ratio of its two sides; absent
+      without a clear gap.
     - ``curvature/condition``: sharpness over the median of the positive eigenvalues.
     - ``curvature/log_pseudodet``: sum of ln λ over the positive eigenvalues.
     - ``curvature/effective_dimension``, ``curvature/llc_quadratic``: Σ λ/(λ + c) with c = ln n/n for n training samples,
@@ -129,7 +136,7 @@ class CurvatureMonitor(Monitor[Reading, CurvatureFindings]):
         storage: The storage of the Krylov basis, which has ``num_steps`` times the size of the parameters: ``"full"``
             (default), ``"half"`` in 16 bits, or ``"none"``, for models whose basis does not fit into memory. With
             ``"none"``, outliers are not counted, and only the largest eigenvalue is given.
-        self_check: Whether to check second derivatives against the loss itself, once, at the cost of about eight
+        self_check: Whether to check second derivatives against the loss itself, once, at the cost of about 25
             gradients. Default: ``True``.
         triggers: Your own triggers, which flag measurements. Default: ``()``, none.
         panels: Whether images are drawn and TensorBoard's Custom Scalars laid out, as in `WeightSpectrumMonitor`. Default:

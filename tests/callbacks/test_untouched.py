@@ -65,8 +65,9 @@ def run(callbacks: Sequence[Callback], directory: Path, *, draws: bool = False, 
     loggers += [TensorBoardLogger(str(directory), name="", version="tb")] if draws else []
     trainer = quiet_trainer(callbacks=[*callbacks, witness], logger=loggers, max_epochs=3, **arguments)
     trainer.fit(model, data(), data(32, seed=1, shuffle=False))
-    with (directory / "metrics.csv").open() as file:
-        rows = [{k: v for k, v in row.items() if v and not k.startswith(Witness.OURS)} for row in csv.DictReader(file)]
+    file = directory / "metrics.csv"
+    lines = file.read_text().splitlines() if file.exists() else []  # none under `fast_dev_run`
+    rows = [{k: v for k, v in row.items() if v and not k.startswith(Witness.OURS)} for row in csv.DictReader(lines)]
     return {
         "seen": witness.seen,
         "weights": model.state_dict(),
@@ -125,6 +126,67 @@ def test_run_is_bit_identical_with_and_without_us(observers: str, arguments: str
         if isinstance(callback, CurvatureMonitor):
             assert len(callback.history) >= 3
             assert callback.density is not None
+
+
+def settings(rng: random.Random) -> dict[str, Any]:
+    """Random settings of a Trainer."""
+    choices: dict[str, list[Any]] = {
+        "accumulate_grad_batches": [1, 1, 2, 3],
+        "gradient_clip_val": [None, 0.1],
+        "precision": ["32-true", "32-true", "bf16-mixed", "64-true", "bf16-true"],
+        "limit_train_batches": [1.0, 0.5, 2],
+        "limit_val_batches": [1.0, 0, 1],
+        "val_check_interval": [None, 0.5, 1],
+        "check_val_every_n_epoch": [1, 2],
+        "num_sanity_val_steps": [0, 2],
+        "log_every_n_steps": [1, 7, 50],
+        "detect_anomaly": [False, False, True],
+        "inference_mode": [True, False],
+        "reload_dataloaders_every_n_epochs": [0, 1],
+        "max_time": [None, "00:01:00:00"],
+        "min_epochs": [None, 2],
+        "fast_dev_run": [False] * 9 + [2],
+        "overfit_batches": [0.0] * 4 + [2],
+    }
+    return {name: rng.choice(values) for name, values in choices.items()}
+
+
+def monitors(rng: random.Random) -> Sequence[Callback]:
+    """Random monitors."""
+    own: list[Callback] = []
+    if rng.random() < 0.7:
+        own.append(
+            CurvatureMonitor(
+                every_n_epochs=rng.choice((1, 2)),
+                every_n_train_steps=rng.choice((None, 1, 4)),
+                num_steps=rng.choice((1, 6)),
+                num_probes=rng.choice((1, 2)),
+                num_batches=rng.choice((1, 2, 5)),
+                matrix=rng.choice(("hessian", "ggn")),
+                storage=rng.choice(("full", "half", "none")),
+                mode=rng.choice(("eval", "train")),
+                sharpness_every_n_steps=rng.choice((None, 1, 2)),
+                self_check=rng.choice((True, False)),
+                panels=False,
+            )
+        )
+    if rng.random() < 0.7 or not own:
+        own.append(WeightSpectrumMonitor(every_n_train_steps=rng.choice((None, 2)), panels=rng.random() < 0.2))
+    if rng.random() < 0.3 and any(isinstance(callback, WeightSpectrumMonitor) for callback in own):
+        own.append(SpectralEarlyStopping(stop_on=["rank_collapse"], min_epochs=99))
+    rng.shuffle(own)
+    return own
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("first", range(0, 300, 20))
+def test_runs_with_300_random_settings_are_bit_identical(first: int, tmp_path: Path) -> None:
+    for seed in range(first, first + 20):
+        chosen = settings(random.Random(seed))
+        without = run([], tmp_path / f"{seed}-without", **chosen)
+        watched = run(monitors(random.Random(seed)), tmp_path / f"{seed}-with", **chosen)
+        assert_identical(without, watched, f"seed {seed}")
 
 
 def test_the_comparison_sees_a_disturbance(tmp_path: Path) -> None:

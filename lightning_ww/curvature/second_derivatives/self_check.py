@@ -139,24 +139,23 @@ def check_second_derivatives(
     largest, direction, _ = lanczos(lambda vector: operator @ vector, u, 4).top(by_size=True)
     own = _Line(loss, params, direction)
     there, steepness = float(value.detach()), float(slope.detach().norm())
-    exact = None if precise is None else _in_float64(precise, direction, largest, there, steepness)
+    image = operator @ direction
+    exact = None if precise is None else _in_float64(precise, direction, image, there, steepness)
     if exact is None:
         check_repeated(there, own.loss_at(0.0))
-        is_random, verdict = False, _in_own_precision(own, largest)
+        is_random, deviation = False, _in_own_precision(own, largest)
     else:
-        is_random = exact.is_random
-        verdict = exact.verdict
+        is_random, deviation = exact.is_random, exact.deviation
     if is_random:  # unless float64 itself makes the difference
         check_repeated(there, own.loss_at(0.0))
     if not is_symmetric:
         raise WrongDerivativeError(
             "the second derivatives are not symmetric: a custom function's backward is not its forward's derivative"
         )
-    if verdict is not None:
+    if deviation is not None:
         raise WrongDerivativeError(
-            f"autograd's second derivative of the loss along one direction is {largest:.4g}, but by finite "
-            f"differences it is {verdict:.4g}: part of the loss is detached, or a custom function's backward uses "
-            "values that autograd does not see"
+            f"autograd's second derivatives are {100 * deviation:.2g} % off finite differences: part of the loss is "
+            "detached, or a custom function's backward uses values that autograd does not see"
         )
 
 
@@ -165,40 +164,41 @@ class _Verdict:
     """The result of the differences in float64."""
 
     is_random: bool  # whether the loss differs from that in its own precision
-    verdict: float | None  # the second derivative, if it contradicts autograd
+    deviation: float | None  # the relative error of autograd's product, if it is wrong
 
 
 def _in_float64(
     precise: Callable[[], AbstractContextManager[tuple[Callable[[], Tensor], Sequence[Tensor]]]],
     direction: Tensor,
-    largest: float,
+    image: Tensor,
     there: float,
     steepness: float,
 ) -> _Verdict | None:
     """Compare differences in float64 with autograd, or return ``None`` if the loss has no gradient there."""
     try:
         with precise() as (loss, params):
-            line = _Line(loss, params, direction.to(dtype=torch.float64))
-            if not largest:
+            line, image = _Line(loss, params, direction.to(dtype=torch.float64)), image.to(dtype=torch.float64)
+            if not (largest := float(image.norm())):
                 here = line.loss_at(0.0)
                 return _Verdict(not abs(here - there) <= REPEATED * max(abs(here), abs(there)), None)
             # so short that hardly a kink lies within: gradients need no longer step, unlike second differences
-            scale = max(steepness, (abs(largest) * abs(there)) ** 0.5)
-            length = FINE * torch.finfo(torch.float64).eps * scale / abs(largest)
+            scale = max(steepness, (largest * abs(there)) ** 0.5)
+            length = FINE * torch.finfo(torch.float64).eps * scale / largest
             here, once = line.gradient_difference(length)
             if not abs(here - there) <= REPEATED * max(abs(here), abs(there)):
                 return _Verdict(True, None)
-            if abs(once - largest) <= DISAGREEMENT * max(abs(once), abs(largest)):
+            deviation = float((once - image).norm()) / max(largest, float(once.norm()))
+            if deviation <= DISAGREEMENT:
                 return _Verdict(False, None)
-            _, twice = line.gradient_difference(3 * length)
-            agree = abs(once - twice) <= AGREEMENT * max(abs(once), abs(twice), abs(largest))
-            return _Verdict(False, once if agree else None)
+            _, again = line.gradient_difference(3 * length)
+            agree = float((once - again).norm()) <= AGREEMENT * max(largest, float(once.norm()))
+            return _Verdict(False, deviation if agree else None)
     except (RuntimeError, TypeError, NotImplementedError, ValueError):  # such as a step that needs float32
         return None
 
 
 def _in_own_precision(line: _Line, largest: float) -> float | None:
-    """The second derivative by differences in the loss's own precision, if they agree and contradict autograd."""
+    """The relative error of autograd's second derivative, by differences in the loss's own precision that agree."""
     here = line.loss_at(0.0)
     rounding = torch.finfo(line.direction.dtype).eps * max(abs(here), 1.0)
     if not largest:
@@ -207,7 +207,8 @@ def _in_own_precision(line: _Line, largest: float) -> float | None:
     estimates = [line.second_difference(factor * length, here) for factor in (1.0, 1.4, 2.0, 2.8)]
     middle = statistics.median(estimates)
     agree = all(abs(estimate - middle) <= AGREEMENT * abs(middle) for estimate in estimates)
-    return middle if agree and abs(middle - largest) > ROUGH * abs(middle) else None
+    deviation = abs(middle - largest) / max(abs(middle), abs(largest))
+    return deviation if agree and deviation > ROUGH else None
 
 
 class _Line:
@@ -231,17 +232,15 @@ class _Line:
         """The second difference over a length to both sides; ``here`` is the loss at the weights."""
         return (self.loss_at(length) - 2 * here + self.loss_at(-length)) / length**2
 
-    def gradient_difference(self, length: float) -> tuple[float, float]:
-        """The mean of the losses a length to both sides, and the difference of their slopes along the line."""
+    def gradient_difference(self, length: float) -> tuple[float, Tensor]:
+        """The mean of the losses a length to both sides, and the difference of their gradients by the distance, flat."""
 
         def value_and_slope() -> Tensor:
             value = self._loss()
-            return torch.stack([value.detach(), (gradient(value, self._params) * self.direction).sum()])
+            return torch.cat([value.detach().reshape(1), gradient(value, self._params)])
 
-        (ahead, rising), (behind, falling) = (
-            self._moved(place, value_and_slope).tolist() for place in (length, -length)
-        )
-        return (ahead + behind) / 2, (rising - falling) / (2 * length)
+        ahead, behind = (self._moved(place, value_and_slope) for place in (length, -length))
+        return float(ahead[0] + behind[0]) / 2, (ahead[1:] - behind[1:]) / (2 * length)
 
     def _moved(self, place: float, action: Callable[[], Tensor]) -> Tensor:
         kept = [parameter.detach().clone() for parameter in self._params]

@@ -39,7 +39,7 @@ RIGHT: dict[str, Any] = {
 }
 WRONG: dict[str, tuple[Any, str]] = {
     "once differentiable": (OnceDifferentiable.apply, "cannot be differentiated again .*once_differentiable"),
-    "hidden intermediate": (HiddenIntermediate.apply, "but by finite differences it is"),
+    "hidden intermediate": (HiddenIntermediate.apply, "% off finite differences"),
     "random": (lambda x: functional.dropout(x, 0.4), "the loss is not the same twice"),
 }
 
