@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -202,7 +202,9 @@ def spectral_density(
         if lanczos == "gpytorch":
             spaces.append(gpytorch_lanczos(operator, start, num_steps))
         else:  # an operator in half precision is iterated in float32
-            spaces.append(own_lanczos(lambda v: (operator @ v.to(operator.dtype)).to(v), start, num_steps, storage))
+            space = own_lanczos(lambda v: (operator @ v.to(operator.dtype)).to(v), start, num_steps, storage)
+            rounding = max(space.rounding, torch.finfo(operator.dtype).eps)  # its products are no better than that
+            spaces.append(replace(space, rounding=rounding))
     return SpectralDensity.of(
         spaces,
         dim,

@@ -29,6 +29,9 @@ Engine = Literal["auto", "dual", "double_vjp"]
 MISMATCH = 1e-3
 """The largest relative difference between ⟨u, J Jᵀu⟩ and ‖Jᵀu‖², far above rounding and far below that of a wrong J."""
 
+ROUNDINGS = 32
+"""The roundings by which these may differ at least: in 16 bits products differ by more than the above."""
+
 NOT_TRANSPOSED = (
     "the outputs' derivative is not the transpose of its backward pass: a custom function's backward cannot be "
     "differentiated, or its forward derivative is another function's"
@@ -199,6 +202,7 @@ class _Pushes:
         cotangent = torch.randn(jacobian.outputs.shape, generator=generator, dtype=torch.float64).to(jacobian.outputs)
         pulled = jacobian.pull(cotangent)
         expected = float(pulled.square().sum(dtype=torch.float64))
+        tolerance = max(MISMATCH, ROUNDINGS * torch.finfo(jacobian.outputs.dtype).eps)
         errors: list[Exception] = []
         for engine in self._candidates:
             try:
@@ -207,6 +211,6 @@ class _Pushes:
                 errors.append(error)
                 continue
             defect = abs(float((cotangent * pushed).sum(dtype=torch.float64)) - expected)
-            if not defect > MISMATCH * expected:  # NaN is not the derivative's fault
+            if not defect > tolerance * expected:  # NaN is not the derivative's fault
                 return engine
         raise errors[0] if len(errors) == len(self._candidates) else WrongDerivativeError(NOT_TRANSPOSED)

@@ -85,7 +85,9 @@ def decoded(module: nn.Module, weight: Tensor) -> Tensor:
         return weight.dequantize()
     if (state := getattr(weight, "quant_state", None)) is not None:  # bitsandbytes, 4 bits
         return cast("Tensor", _bitsandbytes().dequantize_4bit(weight.data, state))
-    if (scale := getattr(weight, "SCB", None)) is not None:  # bitsandbytes, 8 bits
+    scale = getattr(weight, "SCB", None)
+    scale = getattr(getattr(module, "state", None), "SCB", None) if scale is None else scale  # after a forward pass
+    if scale is not None and weight.dtype == torch.int8:  # bitsandbytes, 8 bits
         return cast("Tensor", _bitsandbytes().int8_vectorwise_dequant(weight.data, scale))
     own = getattr(module, "dequantize", None)
     return cast("Tensor", own()) if weight.dtype.itemsize == 1 and callable(own) else weight

@@ -13,9 +13,9 @@ from helpers.fits import fit_with_checkpoints as fit
 from helpers.fits import last
 from helpers.networks import Classifier, data, quiet_trainer
 from pytorch_lightning import Callback, LightningModule, Trainer
-from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.callbacks import BatchSizeFinder, LearningRateFinder, ModelCheckpoint
 
-from lightning_ww.callbacks import SpectralEarlyStopping, WeightSpectrumMonitor
+from lightning_ww.callbacks import CurvatureMonitor, SpectralEarlyStopping, WeightSpectrumMonitor
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The dirpath has changed"),  # ModelCheckpoint's, and meant
@@ -202,3 +202,33 @@ def test_an_altered_state_is_said_and_the_rest_goes_on(kind: str, tmp_path: Path
     distance = resumed.history[-1].value("hidden", "distance_from_init")
     if "initial" in message:
         assert distance is None  # never one from other weights
+
+
+@pytest.mark.parametrize(
+    "finder", [lambda: LearningRateFinder(num_training_steps=8), lambda: BatchSizeFinder(max_trials=1, init_val=16)]
+)
+def test_a_finder_before_the_run_is_no_resume(
+    finder: Callable[[], Callback], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Found(Classifier):
+        def __init__(self) -> None:
+            super().__init__()
+            self.batch_size = 16
+
+        def train_dataloader(self) -> Any:
+            return data(batch_size=self.batch_size)
+
+        def val_dataloader(self) -> Any:
+            return data(32, shuffle=False)
+
+    ours = [WeightSpectrumMonitor(), CurvatureMonitor(every_n_epochs=1, num_steps=3), SpectralEarlyStopping()]
+    trainer = quiet_trainer(callbacks=[*ours, finder()], max_epochs=1, default_root_dir=tmp_path)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        trainer.fit(Found())
+    said = [str(w.message) for w in caught] + [record.getMessage() for record in caplog.records]
+    assert not [message for message in said if "`WeightSpectrumMonitor`" in message and "checkpoint" in message]
+    assert not [message for message in said if "cannot" in message and "Monitor`" in message]
+    for monitor in ours[:2]:
+        assert monitor.history[0].step == 0  # type: ignore[attr-defined]
+        assert len(monitor.history) == 2  # type: ignore[attr-defined]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from typing import Any
 
@@ -10,9 +11,10 @@ import pytest
 import torch
 from helpers.spectra import network_like, symmetric
 from helpers.trained import wasserstein
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional
 
-from lightning_ww.curvature import spectral_density
+from lightning_ww.curvature import GGNOperator, HessianOperator, spectral_density
 from lightning_ww.curvature.krylov import lanczos
 
 
@@ -162,3 +164,26 @@ def test_numbers_of_a_known_spectrum() -> None:
 def test_bad_arguments(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         spectral_density(torch.eye(4), **arguments)
+
+
+def curvature(net: nn.Module, x: Tensor, y: Tensor, *, is_ggn: bool) -> Any:
+    params = list(net.parameters())
+    if is_ggn:
+        return GGNOperator(lambda: net(x), lambda z: functional.cross_entropy(z, y), params)
+    return HessianOperator(lambda: functional.cross_entropy(net(x), y), params)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("seed", [7, 8, 14])
+def test_residuals_of_an_operator_in_16_bits_are_true_of_the_matrix_in_float64(dtype: torch.dtype, seed: int) -> None:
+    torch.manual_seed(seed)
+    layers = [nn.Linear(20, 60), nn.ReLU(), nn.Linear(60, 60), nn.GELU(), nn.LayerNorm(60), nn.Linear(60, 5)]
+    model, x, y = nn.Sequential(*layers).to(dtype), torch.randn(8, 20).to(dtype), torch.randint(5, (8,))
+    twin = copy.deepcopy(model).double()
+    for is_ggn in (True, False):
+        found, exact = (
+            spectral_density(curvature(net, data, y, is_ggn=is_ggn), num_steps=40)
+            for net, data in ((model, x), (twin, x.double()))
+        )
+        residual = float(found.residuals[found.nodes.argmax()])
+        assert abs(found.sharpness - exact.sharpness) <= residual <= 0.05 * found.sharpness

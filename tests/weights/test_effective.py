@@ -11,6 +11,7 @@ from helpers.networks import Restless
 from torch import nn
 from torch.nn.utils import parametrizations, prune
 
+from lightning_ww import analyze
 from lightning_ww.weights import effective
 
 
@@ -75,3 +76,46 @@ def test_reading_leaves_no_trace() -> None:
     assert random.getstate() == before[3]
     assert [layer.training, frozen.training, restless.training] == [True, False, True]
     assert layer.parametrizations["weight"].original.grad is None  # type: ignore[index,union-attr]
+
+
+@pytest.mark.peers
+@pytest.mark.filterwarnings("ignore")
+def test_codes_of_torchao_are_read_as_it_computes_with_them() -> None:
+    from torchao.quantization import (  # type: ignore[import-not-found, unused-ignore]
+        Float8WeightOnlyConfig,
+        Int8WeightOnlyConfig,
+        quantize_,
+    )
+
+    for config, error in ((Int8WeightOnlyConfig(), 0.005), (Float8WeightOnlyConfig(), 0.05)):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(64, 48, bias=False))
+        known = model[0].weight.detach().clone()
+        quantize_(model, config)
+        read = analyze(model)["0"]
+        used = model(torch.eye(64)).T.detach()
+        assert read.sv_max == pytest.approx(float(torch.linalg.matrix_norm(used.double(), 2)), rel=1e-3)
+        assert read.sv_max == pytest.approx(float(torch.linalg.matrix_norm(known.double(), 2)), rel=error)
+
+
+@pytest.mark.peers
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("bits", [8, 4])
+def test_codes_of_bitsandbytes_are_read_as_it_computes_with_them(bits: int) -> None:
+    import bitsandbytes  # type: ignore[import-not-found, unused-ignore]
+
+    torch.manual_seed(0)
+    kinds = {8: bitsandbytes.nn.Linear8bitLt, 4: bitsandbytes.nn.Linear4bit}
+    options = {8: {"has_fp16_weights": False}, 4: {"quant_type": "nf4"}}[bits]
+    plain = nn.Linear(64, 48, bias=False)
+    layer = kinds[bits](64, 48, bias=False, **options)
+    layer.load_state_dict(plain.state_dict())
+    model = nn.Sequential(layer).to("cpu")
+    before = analyze(model)["0"].sv_max
+    used = model(torch.eye(64)).T.detach()
+    assert (
+        before
+        == analyze(model)["0"].sv_max
+        == pytest.approx(float(torch.linalg.matrix_norm(used.double(), 2)), rel=0.01)
+    )
+    assert before == pytest.approx(float(torch.linalg.matrix_norm(plain.weight.detach().double(), 2)), rel=0.1)
