@@ -81,16 +81,12 @@ def test_reading_leaves_no_trace() -> None:
 @pytest.mark.peers
 @pytest.mark.filterwarnings("ignore")
 def test_codes_of_torchao_are_read_as_it_computes_with_them() -> None:
-    from torchao.quantization import (  # type: ignore[import-not-found, unused-ignore]
-        Float8WeightOnlyConfig,
-        Int8WeightOnlyConfig,
-        quantize_,
-    )
+    from torchao.quantization import Float8WeightOnlyConfig, Int8WeightOnlyConfig, quantize_
 
     for config, error in ((Int8WeightOnlyConfig(), 0.005), (Float8WeightOnlyConfig(), 0.05)):
         torch.manual_seed(0)
-        model = nn.Sequential(nn.Linear(64, 48, bias=False))
-        known = model[0].weight.detach().clone()
+        layer = nn.Linear(64, 48, bias=False)
+        model, known = nn.Sequential(layer), layer.weight.detach().clone()
         quantize_(model, config)
         read = analyze(model)["0"]
         used = model(torch.eye(64)).T.detach()
@@ -102,11 +98,11 @@ def test_codes_of_torchao_are_read_as_it_computes_with_them() -> None:
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("bits", [8, 4])
 def test_codes_of_bitsandbytes_are_read_as_it_computes_with_them(bits: int) -> None:
-    import bitsandbytes  # type: ignore[import-not-found, unused-ignore]
+    import bitsandbytes
 
     torch.manual_seed(0)
     kinds = {8: bitsandbytes.nn.Linear8bitLt, 4: bitsandbytes.nn.Linear4bit}
-    options = {8: {"has_fp16_weights": False}, 4: {"quant_type": "nf4"}}[bits]
+    options: Any = {8: {"has_fp16_weights": False}, 4: {"quant_type": "nf4"}}[bits]
     plain = nn.Linear(64, 48, bias=False)
     layer = kinds[bits](64, 48, bias=False, **options)
     layer.load_state_dict(plain.state_dict())
