@@ -27,7 +27,7 @@ MAY_IMPORT = {
     "_torch": set(),
     "_threads": set(),
     "_checks": {"_errors"},
-    "drawing": {"drawing"},
+    "drawing": {"drawing", "_threads", "_torch"},
     "weights": {"weights"} | GROUND,
     "curvature": {"curvature"} | GROUND,
     "history": {"history"} | GROUND,

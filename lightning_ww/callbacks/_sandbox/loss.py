@@ -103,6 +103,7 @@ class SandboxLoss:
             self._others,
             widened=True,
         )
+        twin._is_checked = True  # its copies are moved, and this loss was checked
         with twin.copies_in_place():
             yield twin
 
