@@ -23,8 +23,8 @@ help:  ## What can be done here
 demo: .venv/.ready  ## Train on scikit-learn's digits with every monitor, then say what was seen
 	$(PY) examples/digits.py --logs $(LOGS)
 
-test: .venv/.ready  ## The tests
-	$(PY) -m pytest
+test: .venv/.ready  ## The tests, on all cores
+	$(PY) -m pytest -n auto
 
 test-slow: .venv/.ready  ## The tests that train for longer
 	$(PY) -m pytest -m slow

@@ -78,7 +78,7 @@ class SandboxLoss:
         widened: bool = False,
     ) -> None:
         self._module, self._seed, self._others = pl_module, seed, others
-        self._copy = double_precision if widened else full_precision
+        self._copy, self._is_widened = (double_precision if widened else full_precision), False
         self.is_limited = False  # whether the module holds too much to be remembered
         self._loss_fn, self._outputs_fn = loss_fn, outputs_fn
         self.batches = batches
@@ -103,6 +103,7 @@ class SandboxLoss:
             self._others,
             widened=True,
         )
+        twin._is_widened = self.params[0].dtype != torch.float64
         twin._is_checked = True  # its copies are moved, and this loss was checked
         with twin.copies_in_place():
             yield twin
@@ -192,8 +193,13 @@ class SandboxLoss:
     def _evaluate(self, name: str, function: Callable[[Any], Any], captured: CapturedBatch) -> Any:
         """Call a function of a batch with copies of the buffers, and restore all state, so that it repeats exactly."""
         buffers = {key: buffer.clone() for key, buffer in self._module.named_buffers()}
+        dtype = self.params[0].dtype
         seed_streams(self._module, self._seed)
-        with put_back(self._module, *self._others) as undone, precision_of(self.params[0].dtype), drawn_alone():
+        with (
+            put_back(self._module, *self._others) as undone,
+            precision_of(dtype, widens=self._is_widened),
+            drawn_alone(),
+        ):
             try:
                 with in_place_of(self._module, self._rest | buffers):
                     value = function(captured.fresh())

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 from torch.utils._device import _device_constructors
+from torch.utils._pytree import tree_map
 
 from lightning_ww._threads import others_train
 from lightning_ww.callbacks._sandbox.rollback import DrawnError
@@ -37,10 +38,20 @@ DROPPING = {
 
 
 class _Double(TorchFunctionMode):
-    """Makes new tensors in float64 where nothing else is said, as Lightning has it in training."""
+    """Makes new tensors in float64 where nothing else is said, as Lightning has it in training.
+
+    Args:
+        widens: Whether random numbers are those of the present default dtype, widened, rather than drawn in float64.
+    """
+
+    def __init__(self, *, widens: bool) -> None:
+        super().__init__()
+        self._widens = widens
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if self._widens and func in DRAWING:
+            return _drawn_in_single(func, args, kwargs)
         if func in _device_constructors() and kwargs.get("dtype") is None:
             if func in RANDOM - {torch.randint, torch.randperm}:
                 return func(*args, **kwargs | {"dtype": torch.float64})
@@ -49,6 +60,21 @@ class _Double(TorchFunctionMode):
             given = any(isinstance(value, Tensor) for value in (*args, *kwargs.values()))
             return func(*args, **kwargs | {"dtype": torch.float64}) if is_default and not given else made
         return func(*args, **kwargs)
+
+
+def _drawn_in_single(func: Any, args: Any, kwargs: Any) -> Any:
+    """Draw the random numbers that float32 tensors would get, in float64."""
+    narrow, options = tree_map(_single, (args, kwargs))
+    if options.get("dtype") == torch.float64:
+        options["dtype"] = torch.float32
+    drawn = func(*narrow, **options)
+    if narrow and drawn is narrow[0]:  # in place
+        return args[0].copy_(drawn)
+    return drawn.double() if isinstance(drawn, Tensor) and drawn.is_floating_point() else drawn
+
+
+def _single(value: Any) -> Any:
+    return value.float() if isinstance(value, Tensor) and value.dtype == torch.float64 else value
 
 
 class _Undrawn(TorchFunctionMode):
@@ -65,11 +91,16 @@ class _Undrawn(TorchFunctionMode):
 
 
 @contextmanager
-def precision_of(dtype: torch.dtype) -> Iterator[None]:
-    """Make float64 the default dtype of this thread if the module is in float64."""
+def precision_of(dtype: torch.dtype, *, widens: bool = False) -> Iterator[None]:
+    """Make float64 the default dtype of this thread if the module is in float64.
+
+    Args:
+        dtype: The module's dtype.
+        widens: Whether random numbers stay those of the process's default dtype, as in a copy of a module in float32.
+    """
     with ExitStack() as stack:
         if dtype == torch.float64 and torch.get_default_dtype() != torch.float64:
-            stack.enter_context(_Double())
+            stack.enter_context(_Double(widens=widens))
         yield
 
 

@@ -6,6 +6,7 @@ import threading
 
 import pytest
 import torch
+from torch import Tensor
 from torch.nn import functional
 
 from lightning_ww.callbacks._sandbox.modes import drawn_alone, precision_of
@@ -28,6 +29,28 @@ def test_random_numbers_are_those_of_the_stream_in_float64() -> None:
         found = torch.randn(3)
     torch.manual_seed(0)
     torch.testing.assert_close(found, torch.randn(3, dtype=torch.float64), rtol=0, atol=0)
+
+
+def test_in_a_widened_copy_random_numbers_are_those_of_float32() -> None:
+    def drawn(like: Tensor) -> list[Tensor]:
+        torch.manual_seed(0)
+        return [
+            torch.randn(3),
+            torch.randn_like(like),
+            torch.zeros_like(like).normal_(),
+            torch.bernoulli(0.3 + 0 * like),
+            torch.normal(like, 1 + 0 * like),
+            torch.rand((), generator=torch.Generator().manual_seed(1)),
+            torch.multinomial(1 + like, 2),
+        ]
+
+    like = torch.linspace(0, 1, 4)
+    with precision_of(torch.float64, widens=True):
+        found = drawn(like.double())
+        assert torch.zeros(2).dtype == torch.float64
+    for ours, plain in zip(found, drawn(like), strict=True):
+        assert ours.dtype == (torch.float64 if plain.is_floating_point() else plain.dtype)
+        torch.testing.assert_close(ours.float(), plain.float(), rtol=1e-6, atol=1e-7)
 
 
 def test_in_float32_nothing_changes_and_another_thread_never_sees_it() -> None:
