@@ -93,16 +93,9 @@ class SandboxLoss:
     @contextmanager
     def in_double(self) -> Iterator[SandboxLoss]:
         """The same loss in float64, with copies of its own."""
-        twin = SandboxLoss(
-            self._module,
-            [captured.in_double() for captured in self.batches],
-            self.names,
-            self._loss_fn,
-            self._outputs_fn,
-            self._seed,
-            self._others,
-            widened=True,
-        )
+        batches = [captured.in_double() for captured in self.batches]
+        how = (self._loss_fn, self._outputs_fn, self._seed, self._others)
+        twin = SandboxLoss(self._module, batches, self.names, *how, widened=True)
         twin._is_widened = self.params[0].dtype != torch.float64
         twin._is_checked = True  # its copies are moved, and this loss was checked
         with twin.copies_in_place():
