@@ -242,7 +242,12 @@ class CurvatureReader(Memory):
 
                 known = operator if len(loss.batches) == 1 else None
                 check_second_derivatives(
-                    lambda: loss.of(first), loss.params, operator=known, kept=is_reached, precise=precise
+                    lambda: loss.of(first),
+                    loss.params,
+                    operator=known,
+                    kept=is_reached,
+                    precise=precise,
+                    differences=not loss.moves_others,
                 )
             elif self._settings.self_check:
                 hidden = [p for p, is_in in zip(loss.params, is_reached, strict=True) if not is_in]

@@ -80,6 +80,7 @@ class SandboxLoss:
         self._module, self._seed, self._others = pl_module, seed, others
         self._copy, self._is_widened = (double_precision if widened else full_precision), False
         self.is_limited = False  # whether the module holds too much to be remembered
+        self.moves_others = False  # whether a step has written to parameters that are not measured
         self._loss_fn, self._outputs_fn = loss_fn, outputs_fn
         self.batches = batches
         self.names = list(chosen)
@@ -226,7 +227,8 @@ class SandboxLoss:
         if moved:
             raise UnsuitableLossError(
                 f"`{name}` changes the weights (`{plain_name(moved[0])}`), so its loss is that of other weights. Pass "
-                "`loss_fn=`, `(pl_module, batch) -> loss`, that only computes the loss."
+                "`loss_fn=`, `(pl_module, batch) -> loss`, that only computes the loss, or, if these are a target network's, "
+                "leave them out with `params=`."
             )
         return value
 
@@ -234,6 +236,7 @@ class SandboxLoss:
         """Make new copies of parameters that a step has changed, such as a momentum encoder's: the loss repeats exactly."""
         for key, copied in self._rest.items():
             if copied._version:
+                self.moves_others = True
                 self._rest[key] = self._copy(self._originals[key].detach()).clone()
 
 
