@@ -314,6 +314,48 @@ def test_parameters_that_the_loss_does_not_reach_are_left_out_and_said() -> None
     assert "leaves out" not in silent
 
 
+class Synchronized(Plain):
+    """Synchronizes a target network in its step, as Q-learning does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.target = copy.deepcopy(self.net)
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        with torch.no_grad():
+            for slow, fast in zip(self.target.parameters(), self.net.parameters(), strict=True):
+                slow.mul_(0.9).add_(fast, alpha=0.1)
+        return functional.mse_loss(self.net(batch[0]), self.target(batch[0]).detach() + 1)
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.SGD(self.net.parameters(), lr=0.05)
+
+
+class Frozen(Synchronized):
+    """Its target network requires no gradients."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.target.requires_grad_(False)
+
+
+@pytest.mark.parametrize(("model", "params"), [(Synchronized, "net.*"), (Frozen, None)])
+def test_a_network_beside_its_target_has_the_hessian_of_a_fixed_target(model: Any, params: Any) -> None:
+    monitor, said = compared(model, params=params)
+    assert len(monitor.history) == 3
+    assert "cannot" not in said
+    x = torch.cat([points().tensors[0][:16], torch.ones(16, 1)], 1).double()
+    largest = float(torch.linalg.eigvalsh(2 * x.T @ x / (16 * 4))[-1])  # of a linear least-squares problem
+    assert monitor.history[0].density.sharpness == pytest.approx(largest, rel=1e-4)
+
+
+def test_a_target_network_that_is_not_left_out_is_refused_with_what_helps() -> None:
+    monitor, said = compared(Synchronized)
+    assert not monitor.history
+    assert "`training_step` changes the weights (`target.weight`)" in said
+    assert "leave them out with `params=`" in said
+
+
 # ── What a step does besides
 
 

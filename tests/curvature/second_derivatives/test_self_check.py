@@ -175,3 +175,21 @@ def test_of_300_sound_transformers_none_is_refused_and_every_unsound_one_is(kind
         check_forecaster(ACTIVATIONS[kind], seed)
         with pytest.raises(WrongDerivativeError):
             check_forecaster(ACTIVATIONS[kind], seed, is_detached=True)
+
+
+def test_rows_of_padding_which_get_no_gradient_are_not_taken_for_a_detached_part() -> None:
+    torch.manual_seed(0)
+    ids, y = torch.randint(10, (16, 3)), torch.randint(4, (16,))
+    embedding, last = nn.Embedding(10, 6, padding_idx=0), nn.Linear(6, 4)
+    model = nn.ModuleList([embedding, last])
+    exact: Any = copy.deepcopy(model).double()
+
+    def loss_of(layers: Any) -> Tensor:
+        hidden = functional.layer_norm(functional.instance_norm(layers[0](ids)).tanh().mean(1), (6,))
+        return functional.cross_entropy(layers[1](hidden), y)
+
+    @contextmanager
+    def precise() -> Iterator[tuple[Callable[[], Tensor], Sequence[Tensor]]]:
+        yield lambda: loss_of(exact), list(exact.parameters())
+
+    check_second_derivatives(lambda: loss_of(model), list(model.parameters()), precise=precise)
