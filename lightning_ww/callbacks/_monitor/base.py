@@ -22,7 +22,7 @@ from lightning_ww.callbacks._monitor.publisher import Publisher, to_callback_met
 from lightning_ww.callbacks._monitor.run import Run
 from lightning_ww.callbacks._monitor.schedule import Schedule, logged_step
 from lightning_ww.callbacks._monitor.scheduled import Scheduled
-from lightning_ww.callbacks._monitor.sentences import SHORT, about_flags, about_skips, about_time
+from lightning_ww.callbacks._monitor.sentences import SHORT, about_flags, about_skips, about_time, schedule_lever
 from lightning_ww.callbacks._monitor.triggers import WithTriggers, flag_scalars, judged, others_of
 from lightning_ww.callbacks._monitor.view import View
 from lightning_ww.history import Findings, History, Measurement, Moment
@@ -158,34 +158,41 @@ class Monitor(Scheduled, WithTriggers, ABC, Generic[S, M]):
         step = logged_step(trainer, after_epoch=after_epoch)
         moment = Moment(run.history.next_number, trainer.global_step, step, trainer.current_epoch, is_baseline)
         with run.clock.measuring() as began:
-            findings = run.guard.run(
-                trainer,
-                partial(self._or_off, trainer, lambda: self._measure(self._snapshot(trainer, pl_module), moment)),
-                fatal=fatal,
-            )
+            take = partial(self._or_off, trainer, partial(self._taken, trainer, pl_module, moment, began))
+            taken = run.guard.run(trainer, take, fatal=fatal)
             # Every rank takes part, even if it failed. A failure on one rank counts for all, so that histories agree.
-            if not trainer.strategy.reduce_boolean_decision(findings is not None, all=True) or findings is None:
+            if not trainer.strategy.reduce_boolean_decision(taken is not None, all=True) or taken is None:
                 run.is_off = trainer.strategy.reduce_boolean_decision(run.is_off, all=False)
                 run.guard.tell(trainer)
                 return
-            metrics = self._kept_metrics if findings.layers or findings.skipped else ()
-            measurement = self.KEPT.of(moment, findings, metrics)
-            seen = run.history.up_to(measurement, findings, others_of(self, trainer))
-            run.findings = findings
-            run.diagnosis, run.unjudged = judged(self.triggers, seen, partial(run.guard.run, trainer))
-            summary = dict(findings.summary)
-            if self.triggers:
-                summary["num_flagged"] = float(len(run.diagnosis.flagged_layers))
-            summary["seconds"] = time.perf_counter() - began
-            if not is_baseline:
-                summary["overhead"] = run.clock.share(began)
+            findings, measurement, summary = taken
             summary = trainer.strategy.broadcast(summary)  # equal on all ranks
             run.held |= summary  # a number without a value now keeps its last value
             to_callback_metrics(trainer, run.held, self.GROUP, self.log_key_prefix)
-            self._remember(trainer, measurement, summary)
+            remember = partial(self._remember, trainer, measurement, summary)
+            run.guard.run(trainer, remember, "remember a measurement")
             publish = partial(self._publish, trainer, findings, summary, moment)
             run.guard.run(trainer, publish, "show a measurement")
             run.guard.tell(trainer)
+
+    def _taken(
+        self, trainer: Trainer, pl_module: LightningModule, moment: Moment, began: float
+    ) -> tuple[M, Measurement, dict[str, float]]:
+        """Measure and judge; return the findings, the measurement, and its summary."""
+        run = self._run
+        findings = self._measure(self._snapshot(trainer, pl_module), moment)
+        metrics = self._kept_metrics if findings.layers or findings.skipped else ()
+        measurement = self.KEPT.of(moment, findings, metrics)
+        seen = run.history.up_to(measurement, findings, others_of(self, trainer))
+        run.findings = findings
+        run.diagnosis, run.unjudged = judged(self.triggers, seen, partial(run.guard.run, trainer))
+        summary = dict(findings.summary)
+        if self.triggers:
+            summary["num_flagged"] = float(len(run.diagnosis.flagged_layers))
+        summary["seconds"] = time.perf_counter() - began
+        if not moment.is_baseline:
+            summary["overhead"] = run.clock.share(began)
+        return findings, measurement, summary
 
     def _remember(self, trainer: Trainer, measurement: Measurement, summary: Mapping[str, float]) -> None:
         run, diagnosis = self._run, self._run.diagnosis
@@ -270,18 +277,12 @@ class Monitor(Scheduled, WithTriggers, ABC, Generic[S, M]):
             return
         seconds = last.summary["seconds"]
         if seconds > max(trained, SHORT if last.is_baseline else 0.0):
-            self._run.guard.warn_once(trainer, "slow", about_time(seconds, trained, self._rarer(last), advice))
+            lever = None if last.is_baseline else schedule_lever(self.every_n_epochs, self.every_n_train_steps)
+            self._run.guard.warn_once(trainer, "slow", about_time(seconds, trained, lever, advice))
 
     def _faster(self, trainer: Trainer) -> list[str]:
         """What would make measurements faster and is not set yet; none: no warning about slow ones."""
         return []
-
-    def _rarer(self, measurement: Measurement) -> str | None:
-        """What would make measurements rarer, with its present value."""
-        if measurement.is_baseline:
-            return None
-        epochs, steps = self.every_n_epochs, self.every_n_train_steps
-        return f"`every_n_epochs` ({epochs})" if steps is None else f"`every_n_train_steps` ({steps})"
 
     @override
     def _lay_out(self, trainer: Trainer) -> None:

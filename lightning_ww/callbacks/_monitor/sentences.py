@@ -37,6 +37,13 @@ def about_time(seconds: float, trained: float, rarer: str | None, faster: list[s
     return f"{said} {often or 'To'} measure faster, {' or '.join(faster)}."
 
 
+def schedule_lever(every_n_epochs: int | None, every_n_train_steps: int | None) -> str:
+    """The argument that makes measurements rarer, with its value."""
+    if every_n_train_steps is None:
+        return f"`every_n_epochs` ({every_n_epochs})"
+    return f"`every_n_train_steps` ({every_n_train_steps})"
+
+
 def readable(seconds: float) -> str:
     """A time in a unit that suits it: ``35 ms``, ``1.2 s``, ``41 s``, ``3 min 20 s``."""
     if seconds < 0.995:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from lightning_ww.callbacks._monitor.sentences import about_flags, about_skips, about_time, readable
+from lightning_ww.callbacks._monitor.sentences import about_flags, about_skips, about_time, readable, schedule_lever
 from lightning_ww.triggers.diagnosis import Flag
 
 
@@ -46,3 +46,4 @@ def test_advice_on_time_names_what_can_be_changed() -> None:
     assert about_time(2, 0.5, None, ["lower `a` (3)"]).endswith(
         "for its first measurement, longer than the rest of its epoch (500 ms). To measure faster, lower `a` (3)."
     )
+    assert (schedule_lever(2, None), schedule_lever(1, 50)) == ("`every_n_epochs` (2)", "`every_n_train_steps` (50)")
