@@ -11,8 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers.networks import data, quiet_trainer
+from helpers.tiny import Tiny
 from torch import nn
 
+from lightning_ww.callbacks import CurvatureMonitor
 from lightning_ww.callbacks._sandbox.rollback import LARGE, DrawnError, put_back
 
 
@@ -226,3 +229,39 @@ def test_large_tensors_are_taken_for_data_and_left_alone() -> None:
     with put_back(module):
         module.thing[0] = 1
     assert module.thing[0] == 1  # as the decisions say
+
+
+class Stubborn(list[int]):
+    """A list that cannot be emptied."""
+
+    def clear(self) -> None:
+        raise RuntimeError("not now")
+
+
+def test_an_error_in_undoing_is_kept_and_everything_else_is_undone() -> None:
+    module: Any = nn.Linear(2, 2)
+    module.first, module.stubborn, module.last = [1], Stubborn([1]), {"a": 1}
+    with put_back(module) as undone:
+        for held in (module.first, module.stubborn):
+            held.append(2)
+        module.last["b"] = 2
+    assert [str(error) for error in undone.errors] == ["not now"]
+    assert (module.first, module.last) == ([1], {"a": 1})
+    assert list(module.stubborn) == [1, 2]
+
+
+def test_a_step_whose_effects_cannot_be_undone_is_refused_and_the_run_goes_on(caplog: pytest.LogCaptureFixture) -> None:
+    class Keeping(Tiny):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stubborn = Stubborn()
+
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            self.stubborn.append(1)
+            return super().training_step(batch, batch_idx)
+
+    trainer = quiet_trainer(callbacks=[CurvatureMonitor()], max_epochs=1)
+    trainer.fit(Keeping(), data(), data(16, shuffle=False))
+    (said,) = [record.getMessage() for record in caplog.records if record.name == "lightning_ww"]
+    assert "`training_step` has effects that cannot be undone (not now). Pass `loss_fn=`" in said
+    assert trainer.global_step == 6
