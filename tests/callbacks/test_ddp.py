@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -131,3 +132,101 @@ def test_ranks_agree_on_numbers_and_on_stopping(tmp_path: Path) -> None:
     assert laid_out.stat().st_size
     drawn = EventAccumulator(str(written), size_guidance={"images": 0}).Reload()
     assert [event.step for event in drawn.Images("ww.maps/alpha")] == [0, 0, 2, 3, 4]
+
+
+ONE_RANK = """
+import sys, warnings
+sys.path.insert(0, {tests!r})
+warnings.simplefilter("always")
+from pytorch_lightning import Callback
+from helpers.networks import Classifier, data, quiet_trainer
+from lightning_ww.callbacks import CurvatureMonitor, SpectralEarlyStopping, WeightSpectrumMonitor
+
+class Uncopied:
+    "A part of a batch that cannot be copied in one process."
+    def __deepcopy__(self, memo):
+        raise MemoryError("on one rank only")
+
+class Model(Classifier):
+    def on_before_batch_transfer(self, batch, dataloader_idx):
+        return [*batch, Uncopied() if self.trainer.global_rank == 1 and self.trainer.training else 0]
+
+class FailsAlone(WeightSpectrumMonitor):
+    def _measure(self, snapshot, moment):
+        if self.rank == 1:
+            raise MemoryError("on one rank only")
+        return super()._measure(snapshot, moment)
+    def on_fit_start(self, trainer, pl_module):
+        self.rank = trainer.global_rank
+        super().on_fit_start(trainer, pl_module)
+
+class Say(Callback):
+    def on_train_end(self, trainer, pl_module):
+        ours = [c for c in trainer.callbacks if isinstance(c, (CurvatureMonitor, WeightSpectrumMonitor))]
+        print("RANK", trainer.global_rank, trainer.global_step, [len(c.history) for c in ours], flush=True)
+
+if __name__ == "__main__":
+    callbacks = [CurvatureMonitor(every_n_epochs=1), FailsAlone(), SpectralEarlyStopping(stop_on=["nonfinite"]), Say()]
+    trainer = quiet_trainer(devices=2, strategy="ddp_fork", max_epochs=2, callbacks=callbacks, limit_val_batches=0)
+    trainer.fit(Model(), data(96, batch_size=16))
+"""
+
+
+def test_what_one_process_cannot_do_is_told_by_the_first_and_none_waits(tmp_path: Path) -> None:
+    script = tmp_path / "train.py"
+    script.write_text(ONE_RANK.format(tests=str(Path(__file__).parents[1])))
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, cwd=tmp_path, timeout=120)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert {f"RANK {rank} 6 [0, 0]" for rank in (0, 1)} == set(re.findall(r"RANK \d \d+ \[.*?\]", done.stdout))
+    assert (
+        done.stderr.count("`FailsAlone` (process 1) could not measure at step 0 (MemoryError: on one rank only)") == 1
+    )
+    assert "in another process it cannot be copied (MemoryError: on one rank only)" in done.stderr
+
+
+SHARDED = """
+import hashlib, sys, warnings
+sys.path.insert(0, {tests!r})
+warnings.simplefilter("always")
+from pytorch_lightning import Callback, seed_everything
+from pytorch_lightning.strategies import ModelParallelStrategy
+from helpers.networks import Classifier, data, quiet_trainer
+from lightning_ww.callbacks import CurvatureMonitor, WeightSpectrumMonitor
+
+class MyStrategy(ModelParallelStrategy):
+    "Of a name that nobody knows."
+
+class Sharded(Classifier):
+    def configure_model(self):
+        from torch.distributed.fsdp import fully_shard
+        for layer in (self.hidden, self.head):
+            fully_shard(layer, mesh=self.device_mesh["data_parallel"])
+        fully_shard(self, mesh=self.device_mesh["data_parallel"])
+
+class Say(Callback):
+    def on_train_end(self, trainer, pl_module):
+        whole = b"".join(value.full_tensor().numpy().tobytes() for value in pl_module.state_dict().values())
+        if trainer.is_global_zero:
+            print("WEIGHTS", hashlib.md5(whole).hexdigest(), flush=True)
+
+if __name__ == "__main__":
+    seed_everything(0)
+    ours = [CurvatureMonitor(every_n_epochs=1), WeightSpectrumMonitor()] if sys.argv[1] == "1" else []
+    strategy = MyStrategy(data_parallel_size=2, tensor_parallel_size=1)
+    trainer = quiet_trainer(devices=2, strategy=strategy, max_epochs=1, callbacks=[*ours, Say()], limit_val_batches=0)
+    trainer.fit(Sharded(), data(64, batch_size=16, shuffle=False))
+"""
+
+
+def test_sharded_weights_are_as_without_us_under_a_strategy_of_any_name(tmp_path: Path) -> None:
+    script = tmp_path / "train.py"
+    script.write_text(SHARDED.format(tests=str(Path(__file__).parents[1])))
+    found = []
+    for ours in "01":
+        command = [sys.executable, str(script), ours]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=120)
+        assert done.returncode == 0, done.stderr[-3000:]
+        found.append(re.findall(r"WEIGHTS (\w+)", done.stdout))
+    assert found[0] == found[1]
+    assert found[0]
+    assert done.stderr.count("`CurvatureMonitor` cannot measure in this run, and stops trying. Under `MyStrategy`") == 1

@@ -10,6 +10,7 @@ import pytest
 import torch
 from linear_operator import LinearOperator
 from torch import Tensor, nn
+from torch.nn import functional
 
 from lightning_ww.curvature import GGNOperator, HessianOperator, spectral_density
 from lightning_ww.curvature import operators as operators_module
@@ -227,3 +228,24 @@ KINDS: list[tuple[Callable[[], object], str]] = [
 def test_objects_of_another_kind_are_named(call: Callable[[], object], message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
         call()
+
+
+@pytest.mark.parametrize("kind", ["hessian", "ggn", "ggn by dual numbers"])
+def test_after_an_optimizer_step_products_are_those_at_the_new_weights(kind: str) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 2)).double()
+    x, y = torch.randn(8, 4, dtype=torch.float64), torch.randint(2, (8,))
+    params = list(model.parameters())
+
+    def operator() -> Any:
+        if kind == "hessian":
+            return HessianOperator(lambda: functional.cross_entropy(model(x), y), params)
+        engine: Any = "dual" if "dual" in kind else "auto"
+        return GGNOperator(lambda: model(x), lambda z: functional.cross_entropy(z, y), params, engine)
+
+    old = operator()
+    before = old.to_dense()
+    functional.cross_entropy(model(x), y).backward()  # type: ignore[no-untyped-call]
+    torch.optim.SGD(params, lr=0.5).step()
+    torch.testing.assert_close(old.to_dense(), operator().to_dense())
+    assert float((old.to_dense() - before).norm()) > 0.01

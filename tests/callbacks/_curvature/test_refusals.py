@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 import pytest
+import torch
 from helpers.measured import fit
 from helpers.networks import Batch
 from helpers.tiny import Checkpointed, Custom, CustomHidden, Tiny
@@ -49,3 +50,23 @@ def test_a_detached_part_of_the_loss_is_named() -> None:
 
     with pytest.raises(RuntimeError, match="part of the loss is detached"):
         fit(Stopped())
+
+
+class Aligned(Tiny):
+    """A loss with CTC, which has no second derivatives in torch."""
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Any:
+        logits = self(batch[0]).log_softmax(-1).unsqueeze(1)
+        return functional.ctc_loss(
+            logits, batch[1][:3].clamp(min=1).unsqueeze(0), torch.tensor([16]), torch.tensor([3])
+        )
+
+
+@pytest.mark.parametrize("matrix", ["hessian", "ggn"])
+def test_advice_is_none_that_fails_in_its_turn(matrix: Any, caplog: pytest.LogCaptureFixture) -> None:
+    _, _, trainer = fit(Aligned(), matrix=matrix, on_error="warn", precision="32-true")
+    (said,) = [record.getMessage() for record in caplog.records if record.name == "lightning_ww"]
+    assert "loss with CTC has second derivatives in torch" in said
+    assert ("`loss_fn=`" if matrix == "hessian" else "`ggn_fn=` with another loss") in said
+    assert 'matrix="ggn"' not in said
+    assert trainer.global_step == 3
