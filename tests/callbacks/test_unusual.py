@@ -18,9 +18,10 @@ from helpers.networks import quiet_trainer
 from pytorch_lightning import Callback, LightningModule, seed_everything
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.utils import prune
 from torch.utils.data import DataLoader, TensorDataset
 
-from lightning_ww.callbacks import CurvatureMonitor
+from lightning_ww.callbacks import CurvatureMonitor, SpectralEarlyStopping, WeightSpectrumMonitor
 
 
 def points(samples: int = 48) -> TensorDataset:
@@ -543,3 +544,36 @@ def test_the_sharpness_of_a_gan_is_followed() -> None:
     train(Gan, None, [monitor, following], max_epochs=12)
     assert len(following.pairs) == 36
     assert max(abs(logged / exact - 1) for logged, exact in following.pairs) < 0.05
+
+
+# ── Sparse networks
+
+
+class Masked(LightningModule):
+    """A perceptron whose layers are masked, at random or by magnitude."""
+
+    def __init__(self, share: float, by: str) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 4))
+        prune_by = prune.random_unstructured if by == "random" else prune.l1_unstructured
+        for layer in (self.layers[0], self.layers[2]):
+            prune_by(layer, "weight", share)  # type: ignore[no-untyped-call]
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        return functional.cross_entropy(self.layers(batch[0].repeat(1, 11)[:, :64]), batch[1])
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.Adam(self.parameters(), lr=3e-3)
+
+
+@pytest.mark.parametrize("by", ["random", "magnitude"])
+@pytest.mark.parametrize("share", [0.8, 0.9, 0.95])
+def test_masked_networks_are_not_flagged_and_run_to_their_end(by: str, share: float) -> None:
+    ours = [WeightSpectrumMonitor(), SpectralEarlyStopping(stop_on=["correlation_trap"], patience=3, min_epochs=0)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = train(lambda: Masked(share, by), None, ours, max_epochs=8)
+    assert model.trainer.current_epoch == 8
+    assert all("correlation_trap" not in past.flags for past in ours[0].history)  # type: ignore[attr-defined]
+    report = ours[0].report  # type: ignore[attr-defined]
+    assert [round(layer.zero_share, 2) for layer in report.layers] == [share, share]

@@ -9,6 +9,7 @@ import pytest
 from helpers.reports import followed, layer, report
 
 from lightning_ww import CorrelationTrap, LayerReport, diagnose
+from lightning_ww.weights.marchenko_pastur import tracy_widom_threshold
 
 
 def trapped(name: str, z: float, element: float, **values: Any) -> LayerReport:
@@ -28,7 +29,7 @@ def test_a_flag_that_is_held_says_down_to_where() -> None:
     assert "(threshold 1, cleared below 2 and 0.8)" in str(held.flags[0])
 
 
-@pytest.mark.parametrize("values", [{"is_embedding": True}, {"is_frozen": True}, {"M": 15}])
+@pytest.mark.parametrize("values", [{"is_embedding": True}, {"is_frozen": True}, {"M": 15}, {"zero_share": 0.2}])
 def test_ineligible_layers_are_never_flagged(values: dict[str, Any]) -> None:
     assert diagnose(report(trapped("a", 99.0, 9.0, **values))).flags == ()
 
@@ -59,3 +60,11 @@ def test_it_says_its_numbers_thresholds_meaning_and_lever() -> None:
 def test_thresholds_out_of_their_domain(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         CorrelationTrap(**arguments)
+
+
+def test_slices_share_the_threshold() -> None:
+    nine = tracy_widom_threshold(9)
+    assert nine > tracy_widom_threshold(1) == pytest.approx(3.27, abs=0.01)
+    for z, is_flagged in ((nine - 0.05, False), (nine + 0.05, True)):
+        found = diagnose(report(trapped("a", z, 2.0, slices=9)), [CorrelationTrap()])
+        assert bool(found.flags) == is_flagged
