@@ -57,3 +57,8 @@ def test_operations_of_a_graph_are_all_that_lead_to_a_leaf() -> None:
         "torch::autograd::AccumulateGrad",
     }
     assert operations(torch.ones(())) == set()
+
+
+def test_names_are_made_printable() -> None:
+    assert plain_name("a.é.层") == "a.é.层"
+    assert plain_name("a\nb\x1b[31m\u202e\ud800") == "a\\nb\\x1b[31m\\u202e\\ud800"

@@ -132,6 +132,17 @@ def single_rate(params: Sequence[Tensor], optimizers: Sequence[torch.optim.Optim
     return rates.pop() if len(rates) == 1 else None
 
 
+def plain_ratio(
+    sharpness: float, params: Sequence[Tensor], optimizers: Sequence[torch.optim.Optimizer]
+) -> float | None:
+    """``lr (λ_max + wd)/2`` without a product; ``None`` if rates or decays differ, or an optimizer maximizes."""
+    owners = [owner for owner in _owners(params, optimizers) if owner is not None]
+    rate, decays = single_rate(params, optimizers), {_coupled_decay(*owner) for owner in owners}
+    if rate is None or len(decays) != 1 or any(group.get("maximize") for _, group in owners):
+        return None
+    return rate * (sharpness + decays.pop()) / GRADIENT_DESCENT
+
+
 def _owners(
     params: Sequence[Tensor], optimizers: Sequence[torch.optim.Optimizer]
 ) -> list[tuple[torch.optim.Optimizer, Mapping[str, Any]] | None]:

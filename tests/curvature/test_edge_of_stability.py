@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lightning_ww.curvature import EdgeOfStability, HessianOperator
+from lightning_ww.curvature.edge_of_stability import plain_ratio
 
 CURVATURES = torch.linspace(0.1, 3.0, 12, dtype=torch.float64)
 
@@ -111,3 +112,41 @@ def test_a_learning_rate_of_zero_has_no_edge() -> None:
     params, loss = quadratic()
     found = measured(params, loss, torch.optim.SGD(params, lr=0.0, momentum=0.9))
     assert (found.lr_sharpness, found.stability_edge, found.optimizer_sharpness) == (0.0, None, 0.0)
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.5])
+@pytest.mark.parametrize(("maximize", "largest"), [(False, 3.0), (True, -0.1)])
+def test_coupled_decay_adds_to_the_curvature_and_an_ascent_turns_its_sign(
+    decay: float, maximize: bool, largest: float
+) -> None:
+    params, loss = quadratic()
+    optimizer = torch.optim.SGD(params, lr=0.4, weight_decay=decay, maximize=maximize)
+    H = HessianOperator(loss, params)
+    found = EdgeOfStability.of(H, 3.0, params, [optimizer], lambda_min=0.1)
+    assert found is not None
+    assert found.lr_sharpness == pytest.approx(0.4 * (largest + decay) / 2)
+    by_products = EdgeOfStability.of(H, 3.0, params, [optimizer])
+    assert by_products is not None
+    assert by_products.lr_sharpness == pytest.approx(found.lr_sharpness, rel=1e-6)
+    assert plain_ratio(3.0, params, [optimizer]) == (None if maximize else pytest.approx(found.lr_sharpness))
+
+
+def test_at_the_edge_with_weight_decay_gradient_descent_neither_grows_nor_shrinks() -> None:
+    params, loss = quadratic()
+    edge = measured(params, loss, torch.optim.SGD(params, lr=1.0, weight_decay=0.7)).lr_sharpness
+    sizes = []
+    for factor in (0.99, 1.01):
+        weights, own = quadratic()
+        optimizer = torch.optim.SGD(weights, lr=factor / edge, weight_decay=0.7)
+        for _ in range(300):
+            optimizer.zero_grad()
+            own().backward()
+            optimizer.step()
+        sizes.append(float(torch.cat(weights).detach().norm()))
+    assert sizes[0] < 1e-4 < sizes[1]
+
+
+def test_decoupled_decay_does_not_count() -> None:
+    params, loss = quadratic()
+    plain = measured(params, loss, torch.optim.AdamW(params, lr=0.4, weight_decay=0.5)).lr_sharpness
+    assert plain == pytest.approx(0.6)

@@ -22,7 +22,7 @@ from lightning_ww.callbacks._sandbox import sandbox
 from lightning_ww.callbacks._sandbox.loss import LossFn, OutputsFn, SandboxLoss
 from lightning_ww.callbacks._sandbox.mute import BatchNormMode, EvaluationMode
 from lightning_ww.curvature.density import spectral_density
-from lightning_ww.curvature.edge_of_stability import EdgeOfStability, single_rate
+from lightning_ww.curvature.edge_of_stability import EdgeOfStability, plain_ratio
 from lightning_ww.curvature.ggn import Engine, GGNOperator
 from lightning_ww.curvature.krylov import Storage, lanczos
 from lightning_ww.curvature.operators import CurvatureOperator, HessianOperator, ReducedOperator
@@ -165,8 +165,8 @@ class CurvatureReader(Memory):
                 if residual <= UNCONVERGED * abs(sharpness) and is_ahead:
                     break
             numbers = {"sharpness": sharpness, "sharpness_residual": residual}
-            if (rate := single_rate(matrices.params, trainer.optimizers)) is not None:
-                numbers["lr_sharpness"] = rate * sharpness / 2
+            if (ratio := plain_ratio(sharpness, matrices.params, trainer.optimizers)) is not None:
+                numbers["lr_sharpness"] = ratio
             return numbers
 
     @contextmanager

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import importlib
 import logging
+import re
 import sys
 from collections import Counter
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from pytorch_lightning.loggers.logger import DummyLogger
 from torch.utils.tensorboard import SummaryWriter
 
 from lightning_ww.callbacks import CurvatureMonitor, WeightSpectrumMonitor
+from lightning_ww.callbacks._monitor.loggers import MLflowSink
 from lightning_ww.callbacks._monitor.view import Histogram, View
 
 
@@ -225,3 +227,18 @@ def test_what_a_logger_does_not_take_is_said_once(tmp_path: Path, caplog: pytest
 def test_a_histogram_counts_as_numpy_does() -> None:
     histogram = Histogram(np.array([-1.0, 0.2, 0.4, 2.0]), np.array([-1.0, 0.0, 1.0, 2.0]))
     assert histogram.counts.tolist() == [1, 2, 1]
+
+
+def test_keys_stay_apart_where_mlflow_allows_few_letters() -> None:
+    class Recording:
+        logged: ClassVar[dict[str, float]] = {}
+
+        def log_metrics(self, values: dict[str, float], step: int) -> None:
+            self.logged.update(values)
+
+    keys = ["ww.alpha/a[0]", "ww.alpha/a0", "ww.alpha/层", "ww.alpha/", "ww.alpha/b:c", "ww.alpha/bc"]
+    MLflowSink(Recording()).scalars(dict.fromkeys(keys, 1.0), 0)
+    assert len(Recording.logged) == len(keys)
+    assert "ww.alpha/a0" in Recording.logged
+    for key in Recording.logged:  # as Lightning's logger for MLflow would change them
+        assert re.sub("[^a-zA-Z0-9_/. -]+", "", key) == key
