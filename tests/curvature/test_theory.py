@@ -35,9 +35,15 @@ def test_full_batch_training_settles_at_the_optimizers_edge_of_stability(optimiz
     assert sum(last) / len(last) == pytest.approx(1, rel=0.1)
 
 
-@pytest.mark.parametrize("classes", [3, 4, 6, 10])
-def test_the_hessian_mostly_has_as_many_outliers_as_classes_or_one_less(classes: int) -> None:
-    """Sagun et al. (2017), arXiv:1706.04454; Papyan (2018), arXiv:1811.07062. Not a law: five networks vote."""
+@pytest.mark.parametrize("classes", [2, 6, 10])
+def test_the_hessian_has_one_outlier_less_than_classes(classes: int) -> None:
+    """Sagun et al. (2017), arXiv:1706.04454; Papyan (2018), arXiv:1811.07062. Not a law: with 3 or 4, some have fewer."""
     outliers = example("class_outliers").num_outliers
-    votes = [outliers(classes, seed) in (classes - 1, classes) for seed in range(5)]
-    assert sum(votes) >= 3
+    votes = [outliers(classes, seed) == classes - 1 for seed in range(5)]
+    assert sum(votes) >= 4
+
+
+@pytest.mark.parametrize("classes", [3, 4])
+def test_with_few_classes_the_hessian_has_some_outliers_but_no_more_than_that(classes: int) -> None:
+    outliers = example("class_outliers").num_outliers
+    assert all(1 <= outliers(classes, seed) < classes for seed in range(5))
