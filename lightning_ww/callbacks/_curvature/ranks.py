@@ -32,14 +32,14 @@ def on_all(trainer: Trainer, action: Callable[[], T]) -> T:
         is_refused = trainer.strategy.reduce_boolean_decision(isinstance(error, RefusedError), all=False)
         is_own_unfit = isinstance(error, UnfitBatchError | NotFiniteError)
         is_unfit = trainer.strategy.reduce_boolean_decision(is_own_unfit, all=False)
-        if not is_fine and (error is None or is_refused or is_unfit):  # the same error in all
+        if not is_fine:  # an error of one kind in all
             told = next(filter(None, from_all(trainer, "" if error is None else str(error))), "")
             if is_refused:
                 error = error if isinstance(error, RefusedError) else RefusedError(told)
             elif is_unfit:
                 error = error if is_own_unfit else UnfitBatchError(told)
             else:
-                error = LightningWWError(f"another process failed: {told}")
+                error = error or LightningWWError(f"another process failed: {told}")
     if error is not None:
         raise error
     return result

@@ -8,7 +8,22 @@ from typing import Any
 import pytest
 import torch
 
+from lightning_ww._errors import LightningWWError
 from lightning_ww.callbacks._curvature.ranks import on_all, reached_by_any, summed
+
+CALLS: list[str] = []
+
+
+@pytest.fixture(autouse=True)
+def gathered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other process says ``theirs`` whenever all say something."""
+
+    def gather(values: list[Any], value: Any) -> None:
+        CALLS.append("gather")
+        values[:] = [value, "theirs"]
+
+    CALLS.clear()
+    monkeypatch.setattr(torch.distributed, "all_gather_object", gather)
 
 
 def alone() -> Any:
@@ -19,6 +34,7 @@ def beside(other: bool) -> Any:
     """A Trainer whose other process decides ``other`` each time, and sums ones."""
 
     def decide(own: bool, all: bool) -> bool:
+        CALLS.append("decide")
         return own and other if all else own or other
 
     strategy = SimpleNamespace(
@@ -39,6 +55,16 @@ def test_an_action_that_succeeds_gives_its_result_and_an_error_is_its_own() -> N
         on_all(alone(), fail)
     with pytest.raises(KeyError, match="mine"):
         on_all(beside(False), fail)
+
+
+def test_an_error_of_another_process_is_an_error_here_after_as_many_collective_calls() -> None:
+    with pytest.raises(LightningWWError, match="another process failed: theirs"):
+        on_all(beside(False), lambda: 3)
+    here = list(CALLS)
+    CALLS.clear()
+    with pytest.raises(KeyError):
+        on_all(beside(False), fail)
+    assert here == CALLS == ["decide"] * 3 + ["gather"]
 
 
 def test_a_parameter_counts_if_any_process_reaches_it() -> None:
