@@ -291,19 +291,27 @@ class CurvatureMonitor(Monitor[Reading, CurvatureFindings]):
         batches, reader = self._batches, self._reader
         is_tried_out = not batches.is_complete  # some batches are missing: one step, to find errors early
         num_steps = 1 if is_tried_out else self.num_steps
-        was_tried = reader.is_tried
-        try:
-            reading = reader.read(trainer, pl_module, batches.batches, num_steps)
-        except (UnfitBatchError, NotFiniteError) as error:
-            if was_tried:
-                raise
-            batches.drop(str(error), getattr(error, "captured", None))
-            batches.give_up()
-            raise PostponedError(str(error)) from error
+        reading = self._read_or_drop(trainer, pl_module, num_steps)
         known = self.measurement
         before = known.density.dim if isinstance(known, CurvatureMeasurement) else None
         for cause, said in remarks(reading, pl_module, batches.unfit, reader.is_limited, trainer.global_step, before):
             self._run.guard.warn_once(trainer, cause, said)
+        return reading
+
+    def _read_or_drop(self, trainer: Trainer, pl_module: LightningModule, num_steps: int) -> Reading:
+        """Read the curvature; before the first measurement, leave out a batch that is unfit, on all processes or none."""
+        batches, failed = self._batches, None
+        try:
+            reading = self._reader.read(trainer, pl_module, batches.batches, num_steps)
+        except Exception as error:
+            failed = error
+        is_unfit = self.measurement is None and isinstance(failed, UnfitBatchError | NotFiniteError)
+        if trainer.strategy.reduce_boolean_decision(is_unfit, all=True):
+            batches.drop(str(failed), getattr(failed, "captured", None))
+            batches.give_up()
+            raise PostponedError(str(failed)) from failed
+        if failed is not None:
+            raise failed
         return reading
 
     @override

@@ -116,6 +116,20 @@ def test_a_later_batch_is_measured_where_the_first_is_unfit(model: Any, num_batc
     assert monitor.history[0].summary["num_samples"] == 16 * num_batches
 
 
+class SecondFails(Plain):
+    """Its loss is NaN for the second batch, which the try-out of the first does not see."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        return super().training_step(batch, batch_idx) * (torch.nan if batch_idx == 1 and not self.training else 1)
+
+
+def test_an_unfit_batch_among_several_is_left_out() -> None:
+    monitor, said = compared(SecondFails, num_batches=2)
+    assert "1 could not be measured" in said
+    assert monitor.history[0].summary["num_samples"] == 32
+    assert [past.step for past in monitor.history] == [2, 3, 6]
+
+
 def test_a_batch_that_cannot_be_copied_is_left_unconsumed() -> None:
     class Streaming(Plain):
         def training_step(self, batch: Any, batch_idx: int) -> Any:
