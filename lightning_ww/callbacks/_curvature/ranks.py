@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lightning_ww._errors import LightningWWError
 from lightning_ww.callbacks._monitor.guard import RefusedError
-from lightning_ww.callbacks._monitor.lightning import from_all
+from lightning_ww.callbacks._monitor.lightning import told_by_any
 from lightning_ww.callbacks._sandbox.loss import UnfitBatchError
 from lightning_ww.curvature.operators import NotFiniteError
 
@@ -33,7 +33,7 @@ def on_all(trainer: Trainer, action: Callable[[], T]) -> T:
         is_own_unfit = isinstance(error, UnfitBatchError | NotFiniteError)
         is_unfit = trainer.strategy.reduce_boolean_decision(is_own_unfit, all=False)
         if not is_fine:  # an error of one kind in all
-            told = next(filter(None, from_all(trainer, "" if error is None else str(error))), "")
+            told = told_by_any(trainer, "" if error is None else str(error))
             if is_refused:
                 error = error if isinstance(error, RefusedError) else RefusedError(told)
             elif is_unfit:

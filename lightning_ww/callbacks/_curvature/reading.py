@@ -90,11 +90,6 @@ class CurvatureReader(Memory):
         self._is_tried = False
         self.is_limited = False  # whether the module holds more than can be restored
 
-    @property
-    def is_tried(self) -> bool:
-        """Tell whether a measurement has succeeded."""
-        return self._is_tried
-
     @override
     def state_dict(self) -> dict[str, Any]:
         return {"file": None if self.file is None else self.file.state_dict()}
@@ -189,14 +184,14 @@ class CurvatureReader(Memory):
                 seed=settings.seed,
             )
             loss = on_all(trainer, lambda: stack.enter_context(box))
-            own, known = on_all(trainer, lambda: self._operator(loss))
+            own, value = on_all(trainer, lambda: self._operator(loss))
             is_reached = reached_by_any(trainer, own.is_reached)
-            on_all(trainer, lambda: self._restrict(loss, own, known, is_reached))
+            on_all(trainer, lambda: self._restrict(loss, own, value, is_reached))
             self.is_limited |= loss.is_limited
             self._is_tried = True
             left_out = tuple(name for name, is_in in zip(loss.names, is_reached, strict=True) if not is_in)
             params = [p for p, is_in in zip(params, is_reached, strict=True) if is_in]
-            samples = None if None in [captured.size for captured in loss.batches] else loss.num_samples
+            samples = loss.num_samples
             if trainer.world_size == 1:
                 yield _Matrices(own, own, params, left_out, samples)
                 return

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from lightning_ww._torch import plain_name
+from lightning_ww.callbacks._monitor.sentences import listed
 
 if TYPE_CHECKING:
     from torch import nn
@@ -41,9 +42,8 @@ def remarks(
             "equally and logs no `batch_size`. Pass `batch_size_fn=`, a function `batch -> int`.",
         )
     if reading.left_out:
-        names = ", ".join(f"`{plain_name(name)}`" for name in reading.left_out[:3])
-        more = f" and {len(reading.left_out) - 3} more" if len(reading.left_out) > 3 else ""
-        yield "left out", f"leaves out {names}{more}: the loss does not depend on them."
+        names = listed([plain_name(name) for name in reading.left_out], most=3)
+        yield "left out", f"leaves out {names}: the loss does not depend on them."
     if is_limited:
         yield (
             "limited",

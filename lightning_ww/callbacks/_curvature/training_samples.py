@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from lightning_ww.callbacks._monitor.lightning import training_loaders
+
 if TYPE_CHECKING:
     from lightning_ww.callbacks._monitor.lightning import Trainer
 
@@ -14,8 +16,7 @@ def num_training_samples(trainer: Trainer) -> int | None:
     Samplers, ``limit_train_batches`` and ``overfit_batches`` are heeded. Of several loaders, which are combined into one
     batch, the samples cannot be told from each other's parts.
     """
-    combined = getattr(trainer.fit_loop, "_combined_loader", None)
-    loaders = getattr(combined, "flattened", None) or [trainer.train_dataloader]
+    loaders = training_loaders(trainer)
     if len(loaders) != 1:
         return None
     total = _samples(loaders[0], trainer.world_size)

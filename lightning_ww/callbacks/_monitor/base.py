@@ -162,7 +162,7 @@ class Monitor(Scheduled, WithTriggers, ABC, Generic[S, M]):
             taken = run.guard.run(trainer, take, fatal=fatal)
             # Every rank takes part, even if it failed. A failure on one rank counts for all, so that histories agree.
             if not trainer.strategy.reduce_boolean_decision(taken is not None, all=True) or taken is None:
-                run.is_off = trainer.strategy.reduce_boolean_decision(run.is_off, all=False)
+                self._agree_to_be_off(trainer)
                 run.guard.tell(trainer)
                 return
             findings, measurement, summary = taken
@@ -246,7 +246,7 @@ class Monitor(Scheduled, WithTriggers, ABC, Generic[S, M]):
         with run.clock.measuring():
             follow = partial(self._or_off, trainer, partial(between.follow, trainer, pl_module))
             numbers = run.guard.run(trainer, follow, between.what)
-            run.is_off = trainer.strategy.reduce_boolean_decision(run.is_off, all=False)
+            self._agree_to_be_off(trainer)
             if trainer.strategy.reduce_boolean_decision(numbers is not None, all=True) and numbers is not None:
                 numbers = trainer.strategy.broadcast(numbers)
                 run.held |= numbers

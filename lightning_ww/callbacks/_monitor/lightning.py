@@ -54,6 +54,17 @@ def from_all(trainer: Trainer, value: Any) -> list[Any]:
     return values
 
 
+def told_by_any(trainer: Trainer, message: str) -> str:
+    """The first message of all processes that is not empty; a collective call."""
+    return next(filter(None, from_all(trainer, message)), "")
+
+
+def training_loaders(trainer: Trainer) -> list[Any]:
+    """The loaders of training, one by one, however they are combined."""
+    combined = getattr(trainer.fit_loop, "_combined_loader", None)
+    return list(getattr(combined, "flattened", None) or [trainer.train_dataloader])
+
+
 def warn(trainer: Trainer, message: str) -> None:
     """Warn from the process of rank zero. If warnings are errors, write to the log instead, so that the run continues."""
     if trainer.is_global_zero:
@@ -69,4 +80,15 @@ def inform(trainer: Trainer, message: str) -> None:
         logging.getLogger(type(trainer).__module__).info(message)
 
 
-__all__ = ["CallbackBase", "DummyLogger", "LightningModule", "Trainer", "callbacks", "from_all", "inform", "warn"]
+__all__ = [
+    "CallbackBase",
+    "DummyLogger",
+    "LightningModule",
+    "Trainer",
+    "callbacks",
+    "from_all",
+    "inform",
+    "told_by_any",
+    "training_loaders",
+    "warn",
+]

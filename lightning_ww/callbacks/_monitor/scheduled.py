@@ -11,7 +11,7 @@ from typing_extensions import override
 
 from lightning_ww._errors import ArgumentError
 from lightning_ww.callbacks._monitor.guard import Guard, RefusedError
-from lightning_ww.callbacks._monitor.lightning import LightningModule, Trainer, callbacks, from_all, inform, warn
+from lightning_ww.callbacks._monitor.lightning import LightningModule, Trainer, callbacks, inform, told_by_any, warn
 from lightning_ww.callbacks._monitor.restoring import Restoring
 from lightning_ww.callbacks._monitor.resumable import Resumable
 from lightning_ww.callbacks._monitor.run import FORM, Run
@@ -105,7 +105,7 @@ class Scheduled(Resumable, ABC):
         self._run.is_restored = state is not None
         memory = state.get("memory") if state is not None and len(self._run.history) else None
         self._or_off(trainer, partial(self._prepare, trainer, pl_module, memory))
-        self._run.is_off = trainer.strategy.reduce_boolean_decision(self._run.is_off, all=False)
+        self._agree_to_be_off(trainer)
         self._run.guard.tell(trainer)
 
     @override
@@ -131,9 +131,9 @@ class Scheduled(Resumable, ABC):
         take = partial(batches.take, trainer, pl_module, batch, batch_idx)
         is_taken = run.guard.succeeds(trainer, partial(self._or_off, trainer, take), "take a batch", fatal)
         was_taken, is_taken = is_taken, trainer.strategy.reduce_boolean_decision(is_taken, all=True)
-        run.is_off = trainer.strategy.reduce_boolean_decision(run.is_off, all=False)
+        self._agree_to_be_off(trainer)
         if not is_taken and trainer.world_size > 1:
-            why = next(filter(None, from_all(trainer, "" if was_taken else "".join(batches.unfit[-1:]))), "")
+            why = told_by_any(trainer, "" if was_taken else "".join(batches.unfit[-1:]))
             if was_taken:
                 batches.drop(f"in another process {why}")
         run.guard.tell(trainer)
@@ -200,6 +200,10 @@ class Scheduled(Resumable, ABC):
             said = f"cannot measure in this run, and stops trying. {why[:1].upper()}{why[1:]}."
             self._run.guard.warn_once(trainer, "refused", said)
             return None
+
+    def _agree_to_be_off(self, trainer: Trainer) -> None:
+        """Stop measuring on all ranks if one has refused; a collective call."""
+        self._run.is_off = trainer.strategy.reduce_boolean_decision(self._run.is_off, all=False)
 
     def _restored(self, trainer: Trainer, state: Any) -> dict[str, Any] | None:
         """Restore a run's state; return it, or ``None`` if it cannot be used."""

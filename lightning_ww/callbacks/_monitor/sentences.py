@@ -6,6 +6,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from lightning_ww.history import Skipped
     from lightning_ww.triggers.diagnosis import Flag
 
@@ -54,8 +56,11 @@ def readable(seconds: float) -> str:
     return f"{whole} s" if whole < 60 else f"{whole // 60} min {whole % 60} s"
 
 
+def listed(names: Sequence[str], most: int) -> str:
+    """The first names, and the number of the others."""
+    first = ", ".join(f"`{name}`" for name in names[:most])
+    return first + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
 def _named(beginning: str, names: list[str]) -> str:
-    if not names:
-        return ""
-    listed = ", ".join(f"`{name}`" for name in names[:MOST_NAMED])
-    return f"{beginning} {listed}" + (f" and {len(names) - MOST_NAMED} more." if len(names) > MOST_NAMED else ".")
+    return f"{beginning} {listed(names, MOST_NAMED)}." if names else ""

@@ -10,30 +10,26 @@ from typing import Any
 from torch import nn
 
 
-class Lent(list[Any]):
-    """A copy of a list, which knows what other threads append to it."""
+class _Watching:
+    """A copy of a container, which knows what other threads append to it."""
 
-    def __init__(self, items: Any) -> None:
-        super().__init__(items)
-        self.thread, self.from_others = threading.get_ident(), []  # type: ignore[var-annotated]
-
-    def append(self, item: Any) -> None:
-        if threading.get_ident() != self.thread:
-            self.from_others.append(item)
-        super().append(item)
-
-
-class LentDeque(deque[Any]):
-    """A copy of a deque, which knows what other threads append to it."""
-
-    def __init__(self, items: Any, maxlen: int | None) -> None:
-        super().__init__(items, maxlen)
-        self.thread, self.from_others = threading.get_ident(), []  # type: ignore[var-annotated]
+    def __init__(self, *contents: Any) -> None:
+        super().__init__(*contents)
+        self.thread = threading.get_ident()
+        self.from_others: list[Any] = []
 
     def append(self, item: Any) -> None:
         if threading.get_ident() != self.thread:
             self.from_others.append(item)
-        super().append(item)
+        super().append(item)  # type: ignore[misc]  # of the list or deque that comes next
+
+
+class Lent(_Watching, list[Any]):
+    """A copy of a list."""
+
+
+class LentDeque(_Watching, deque[Any]):
+    """A copy of a deque."""
 
 
 def places_of_lists(module: nn.Module) -> Iterator[tuple[dict[str, Any], str]]:

@@ -58,7 +58,7 @@ class SandboxLoss:
         outputs_fn: ``(pl_module, batch) -> (outputs, loss of outputs)``. Default: ``None``.
         seed: The seed of the global random streams in each evaluation. Default: ``0``.
         others: Further objects that an evaluation may change, and that are restored after it. Default: none.
-        widened: Whether the copies are in float64. Default: ``False``.
+        widened: Whether this is a copy in float64 of another loss. Default: ``False``.
 
     Attributes:
         params: The copies to differentiate with respect to, leaves that nothing else reads.
@@ -78,7 +78,7 @@ class SandboxLoss:
         widened: bool = False,
     ) -> None:
         self._module, self._seed, self._others = pl_module, seed, others
-        self._copy, self._is_widened = (double_precision if widened else full_precision), False
+        self._copy = double_precision if widened else full_precision
         self.is_limited = False  # whether the module holds too much to be remembered
         self.moves_others = False  # whether a step has written to parameters that are not measured
         self._loss_fn, self._outputs_fn = loss_fn, outputs_fn
@@ -87,7 +87,8 @@ class SandboxLoss:
         self._originals = dict(pl_module.named_parameters())
         self._versions = {name: parameter._version for name, parameter in self._originals.items()}
         self._copies = {name: self._copy(parameter.detach()).clone() for name, parameter in self._originals.items()}
-        self._is_checked = False
+        self._is_widened = widened and self._originals[self.names[0]].dtype != torch.float64
+        self._is_checked = widened  # by the loss that it is a copy of: its own copies are moved
         self.params = [self._copies[name].requires_grad_() for name in chosen]
         self._rest = {name: copied for name, copied in self._copies.items() if name not in set(chosen)}
 
@@ -97,21 +98,20 @@ class SandboxLoss:
         batches = [captured.in_double() for captured in self.batches]
         how = (self._loss_fn, self._outputs_fn, self._seed, self._others)
         twin = SandboxLoss(self._module, batches, self.names, *how, widened=True)
-        twin._is_widened = self.params[0].dtype != torch.float64
-        twin._is_checked = True  # its copies are moved, and this loss was checked
         with twin.copies_in_place():
             yield twin
 
     @property
-    def num_samples(self) -> int:
-        """The number of samples in the batches."""
-        return sum(captured.size or 0 for captured in self.batches)
+    def num_samples(self) -> int | None:
+        """The number of samples in the batches, or ``None`` if a size is not known."""
+        sizes = [captured.size for captured in self.batches]
+        return None if None in sizes else sum(size or 0 for size in sizes)
 
     @property
     def shares(self) -> list[float]:
         """The weight of each batch in the mean: its size, or 1 for each if a size is not known."""
-        sizes = [captured.size for captured in self.batches]
-        return [1.0 if None in sizes else float(size or 0) for size in sizes]
+        is_known = self.num_samples is not None
+        return [float(captured.size or 0) if is_known else 1.0 for captured in self.batches]
 
     @contextmanager
     def copies_in_place(self) -> Iterator[None]:

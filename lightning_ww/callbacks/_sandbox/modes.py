@@ -16,8 +16,8 @@ from torch.utils._pytree import tree_map
 from lightning_ww._threads import others_train
 from lightning_ww.callbacks._sandbox.rollback import DrawnError
 
-RANDOM = {torch.rand, torch.randn, torch.randint, torch.randperm, torch.normal, torch.empty}
-"""Functions that make tensors, and that may not be called twice."""
+ONCE = {torch.rand, torch.randn, torch.normal, torch.empty}
+"""Functions that make floating-point tensors, and that may not be called twice."""
 
 DRAWING = {
     *(torch.rand, torch.randn, torch.randint, torch.randperm, torch.normal, torch.bernoulli, torch.multinomial),
@@ -53,7 +53,7 @@ class _Double(TorchFunctionMode):
         if self._widens and func in DRAWING:
             return _drawn_in_single(func, args, kwargs)
         if func in _device_constructors() and kwargs.get("dtype") is None:
-            if func in RANDOM - {torch.randint, torch.randperm}:
+            if func in ONCE:
                 return func(*args, **kwargs | {"dtype": torch.float64})
             made = func(*args, **kwargs)
             is_default = isinstance(made, Tensor) and made.dtype == torch.get_default_dtype()

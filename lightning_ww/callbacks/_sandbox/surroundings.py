@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from lightning_ww._threads import others_train
+from lightning_ww.callbacks._monitor.lightning import training_loaders
 from lightning_ww.callbacks._sandbox.rollback import FOREIGN, MANY
 
 if TYPE_CHECKING:
@@ -24,13 +25,15 @@ def objects_around(trainer: Trainer, pl_module: LightningModule, *functions: Cal
         pl_module: The module.
         functions: The user's own functions that are evaluated.
     """
-    loaders = getattr(trainer, "train_dataloader", None)
     found: list[Any] = [
         [optimizer.param_groups for optimizer in trainer.optimizers],
         [_schedule(config.scheduler) for config in trainer.lr_scheduler_configs],
         trainer.callback_metrics,
     ]
-    holders = [getattr(trainer, "datamodule", None), *(getattr(loader, "dataset", None) for loader in _flat(loaders))]
+    holders = [
+        getattr(trainer, "datamodule", None),
+        *(getattr(loader, "dataset", None) for loader in training_loaders(trainer)),
+    ]
     found += [Settings(holder) for holder in holders if holder is not None]
     if not others_train():
         found += [Attributes(kind) for kind in type(pl_module).__mro__ if kind.__module__.split(".")[0] not in FOREIGN]
@@ -38,23 +41,29 @@ def objects_around(trainer: Trainer, pl_module: LightningModule, *functions: Cal
     return found
 
 
-class Settings:
+class _InDict:
+    """Names that are the keys of a dict."""
+
+    _home: dict[str, Any]
+
+    def set(self, name: str, value: Any) -> None:
+        """Give a name a value."""
+        self._home[name] = value
+
+    def remove(self, name: str) -> None:
+        """Remove a name."""
+        del self._home[name]
+
+
+class Settings(_InDict):
     """The attributes of a data set or a data module, apart from the data."""
 
     def __init__(self, owner: Any) -> None:
-        self._attributes: dict[str, Any] = getattr(owner, "__dict__", {})
+        self._home = getattr(owner, "__dict__", {})
 
     def values(self) -> dict[str, Any]:
         """The numbers, words and small containers among the attributes."""
-        return {name: value for name, value in self._attributes.items() if _is_small(value)}
-
-    def set(self, name: str, value: Any) -> None:
-        """Give an attribute a value."""
-        self._attributes[name] = value
-
-    def remove(self, name: str) -> None:
-        """Remove an attribute."""
-        del self._attributes[name]
+        return {name: value for name, value in self._home.items() if _is_small(value)}
 
 
 class Attributes:
@@ -76,27 +85,19 @@ class Attributes:
         delattr(self._owner, name)
 
 
-class Globals:
+class Globals(_InDict):
     """The globals that a function names, and that are no functions, classes or modules."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         function = getattr(function, "__func__", function)
         code = getattr(function, "__code__", None)
         self._names = () if code is None else code.co_names
-        self._home: dict[str, Any] = getattr(function, "__globals__", {})
+        self._home = getattr(function, "__globals__", {})
 
     def values(self) -> dict[str, Any]:
         """The globals by name."""
         there = {name: self._home[name] for name in self._names if name in self._home}
         return {name: value for name, value in there.items() if _is_state(name, value)}
-
-    def set(self, name: str, value: Any) -> None:
-        """Give a global a value."""
-        self._home[name] = value
-
-    def remove(self, name: str) -> None:
-        """Remove a global."""
-        del self._home[name]
 
 
 def _is_small(value: Any) -> bool:
@@ -112,13 +113,3 @@ def _is_state(name: str, value: Any) -> bool:
 def _schedule(scheduler: Any) -> list[Any]:
     """The attributes of a learning-rate scheduler, and of the schedulers that it is made of."""
     return [vars(scheduler), *(_schedule(part) for part in getattr(scheduler, "_schedulers", ()))]
-
-
-def _flat(loaders: Any) -> list[Any]:
-    if isinstance(loaders, Mapping):
-        return [loader for value in loaders.values() for loader in _flat(value)]
-    if isinstance(loaders, list | tuple):
-        return [loader for value in loaders for loader in _flat(value)]
-    if hasattr(loaders, "iterables"):  # Lightning's CombinedLoader
-        return _flat(loaders.iterables)
-    return [] if loaders is None else [loaders]

@@ -96,12 +96,7 @@ class InitialWeights:
     @property
     def fingerprint(self) -> str:
         """A digest of the layers' names, shapes, dtypes and bytes."""
-        if self._fingerprint is None:
-            digest = hashlib.blake2b(digest_size=16)
-            for name, tensor in self.slices.items():
-                digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype} ".encode())
-                digest.update(tensor.contiguous().view(torch.uint8).numpy().data)
-            self._fingerprint = digest.hexdigest()
+        self._fingerprint = self._fingerprint or _digest(self.slices)
         return self._fingerprint
 
     @property
@@ -111,11 +106,11 @@ class InitialWeights:
         path = self._path or own
         if not self._is_settled and path.is_file():
             there = _known(path)
-            shared = {name: there[name] for name in self.slices if name in there}
-            if InitialWeights(shared, "").fingerprint == self.fingerprint:
-                self._is_written = True
-            elif any(not _are_equal(tensor, self.slices[name]) for name, tensor in shared.items()):
+            shared = [name for name in self.slices if name in there]
+            if _digest({name: there[name] for name in shared}) != _digest({name: self.slices[name] for name in shared}):
                 path = own  # another run's, which went on from an earlier checkpoint
+            else:
+                self._is_written = len(shared) == len(self.slices)
         self._path, self._is_settled = path, True
         return path
 
@@ -158,8 +153,13 @@ def _loaded(path: Path) -> dict[str, Tensor]:
     return {str(name): tensor for name, tensor in slices.items()}
 
 
-def _are_equal(one: Tensor, other: Tensor) -> bool:
-    return InitialWeights({"": one}, "").fingerprint == InitialWeights({"": other}, "").fingerprint
+def _digest(slices: Mapping[str, Tensor]) -> str:
+    """A digest of names, shapes, dtypes and bytes."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name, tensor in slices.items():
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype} ".encode())
+        digest.update(tensor.contiguous().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def _known(path: Path) -> dict[str, Tensor]:
