@@ -80,17 +80,12 @@ class InitialWeights:
             if not path.exists():
                 continue
             try:
-                slices = _loaded(path)
+                initial = cls(_loaded(path, state.get("layers")), directory)
+                if initial.fingerprint == state.get("fingerprint"):
+                    return initial
+                why = f"`{path}` has others."
             except Exception as error:  # whatever a damaged or foreign file leads to
                 why = f"`{path}` cannot be read ({type(error).__name__}: {str(error).partition('.')[0][:200]})."
-                continue
-            names = state.get("layers")
-            if isinstance(names, list | tuple):  # a file has the layers that were created later, too
-                slices = {name: slices[name] for name in names if name in slices}
-            initial = cls(slices, directory)
-            if initial.fingerprint == state.get("fingerprint"):
-                return initial
-            why = f"`{path}` has others."
         raise LostWeightsError(why)
 
     @property
@@ -105,12 +100,13 @@ class InitialWeights:
         own = Path(self._directory).absolute() / f"initial_weights-{self.fingerprint[:12]}.pt"
         path = self._path or own
         if not self._is_settled and path.is_file():
-            there = _known(path)
-            shared = [name for name in self.slices if name in there]
-            if _digest({name: there[name] for name in shared}) != _digest({name: self.slices[name] for name in shared}):
-                path = own  # another run's, which went on from an earlier checkpoint
-            else:
-                self._is_written = len(shared) == len(self.slices)
+            try:
+                there = _loaded(path, list(self.slices))
+                is_ours = _digest(there) == _digest({name: self.slices[name] for name in there})
+            except Exception:  # a damaged file, to be written again
+                there, is_ours = {}, True
+            path = path if is_ours else own  # another run's, which went on from an earlier checkpoint
+            self._is_written = is_ours and len(there) == len(self.slices)
         self._path, self._is_settled = path, True
         return path
 
@@ -143,14 +139,14 @@ class InitialWeights:
         return None
 
 
-def _loaded(path: Path) -> dict[str, Tensor]:
-    """The tensors in a file, by name."""
+def _loaded(path: Path, names: Any) -> dict[str, Tensor]:
+    """The tensors of these names in a file, which has those of layers that were created later, too; all if unknown."""
     if not path.is_file():  # a pipe would be waited for
         raise LostWeightsError("it is no file")
     slices = torch.load(path, map_location="cpu", weights_only=True)
     if not isinstance(slices, dict) or not all(isinstance(tensor, Tensor) for tensor in slices.values()):
         raise LostWeightsError("it holds something else")
-    return {str(name): tensor for name, tensor in slices.items()}
+    return {name: slices[name] for name in (names if isinstance(names, list | tuple) else slices) if name in slices}
 
 
 def _digest(slices: Mapping[str, Tensor]) -> str:
@@ -160,14 +156,6 @@ def _digest(slices: Mapping[str, Tensor]) -> str:
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype} ".encode())
         digest.update(tensor.contiguous().view(torch.uint8).numpy().data)
     return digest.hexdigest()
-
-
-def _known(path: Path) -> dict[str, Tensor]:
-    """The tensors in a file; none if it is damaged."""
-    try:
-        return _loaded(path)
-    except Exception:
-        return {}
 
 
 class InitialWeightsKeeper:
