@@ -15,6 +15,12 @@ TRAINING = (
 )
 """Ends of the paths of files whose code is on the stack of a thread that trains."""
 
+LOADING = (
+    ("torch", "utils", "data", "dataloader.py"),
+    ("torch", "utils", "data", "_utils", "fetch.py"),
+    ("torch", "utils", "data", "sampler.py"),
+)
+"""Ends of the paths of files whose code is on the stack of a thread that makes batches."""
 
 LIBRARIES = {
     "torch",
@@ -42,6 +48,16 @@ def others_run() -> bool:
 
 def others_train() -> bool:
     """Tell whether another thread of this process is in the middle of training, as far as its stack shows."""
+    return _others_are_in(TRAINING)
+
+
+def others_draw() -> bool:
+    """Tell whether another thread trains or makes batches, and so may draw from the random streams of the process."""
+    return _others_are_in(TRAINING + LOADING)
+
+
+def _others_are_in(files: tuple[tuple[str, ...], ...]) -> bool:
+    """Tell whether code of one of these files is on the stack of another thread."""
     if threading.active_count() == 1:
         return False
     own = threading.get_ident()
@@ -50,15 +66,11 @@ def others_train() -> bool:
             continue
         now = frame
         while now is not None:
-            if _trains(now.f_code.co_filename):
+            parts = PurePath(now.f_code.co_filename).parts
+            if any(parts[-len(end) :] == end for end in files):
                 return True
             now = now.f_back  # type: ignore[assignment]
     return False
-
-
-def _trains(filename: str) -> bool:
-    parts = PurePath(filename).parts
-    return any(parts[-len(end) :] == end for end in TRAINING)
 
 
 def _is_of_library(thread: threading.Thread) -> bool:

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
+from torch.utils.data import DataLoader
 
-from lightning_ww._threads import others_run, others_train
+from lightning_ww._threads import others_draw, others_run, others_train
 
 
 @contextmanager
@@ -27,6 +28,7 @@ def beside(action: Callable[[threading.Event, threading.Event], None]) -> Iterat
 
 def test_alone_nobody_trains() -> None:
     assert not others_train()
+    assert not others_draw()
     assert not others_run()
 
 
@@ -79,3 +81,18 @@ def test_threads_of_libraries_are_not_the_users() -> None:
     assert not others_run()
     done.set()
     thread.join()
+
+
+def test_a_thread_in_a_loader_draws_but_does_not_train() -> None:
+    def load(begun: threading.Event, done: threading.Event) -> None:
+        def collated(items: list[int]) -> list[int]:
+            begun.set()
+            done.wait(10)
+            return items
+
+        list(DataLoader([1, 2], 2, collate_fn=collated))  # type: ignore[arg-type]
+
+    with beside(load):
+        assert others_draw()
+        assert not others_train()
+    assert not others_draw()

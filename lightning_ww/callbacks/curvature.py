@@ -54,8 +54,10 @@ class CurvatureMonitor(Monitor[Reading, CurvatureFindings]):
     are undone, as far as they are numbers, tensors, arrays or containers. Forward hooks of callbacks and loggers do not see
     the evaluations, and calls of the modules of W&B, MLflow, Comet, SwanLab, Trackio and TensorBoard do nothing meanwhile,
     unless another thread trains. **Not undone** is what a step does elsewhere: output that it prints or writes to files
-    itself, requests that it sends, its own forward hooks' effects outside of the model, and changes to items of containers
-    of more than 256. Where that matters, pass ``loss_fn``, which only computes the loss.
+    itself, requests that it sends, its own forward hooks' effects outside of the model, what hooks of all modules, profilers
+    and counters of operations see, and changes to items of containers of more than 256. Where that matters, pass
+    ``loss_fn``, which only computes the loss. A thread of yours that calls the module while it trains must call a copy of
+    it: during a measurement it would find the module in evaluation mode, with copies of the weights.
 
     Small batches bias the sharpness upward: compare it between runs at equal ``curvature/num_samples``.
 

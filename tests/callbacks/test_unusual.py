@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import copy
+import queue
 import threading
+import time
 import warnings
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -16,12 +19,14 @@ import torch
 from helpers.measured import dense
 from helpers.networks import quiet_trainer
 from pytorch_lightning import Callback, LightningModule, seed_everything
+from pytorch_lightning.loggers import CSVLogger
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils import prune
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_ww.callbacks import CurvatureMonitor, SpectralEarlyStopping, WeightSpectrumMonitor
+from lightning_ww.callbacks._monitor.lightning import callbacks
 
 
 def points(samples: int = 48) -> TensorDataset:
@@ -591,3 +596,134 @@ def test_masked_networks_are_not_flagged_and_run_to_their_end(by: str, share: fl
     assert all("correlation_trap" not in past.flags for past in ours[0].history)  # type: ignore[attr-defined]
     report = ours[0].report  # type: ignore[attr-defined]
     assert [round(layer.zero_share, 2) for layer in report.layers] == [share, share]
+
+
+# ── What a step asks of its surroundings
+
+
+class Penalized(Plain):
+    """A penalty on the gradient with respect to the inputs, which the batch brings with it."""
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        return batch[0].clone().requires_grad_(), batch[1]
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        scores = self.net(batch[0]).tanh()
+        (slope,) = torch.autograd.grad(scores.sum(), batch[0], create_graph=True)
+        return functional.cross_entropy(scores, batch[1]) + slope.square().mean()
+
+
+def test_a_batch_that_requires_gradients_is_measured_as_one_whose_step_asks_for_them() -> None:
+    class Asked(Penalized):
+        def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+            return batch
+
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            return super().training_step((batch[0].clone().requires_grad_(), batch[1]), batch_idx)
+
+    (monitor, said), (expected, _) = compared(Penalized), compared(Asked)
+    assert "could not" not in said
+    assert len(monitor.history) == 3
+    assert monitor.history[-1].summary["sharpness"] == expected.history[-1].summary["sharpness"]
+
+
+class WithOptions(Plain):
+    def training_step(self, batch: Any, **options: Any) -> Any:  # type: ignore[override]
+        return functional.cross_entropy(self.net(batch[0]), batch[1])
+
+
+class WithKeyword(Plain):
+    def training_step(self, batch: Any, *, scale: float = 1.0) -> Any:  # type: ignore[override]
+        return functional.cross_entropy(self.net(batch[0]), batch[1]) * scale
+
+
+class AsksForItsLogger(Plain):
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        assert isinstance(self.logger, CSVLogger)
+        return super().training_step(batch, batch_idx)
+
+
+@pytest.mark.parametrize("model", [WithOptions, WithKeyword, AsksForItsLogger])
+def test_a_step_is_called_as_in_training(model: type[LightningModule], tmp_path: Path) -> None:
+    monitor, said = compared(model, options={"logger": CSVLogger(tmp_path)})
+    assert "could not" not in said
+    assert len(monitor.history) == 3
+
+
+def test_what_a_step_adds_to_a_callback_of_the_users_own_is_undone() -> None:
+    class Recorder(Callback):
+        def __init__(self) -> None:
+            self.seen: list[int] = []
+            self.count = 0
+
+    class Recorded(Plain):
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            recorder = next(c for c in callbacks(self.trainer) if isinstance(c, Recorder))
+            recorder.seen.append(batch_idx)
+            recorder.count += 1
+            return super().training_step(batch, batch_idx)
+
+    recorders = [Recorder(), Recorder()]
+    train(Recorded, callbacks=[recorders[0]])
+    train(Recorded, callbacks=[recorders[1], CurvatureMonitor(every_n_epochs=1, num_steps=5)])
+    assert recorders[0].seen == recorders[1].seen
+    assert recorders[0].count == recorders[1].count == 6
+
+
+class Leaves(Plain):
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        if not self.training:
+            raise SystemExit(3)
+        return super().training_step(batch, batch_idx)
+
+
+def test_a_step_that_leaves_the_program_in_evaluation_mode_does_not_end_the_run() -> None:
+    monitor, said = compared(Leaves)
+    assert len(monitor.history) == 0
+    assert "SystemExit: 3" in said
+
+
+def fails(batch: Any) -> int:
+    raise KeyError("size")
+
+
+@pytest.mark.parametrize(
+    ("size", "words"),
+    [
+        (lambda _: -3, "`batch_size_fn` has to return a number of samples, but returned -3"),
+        (lambda _: 2.7, "`batch_size_fn` has to return a number of samples, but returned 2.7"),
+        (lambda _: None, "`batch_size_fn` fails on it (TypeError"),
+        (fails, "`batch_size_fn` fails on it (KeyError: 'size')"),
+    ],
+    ids=["negative", "a fraction", "None", "an error"],
+)
+def test_a_size_that_is_none_is_said_and_the_run_goes_on(size: Callable[[Any], int], words: str) -> None:
+    monitor, said = compared(Plain, batch_size_fn=size)
+    assert words in said
+    assert len(monitor.history) == 0
+
+
+class Prefetched:
+    """A loader whose batches a thread makes ahead, with noise from the global stream of NumPy."""
+
+    def __iter__(self) -> Any:
+        ready: queue.Queue[Any] = queue.Queue(2)
+
+        def noisy(items: Any) -> Any:
+            time.sleep(0.002)
+            xs, ys = zip(*items, strict=True)
+            return torch.stack(xs) + torch.from_numpy(np.random.randn(len(xs), 6).astype("float32")), torch.stack(ys)
+
+        def work() -> None:
+            for batch in DataLoader(points(), 4, collate_fn=noisy):
+                ready.put(batch)
+            ready.put(None)
+
+        threading.Thread(target=work, daemon=True).start()
+        while (batch := ready.get()) is not None:
+            yield batch
+
+
+def test_a_thread_that_makes_batches_keeps_its_random_numbers() -> None:
+    monitor, _ = compared(Plain, Prefetched)
+    assert len(monitor.history) == 3

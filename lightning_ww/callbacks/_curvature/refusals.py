@@ -12,6 +12,8 @@ from lightning_ww.curvature.second_derivatives.self_check import first_line
 
 OTHER_LOSS = "pass another `loss_fn=`"
 
+UNCHECKPOINTED = "pass a `loss_fn=` that does not checkpoint"
+
 FIRST_ONLY = {
     "hessian": f'try `matrix="ggn"`, which needs first derivatives of the network only, or {OTHER_LOSS}',
     "ggn": "pass `ggn_fn=` with outputs and a loss of them that have derivatives, or leave the layer out with `params=`",
@@ -25,13 +27,13 @@ ELSEWHERE = {
 }
 
 REMEDIES: tuple[tuple[str, str | dict[str, str]], ...] = (
-    ("use_reentrant", "checkpoint with `use_reentrant=False`"),
+    ("use_reentrant", f"checkpoint with `use_reentrant=False` if there is no attention inside, or {UNCHECKPOINTED}"),
     (
         "once_differentiable",
         {"hessian": f"leave the layers out with `params=`, or {OTHER_LOSS}", "ggn": ELSEWHERE["ggn"]},
     ),
     ("not the same twice", "pass `loss_fn=` with a loss of weights and batch alone, or `self_check=False`"),
-    ("Recomputed values", f"leave weight norm out of the checkpoint, or {OTHER_LOSS}"),
+    ("Recomputed values", f"{UNCHECKPOINTED}, or leave attention and weight norm out of the checkpoint"),
     ("does not depend on any", "the loss is detached from the parameters that are measured, or taken under `no_grad`"),
     ("strided nested tensors", "convert them with `to_padded_tensor` in `loss_fn=`, or use `layout=torch.jagged`"),
     ("NestedTensor", "convert nested tensors with `to_padded_tensor` in `loss_fn=`, or use `layout=torch.jagged`"),

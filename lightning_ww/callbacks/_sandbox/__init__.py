@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from lightning_ww.callbacks._sandbox.batches import CapturedBatch
+from lightning_ww.callbacks._sandbox.batches import CapturedBatch, batch_size
 from lightning_ww.callbacks._sandbox.loss import LossFn, OutputsFn, SandboxLoss
 from lightning_ww.callbacks._sandbox.mute import BatchNormMode, EvaluationMode, muted
 from lightning_ww.callbacks._sandbox.surroundings import objects_around
@@ -52,7 +52,9 @@ def sandbox(
     """
     with muted(trainer, pl_module, batch_norm, mode):
         chosen = select_parameters(pl_module, params)
-        captured = [b if isinstance(b, CapturedBatch) else CapturedBatch.of(b, i) for i, b in enumerate(batches)]
+        captured = [
+            b if isinstance(b, CapturedBatch) else CapturedBatch.of(b, i, batch_size(b)) for i, b in enumerate(batches)
+        ]
         around = objects_around(trainer, pl_module, loss_fn, outputs_fn)
         loss = SandboxLoss(pl_module, captured, list(chosen), loss_fn, outputs_fn, seed, around)
         with loss.copies_in_place():

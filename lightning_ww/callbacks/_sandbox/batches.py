@@ -39,9 +39,9 @@ class CapturedBatch:
     size: int | None  # the number of its samples; None: it cannot be told
 
     @classmethod
-    def of(cls, batch: Any, index: int, size_of: Callable[[Any], int] | None = None) -> CapturedBatch:
-        """Copy a batch of training; ``size_of`` tells its size."""
-        return cls(_copied(batch), index, batch_size(batch) if size_of is None else int(size_of(batch)))
+    def of(cls, batch: Any, index: int, size: int | None) -> CapturedBatch:
+        """Copy a batch of training, of a known or unknown size."""
+        return cls(_copied(batch), index, size)
 
     def in_double(self) -> CapturedBatch:
         """The batch with its numbers in float64."""
@@ -104,7 +104,10 @@ class KeptBatches:
         """The reason why there are none at the end of a fit, if batches were left out."""
         if self.is_complete or not self.unfit:
             return None
-        return f"has measured nothing: none of the first {len(self.unfit)} batches could be measured. {self.unfit[0]}"
+        why = self.unfit[0].removesuffix(".")
+        return (
+            f"has measured nothing: none of the first {len(self.unfit)} batches could be measured. Of the first: {why}."
+        )
 
     def close(self) -> str | None:
         """Stop waiting for batches if an epoch had too few; return a warning in that case."""
@@ -114,14 +117,27 @@ class KeptBatches:
         return f"measures on {len(self.batches)} batches: an epoch has no more (`num_batches={self._wanted}`)."
 
     def _join(self, batch: Any, index: int) -> None:
+        size = self._size(batch)
+        if size == 0:
+            self._leave_out("it has no samples")
         try:
-            captured = CapturedBatch.of(batch, index, self._size_of)
+            captured = CapturedBatch.of(batch, index, size)
         except Exception as error:
             self._leave_out(f"it cannot be copied ({type(error).__name__}: {error})")
-        if captured.size == 0:
-            self._leave_out("it has no samples")
         self.batches.append(captured)
         self.is_complete = len(self.batches) == self._wanted
+
+    def _size(self, batch: Any) -> int | None:
+        if self._size_of is None:
+            return batch_size(batch)
+        try:
+            size = self._size_of(batch)
+            whole = int(size)
+        except Exception as error:
+            self._leave_out(f"`batch_size_fn` fails on it ({type(error).__name__}: {error})")
+        if whole != size or whole < 0:
+            self._leave_out(f"`batch_size_fn` has to return a number of samples, but returned {size!r}")
+        return whole
 
     def _leave_out(self, why: str) -> NoReturn:
         self.unfit.append(why)
@@ -184,7 +200,7 @@ def _copied(batch: Any, convert: Callable[[Tensor], Tensor] = full_precision) ->
 
     def renewed(leaf: Any) -> Any:
         if isinstance(leaf, Tensor):
-            return convert(leaf.detach()).clone()
+            return convert(leaf.detach()).clone().requires_grad_(leaf.requires_grad)
         twin = copy.deepcopy(leaf)  # an object that cannot be copied is not lent, as the step may use it up
         for name in (*getattr(twin, "__dict__", {}), *slots(twin)):
             if isinstance(item := getattr(twin, name, None), Tensor | list | tuple | dict):

@@ -32,6 +32,8 @@ LossFn = Callable[[Any, Any], Tensor]
 OutputsFn = Callable[[Any, Any], tuple[Tensor, Callable[[Tensor], Tensor]]]
 """A function ``(pl_module, batch) -> (outputs, loss of outputs)``."""
 
+POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+
 USUAL_LOSSES = "`F.cross_entropy`, `F.mse_loss` or `F.binary_cross_entropy_with_logits`"
 
 
@@ -203,7 +205,7 @@ class SandboxLoss:
                 ) from None
             except LightningWWError:
                 raise
-            except Exception as error:  # the user's own: another batch may do
+            except (Exception, SystemExit) as error:  # the user's own: another batch may do
                 said = f"`{name}` fails on it ({type(error).__name__}: {error})"
                 raise UnfitBatchError(f"{said}.", captured) from error
         self.is_limited |= undone.is_limited
@@ -296,8 +298,8 @@ def _loss_function(module: LightningModule, loss_fn: LossFn | None, index: int) 
     if callable(own := getattr(module, "curvature_loss", None)):
         return "curvature_loss", own
     step = module.training_step
-    parameters = inspect.signature(step).parameters.values()
-    takes_index = len(parameters) > 1 or any(parameter.kind is parameter.VAR_POSITIONAL for parameter in parameters)
+    kinds = [parameter.kind for parameter in inspect.signature(step).parameters.values()]
+    takes_index = inspect.Parameter.VAR_POSITIONAL in kinds or sum(kind in POSITIONAL for kind in kinds) > 1
     return "training_step", lambda batch: step(batch, index) if takes_index else step(batch)
 
 

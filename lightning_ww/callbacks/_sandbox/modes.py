@@ -13,7 +13,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._device import _device_constructors
 from torch.utils._pytree import tree_map
 
-from lightning_ww._threads import others_train
+from lightning_ww.callbacks._sandbox.mute import streams_are_kept
 from lightning_ww.callbacks._sandbox.rollback import DrawnError
 
 ONCE = {torch.rand, torch.randn, torch.normal, torch.empty}
@@ -106,8 +106,8 @@ def precision_of(dtype: torch.dtype, *, widens: bool = False) -> Iterator[None]:
 
 @contextmanager
 def drawn_alone() -> Iterator[None]:
-    """Refuse random numbers while another thread trains: torch has one stream for all."""
+    """Refuse random numbers while another thread trains or makes batches: torch has one stream for all."""
     with ExitStack() as stack:
-        if others_train():
+        if not streams_are_kept():
             stack.enter_context(_Undrawn())
         yield

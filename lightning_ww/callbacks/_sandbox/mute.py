@@ -7,9 +7,10 @@ discarded. Afterward the module and its submodules are restored, to the last bit
 from __future__ import annotations
 
 import random
+import threading
 from collections import OrderedDict
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -17,7 +18,7 @@ import torch
 from torch import nn
 from torch.nn.modules.dropout import _DropoutNd
 
-from lightning_ww._threads import others_train
+from lightning_ww._threads import others_draw
 from lightning_ww._torch import cuda_devices, random_streams_kept
 from lightning_ww.callbacks._monitor.guard import RefusedError
 from lightning_ww.callbacks._monitor.lightning import DummyLogger
@@ -53,8 +54,7 @@ def muted(
     with ExitStack() as stack:
         stack.callback(_require, undone)
         stack.callback(undone.run)
-        if not others_train():  # the streams are the process's
-            stack.enter_context(random_streams_kept(pl_module))
+        stack.enter_context(_streams_kept(pl_module))
         undone.callback(setattr, trainer, "should_stop", trainer.should_stop)
         undone.callback(setattr, trainer, "loggers", list(trainer.loggers))
         stack.enter_context(_no_gradients(pl_module, trainer))
@@ -89,6 +89,25 @@ def muted(
         stack.enter_context(silent_libraries())
         trainer.loggers = [_Muted(logger) for logger in trainer.loggers]
         yield
+
+
+@contextmanager
+def _streams_kept(module: nn.Module) -> Iterator[None]:
+    """Restore the random streams on exit, unless another thread may draw from them: they are the process's."""
+    before, _streams.are_kept = getattr(_streams, "are_kept", True), not others_draw()
+    try:
+        with random_streams_kept(module) if _streams.are_kept else nullcontext():
+            yield
+    finally:
+        _streams.are_kept = before
+
+
+_streams = threading.local()  # `are_kept`: whether this thread restores the random streams
+
+
+def streams_are_kept() -> bool:
+    """Tell whether random numbers may be drawn: the streams are restored, and no other thread draws from them."""
+    return getattr(_streams, "are_kept", True) and not others_draw()
 
 
 _ABSENT = object()
@@ -150,8 +169,8 @@ def _all_modules(pl_module: LightningModule) -> list[nn.Module]:
 
 
 def seed_streams(module: nn.Module, seed: int) -> None:
-    """Seed the global random streams, which `muted` restores, unless another thread trains and draws from them."""
-    if others_train():
+    """Seed the global random streams, which `muted` restores, unless another thread may draw from them, too."""
+    if not streams_are_kept():
         return
     torch.default_generator.manual_seed(seed % 2**63)
     for device in cuda_devices(module):
@@ -170,6 +189,9 @@ class _Muted(DummyLogger):
     def __init__(self, logger: Any) -> None:
         super().__init__()
         self._logger = logger
+
+    # So that `isinstance(self.logger, TensorBoardLogger)` in a step is as in training.
+    __class__ = property(lambda self: type(self._logger))
 
     @property
     def name(self) -> Any:

@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from lightning_ww._threads import others_train
-from lightning_ww.callbacks._monitor.lightning import training_loaders
+from lightning_ww.callbacks._monitor.lightning import callbacks, training_loaders
 from lightning_ww.callbacks._sandbox.rollback import FOREIGN, MANY
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ def objects_around(trainer: Trainer, pl_module: LightningModule, *functions: Cal
         trainer.callback_metrics,
     ]
     holders = [
+        *(callback for callback in callbacks(trainer) if type(callback).__module__.split(".")[0] not in FOREIGN),
         getattr(trainer, "datamodule", None),
         *(getattr(loader, "dataset", None) for loader in training_loaders(trainer)),
     ]
@@ -56,7 +57,7 @@ class _InDict:
 
 
 class Settings(_InDict):
-    """The attributes of a data set or a data module, apart from the data."""
+    """The attributes of a data set, a data module or a callback, apart from the data."""
 
     def __init__(self, owner: Any) -> None:
         self._home = getattr(owner, "__dict__", {})

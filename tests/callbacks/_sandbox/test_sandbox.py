@@ -33,7 +33,7 @@ class Inside(Callback):
             return
         self.batch = copy.deepcopy(batch)
         self.before = {name: value.clone() for name, value in pl_module.state_dict().items()}
-        half = [CapturedBatch.of([part[:4] for part in batch], 0), [part[4:] for part in batch]]
+        half = [CapturedBatch.of([part[:4] for part in batch], 0, 4), [part[4:] for part in batch]]
         with sandbox(trainer, pl_module, half, **self.arguments) as loss:
             self.result = self.action(loss)
         self.after = {name: value.clone() for name, value in pl_module.state_dict().items()}

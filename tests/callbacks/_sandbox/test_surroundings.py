@@ -47,12 +47,12 @@ class Stepping(Callback):
         return *numbers, made, dict(trainer.callback_metrics)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        self.found = [self.look(trainer)]
+        found = [self.look(trainer)]
         with put_back(pl_module, *objects_around(trainer, pl_module)) as undone:
             pl_module.training_step(batch, batch_idx)
-            self.found.append(self.look(trainer))
+            found.append(self.look(trainer))
         assert not undone.errors
-        self.found.append(self.look(trainer))
+        self.found = [*found, self.look(trainer)]
 
 
 def test_what_a_step_changes_around_its_module_is_as_it_was() -> None:
