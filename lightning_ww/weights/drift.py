@@ -37,14 +37,14 @@ def distance_from_init(slices: Array, initial: Array, *, cka: bool = False) -> D
     cosine = similarity = None
     if before > 0 and now > 0:
         # 1 - cos = (‖W - W₀‖² - (‖W‖ - ‖W₀‖)²) / (2‖W‖‖W₀‖): no digits are lost where the two are nearly parallel
-        cosine = max(0.0, (moved**2 - (now - before) ** 2) / (2 * now * before))
+        cosine = max((moved**2 - (now - before) ** 2) / (2 * now * before), 0.0)
         if cka:
             similarity = _linear_cka(slices, initial)
     return Drift(
         distance_from_init=moved,
         distance_from_init_relative=moved / before if before > 0 else None,
         distance_from_init_cosine=cosine,
-        distance_from_init_cka=None if similarity is None else max(0.0, 1 - similarity),
+        distance_from_init_cka=None if similarity is None else max(1 - similarity, 0.0),
     )
 
 

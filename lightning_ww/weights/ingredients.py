@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-SMALLEST, LARGEST = 1e-100, 1e100
+SMALLEST, LARGEST = 1e-60, 1e60
 """The range of the largest element in which sums of squares neither overflow nor lose digits by underflow."""
 
 Shuffle = Literal["auto", "exact", "analytic", "off"]
@@ -258,7 +258,7 @@ class Ingredients:
 
 
 def unit_of(slices: Array) -> float:
-    """The power of two in whose unit the elements are measured: 1, unless their squares could leave float64's range."""
+    """The power of two in whose unit the elements are measured: 1, unless their fourth powers could leave float64's range."""
     largest = float(np.abs(slices).max())
     if largest == 0 or not np.isfinite(largest) or SMALLEST < largest < LARGEST:
         return 1.0

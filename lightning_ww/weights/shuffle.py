@@ -186,7 +186,7 @@ def jensen_shannon_distance(eigenvalues: Array, others: Array) -> float:
     m = (p + q) / 2
     with np.errstate(divide="ignore", invalid="ignore"):
         divergence = np.where(p > 0, p * np.log(p / m), 0.0).sum() + np.where(q > 0, q * np.log(q / m), 0.0).sum()
-    return float(np.sqrt(max(0.0, divergence / 2)))
+    return float(np.sqrt(max(divergence / 2, 0.0)))
 
 
 def trap_scores(shuffled: Array, statistics: ElementStatistics) -> Array | None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from torch.utils.data import BatchSampler, DataLoader
+
 from lightning_ww.callbacks._monitor.lightning import training_loaders
 
 if TYPE_CHECKING:
@@ -31,6 +33,8 @@ def num_training_samples(trainer: Trainer) -> int | None:
 
 def _samples(loader: Any, world_size: int) -> int | None:
     """The samples of a whole epoch, in all processes."""
+    if not _is_counted(loader):
+        return None
     sampler: Any = getattr(getattr(loader, "batch_sampler", None), "sampler", None) or getattr(loader, "sampler", None)
     dataset = _length(getattr(loader, "dataset", None))
     drawn = _length(sampler)
@@ -39,11 +43,20 @@ def _samples(loader: Any, world_size: int) -> int | None:
     elif drawn is not None and world_size > 1:
         drawn = min(drawn * world_size, dataset) if dataset is not None else drawn * world_size
     known = [count for count in (dataset, drawn) if count is not None]
-    if not known or dataset is None:
+    if dataset is None or (sampler is not None and drawn is None):
         return None
-    if getattr(loader, "drop_last", False) and (size := _batch_size(loader)) is not None:
+    drops_last = getattr(getattr(loader, "batch_sampler", None), "drop_last", getattr(loader, "drop_last", False))
+    if drops_last and (size := _batch_size(loader)) is not None:
         return min(known) // (size * world_size) * size * world_size or min(known)
     return min(known)
+
+
+def _is_counted(loader: Any) -> bool:
+    """Whether the loader makes batches of samples itself: neither the data set nor a batch sampler of the user's own."""
+    batch_sampler = getattr(loader, "batch_sampler", None)
+    if isinstance(loader, DataLoader) and batch_sampler is None:
+        return False
+    return batch_sampler is None or isinstance(batch_sampler, BatchSampler)
 
 
 def _batch_size(loader: Any) -> int | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -28,15 +29,18 @@ def scaled_dot_product_attention(
 
 
 def multi_head_attention(*args: Any, **kwargs: Any) -> Any:
-    """`torch.nn.functional.multi_head_attention_forward`, which takes the formula where it returns the weights."""
+    """`torch.nn.functional.multi_head_attention_forward`, with attention by the formula where no weights are returned."""
     bound = _signature.bind(*args, **kwargs)
     bound.apply_defaults()
-    wanted = bound.arguments["need_weights"]
-    bound.arguments["need_weights"] = True
     if bound.arguments["is_causal"] and bound.arguments["attn_mask"] is not None:
         bound.arguments["is_causal"] = False  # only a hint; the mask has it
-    output, weights = functional.multi_head_attention_forward(*bound.args, **bound.kwargs)
-    return output, weights if wanted else None
+    return _by_formula(*bound.args, **bound.kwargs)
 
 
 _signature = inspect.signature(functional.multi_head_attention_forward)
+
+# The same code, with another function where it looks up the fused one: torch itself stays as it is.
+_by_formula = FunctionType(
+    functional.multi_head_attention_forward.__code__,
+    vars(functional) | {"scaled_dot_product_attention": scaled_dot_product_attention},
+)

@@ -96,7 +96,7 @@ def _cross_entropy(z: Tensor, arguments: Mapping[str, Any]) -> Product | None:
         total = torch.tensor(float(share.numel())).to(z)
     else:
         kept = target != arguments["ignore_index"]
-        own = torch.where(kept, weight[torch.where(kept, target, 0)], 0.0)
+        own = torch.where(kept, weight[torch.where(kept, target, 0).long()], 0.0)
         share = torch.where(kept, (1 - smoothing) * own + smoothing / classes * weight.sum(), 0.0)
         total = own.sum()
     scaled = p * (share / total if arguments["reduction"] == "mean" else share).unsqueeze(axis)
