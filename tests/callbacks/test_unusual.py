@@ -727,3 +727,21 @@ class Prefetched:
 def test_a_thread_that_makes_batches_keeps_its_random_numbers() -> None:
     monitor, _ = compared(Plain, Prefetched)
     assert len(monitor.history) == 3
+
+
+def test_complex_weights_under_adam_have_an_optimizer_sharpness_at_each_measurement() -> None:
+    class Complex(Plain):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = nn.Linear(6, 4, dtype=torch.complex64)
+
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            return functional.cross_entropy(self.net(batch[0].to(torch.complex64)).abs(), batch[1])
+
+        def configure_optimizers(self) -> Any:
+            return torch.optim.Adam(self.parameters(), lr=0.01)
+
+    monitor, said = compared(Complex, optimizer_sharpness=True)
+    assert "could not" not in said
+    assert len(monitor.history) == 3
+    assert monitor.history[-1].summary["optimizer_sharpness"] > 0

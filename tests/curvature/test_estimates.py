@@ -13,7 +13,7 @@ from helpers.spectra import Diagonal, known_spectra, network_like, symmetric
 from lightning_ww.curvature import spectral_density
 
 
-@pytest.mark.parametrize("num_steps", [30, 60])
+@pytest.mark.parametrize("num_steps", [15, 30, 60])
 def test_errors_cover_the_exact_numbers_of_22_spectra_in_90_per_cent(num_steps: int) -> None:
     n = 50_000
     c = math.log(n) / n

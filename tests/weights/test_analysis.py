@@ -439,7 +439,7 @@ def test_codes_are_analyzed_as_the_values_that_their_library_gives() -> None:
     assert "a `Tensor` of torch.int8 holds codes, not values, and has no `dequantize`" in report.skipped[1].sentence
 
 
-@pytest.mark.parametrize("scale", [1e-300, 1e-165, 1e-150, 1e153, 1e300])
+@pytest.mark.parametrize("scale", [1e-300, 1e-165, 1e-150, 1e-90, 1e-82, 1e76, 1e90, 1e153, 1e300])
 def test_float64_weights_of_extreme_scale_have_the_numbers_of_the_same_weights_near_one(scale: float) -> None:
     weight = torch.randn(32, 20, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     plain, extreme = nn.Linear(20, 32, bias=False), nn.Linear(20, 32, bias=False)

@@ -93,3 +93,39 @@ class Endless(IterableDataset[Batch]):
 def test_what_cannot_be_told_is_unknown() -> None:
     assert seen(DataLoader(Endless(), 16)).said is None
     assert seen({"a": DataLoader(DATA, 16), "b": DataLoader(DATA, 8)}).said is None
+
+
+class OwnBatches:
+    """A batch sampler of the user's own."""
+
+    def __iter__(self) -> Iterator[list[int]]:
+        yield from ([0, 1, 2], [3, 4, 5], [6, 7, 8])
+
+    def __len__(self) -> int:
+        return 3
+
+
+class NoLength:
+    """A sampler that does not say how many it gives."""
+
+    def __iter__(self) -> Iterator[int]:
+        yield from range(10)
+
+
+@pytest.mark.parametrize(
+    "loader",
+    [
+        lambda: DataLoader(DATA, batch_size=None, sampler=BatchSampler(RandomSampler(DATA), 16, drop_last=False)),
+        lambda: DataLoader(DATA, batch_sampler=OwnBatches()),
+        lambda: DataLoader(DATA, batch_size=2, sampler=NoLength()),
+    ],
+    ids=["whole batches from the data set", "own batch sampler", "sampler without a length"],
+)
+def test_batches_that_others_make_have_an_unknown_number_of_samples(loader: Any) -> None:
+    assert seen(loader()).said is None
+
+
+def test_a_batch_sampler_that_drops_the_rest_is_heeded() -> None:
+    sampler = BatchSampler(SubsetRandomSampler(range(90)), 16, drop_last=True)
+    found = seen(DataLoader(DATA, batch_sampler=sampler))
+    assert found.said == len(found.samples) == 80

@@ -90,7 +90,7 @@ class Silent(Tiny):
         (Remembering, "`training_step` changes the weights (`hidden.weight`), so its loss is that of other weights."),
         (
             Silent,
-            "none of the first 6 batches could be measured. Of the first: `training_step`, in evaluation mode, returned `None`",
+            "could be measured. Of the first: `training_step`, in evaluation mode, returned `None`",
         ),
     ],
 )

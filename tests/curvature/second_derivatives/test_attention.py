@@ -64,3 +64,30 @@ def test_multi_head_attention_is_torchs_and_keeps_its_weights_to_itself(need_wei
     expected, known = layer(x, x, x, attn_mask=mask, is_causal=True, need_weights=need_weights)
     torch.testing.assert_close(found, expected)
     assert (weights is None) == (known is None) == (not need_weights)
+
+
+def test_rows_that_see_nothing_have_torchs_value_and_the_hessian_of_differences_of_gradients() -> None:
+    attention = nn.MultiheadAttention(4, 2, batch_first=True).double()
+    x = torch.randn(3, 5, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    padding = torch.zeros(3, 5, dtype=torch.bool)
+    padding[0, :2] = padding[1] = True  # padded on the left, and nothing but padding
+    causal = torch.ones(5, 5, dtype=torch.bool).triu(1)
+    weight = attention.in_proj_weight
+
+    def loss() -> Tensor:
+        out: Tensor = attention(x, x, x, key_padding_mask=padding, attn_mask=causal, need_weights=False)[0]
+        return out.square().mean()
+
+    with differentiable_twice():
+        found = loss()
+    torch.testing.assert_close(found, loss())
+    vector = torch.randn(weight.numel(), dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    product = HessianOperator(loss, [weight]) @ vector
+    slopes = []
+    for step in (1e-5, -1e-5):
+        with torch.no_grad():
+            weight.add_(vector.view_as(weight), alpha=step)
+        slopes.append(torch.autograd.grad(loss(), weight)[0].flatten())
+        with torch.no_grad():
+            weight.sub_(vector.view_as(weight), alpha=step)
+    torch.testing.assert_close(product, (slopes[0] - slopes[1]) / 2e-5, rtol=1e-6, atol=1e-9)

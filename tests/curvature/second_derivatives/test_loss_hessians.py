@@ -26,6 +26,7 @@ CLOSED: dict[str, Any] = {
     "labels": partial(functional.cross_entropy, target=LABELS),
     "labels, sum": partial(functional.cross_entropy, target=LABELS, reduction="sum"),
     "labels, weighted": partial(functional.cross_entropy, target=LABELS, weight=WEIGHT),
+    "labels as bytes, weighted": partial(functional.cross_entropy, target=LABELS.to(torch.uint8), weight=WEIGHT),
     "labels, ignored": partial(functional.cross_entropy, target=IGNORED, weight=WEIGHT, label_smoothing=0.1),
     "labels, smoothed": partial(functional.cross_entropy, target=LABELS, weight=WEIGHT, label_smoothing=0.2),
     "probabilities": partial(functional.cross_entropy, target=SOFT),
