@@ -745,3 +745,29 @@ def test_complex_weights_under_adam_have_an_optimizer_sharpness_at_each_measurem
     assert "could not" not in said
     assert len(monitor.history) == 3
     assert monitor.history[-1].summary["optimizer_sharpness"] > 0
+
+
+def test_complex_outputs_are_refused_for_gauss_newton_with_the_way_out() -> None:
+    class ComplexOutputs(Plain):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = nn.Linear(6, 4, dtype=torch.complex64)
+
+        def outputs(self, batch: Any) -> Tensor:
+            return cast("Tensor", self.net(batch[0].to(torch.complex64)))
+
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            return functional.cross_entropy(self.outputs(batch).abs(), batch[1])
+
+    def by_parts(module: Any, batch: Any) -> Any:
+        return torch.view_as_real(module.outputs(batch)), lambda z: functional.cross_entropy(z.norm(dim=-1), batch[1])
+
+    def by_outputs(module: Any, batch: Any) -> Any:
+        return module.outputs(batch), lambda z: functional.cross_entropy(z.abs(), batch[1])
+
+    monitor, said = compared(ComplexOutputs, matrix="ggn", ggn_fn=by_outputs)
+    assert "pass `ggn_fn=` with `torch.view_as_real` of them" in said
+    assert len(monitor.history) == 0
+    monitor, said = compared(ComplexOutputs, matrix="ggn", ggn_fn=by_parts)
+    assert "could not" not in said
+    assert len(monitor.history) == 3

@@ -35,6 +35,7 @@ REMEDIES: tuple[tuple[str, str | dict[str, str]], ...] = (
     ("not the same twice", "pass `loss_fn=` with a loss of weights and batch alone, or `self_check=False`"),
     ("Recomputed values", f"{UNCHECKPOINTED}, or leave attention and weight norm out of the checkpoint"),
     ("does not depend on any", "the loss is detached from the parameters that are measured, or taken under `no_grad`"),
+    ("only for real scalar outputs", "the outputs are complex: pass `ggn_fn=` with `torch.view_as_real` of them"),
     ("strided nested tensors", "convert them with `to_padded_tensor` in `loss_fn=`, or use `layout=torch.jagged`"),
     ("NestedTensor", "convert nested tensors with `to_padded_tensor` in `loss_fn=`, or use `layout=torch.jagged`"),
     ("ctc_loss", "no loss with CTC has second derivatives in torch: measure another loss with `loss_fn=`"),
