@@ -107,8 +107,7 @@ def _flat(values: Sequence[float | Tensor], params: Sequence[Tensor], operator: 
     """A number or a tensor for each parameter, as one vector."""
     parts = []
     for value, parameter in zip(values, params, strict=True):
-        own = torch.as_tensor(value, device=parameter.device)
-        whole = real(own) if own.is_complex() else own
+        whole = torch.as_tensor(value, device=parameter.device)
         shape = real(parameter).shape
         if whole.ndim and whole.shape != shape:  # one number for each pair of reals
             whole = whole.unsqueeze(-1)
@@ -161,11 +160,6 @@ def _has_rate(owner: tuple[torch.optim.Optimizer, Mapping[str, Any]] | None) -> 
     return owner is None or isinstance(owner[1].get("lr"), int | float | Tensor)
 
 
-def _real(moments: Tensor) -> Tensor:
-    """Second moments, of a complex parameter those of its real and its imaginary parts."""
-    return torch.view_as_real(moments) if moments.is_complex() else moments
-
-
 def _over_edge(optimizer: torch.optim.Optimizer, group: Mapping[str, Any], parameter: Tensor) -> float | Tensor | None:
     """The scale of the curvature that puts this optimizer's edge at 1, lr over edge and preconditioner, if known."""
     lr, state = float(group["lr"]), optimizer.state.get(parameter, {})
@@ -181,11 +175,11 @@ def _over_edge(optimizer: torch.optim.Optimizer, group: Mapping[str, Any], param
             return None
         beta1, beta2 = (float(beta) for beta in group["betas"])
         step = float(state["step"])
-        second = _real(state["max_exp_avg_sq"] if group["amsgrad"] else state["exp_avg_sq"])
+        second = real(state["max_exp_avg_sq"] if group["amsgrad"] else state["exp_avg_sq"])
         root = (second / (1 - beta2**step)).sqrt() + group["eps"]
         return torch.as_tensor(lr * (1 - beta1) / (2 + 2 * beta1) / ((1 - beta1**step) * root))
     if isinstance(optimizer, torch.optim.RMSprop) and not group["momentum"] and not group["centered"]:
         if "square_avg" not in state:
             return None
-        return torch.as_tensor(lr / GRADIENT_DESCENT / (_real(state["square_avg"]).sqrt() + group["eps"]))
+        return torch.as_tensor(lr / GRADIENT_DESCENT / (real(state["square_avg"]).sqrt() + group["eps"]))
     return None

@@ -96,20 +96,20 @@ def _unseen(density: Quadrature, name: str, function: Callable[[Tensor], Tensor]
     """The part of a number that nodes may be too coarse to show, however many steps less are made.
 
     A band around zero without a node holds a share of its neighbors' weights, by its width in their distance. The node
-    closest to zero stands for eigenvalues down to zero if its residual reaches that far: for some within the band, too.
+    closest to zero stands for eigenvalues down to zero if its residual reaches that far: some may be within the band, and
+    not count in the pseudo-determinant.
     """
     total = 0.0
     for probe in range(density.num_probes):
         own = density.probes == probe
         nodes, weights, residuals = density.nodes[own], density.weights[own], density.residuals[own]
         closest = int(nodes.abs().argmin())
-        reaches_zero = bool(nodes[closest].abs() - residuals[closest] <= density.tol)
         if name == "near_zero_mass" and not (nodes.abs() <= density.tol).any():
             place = int((nodes < 0).sum())
             if 0 < place < nodes.numel():
                 share = 2 * density.tol / float(nodes[place] - nodes[place - 1])
                 total += min(1.0, share) * float(weights[place - 1 : place + 1].sum())
-            elif reaches_zero:  # all eigenvalues have one sign, and some of this node's may be in the band
+            elif nodes[closest].abs() - residuals[closest] <= density.tol:  # some of its eigenvalues may be in the band
                 total += float(weights[closest])
         elif name == "log_pseudodet" and (nodes > density.tol).any():
             smallest = int(torch.where(nodes > density.tol, nodes, torch.inf).argmin())

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
 
 SMALLEST, LARGEST = 1e-60, 1e60
-"""The range of the largest element in which sums of squares neither overflow nor lose digits by underflow."""
+"""The range of the largest element in which sums of fourth powers neither overflow nor lose digits by underflow."""
 
 Shuffle = Literal["auto", "exact", "analytic", "off"]
 """The ways of making a shuffle's spectrum."""

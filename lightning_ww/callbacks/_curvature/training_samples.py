@@ -35,32 +35,34 @@ def _samples(loader: Any, world_size: int) -> int | None:
     """The samples of a whole epoch, in all processes."""
     if not _is_counted(loader):
         return None
-    sampler: Any = getattr(getattr(loader, "batch_sampler", None), "sampler", None) or getattr(loader, "sampler", None)
+    sampler = _setting(loader, "sampler")
     dataset = _length(getattr(loader, "dataset", None))
     drawn = _length(sampler)
     if hasattr(sampler, "num_replicas"):  # its length is that of this process's part
         drawn = None if drawn is None else min(drawn * int(sampler.num_replicas), dataset or drawn * world_size)
     elif drawn is not None and world_size > 1:
         drawn = min(drawn * world_size, dataset) if dataset is not None else drawn * world_size
-    known = [count for count in (dataset, drawn) if count is not None]
     if dataset is None or (sampler is not None and drawn is None):
         return None
-    drops_last = getattr(getattr(loader, "batch_sampler", None), "drop_last", getattr(loader, "drop_last", False))
-    if drops_last and (size := _batch_size(loader)) is not None:
-        return min(known) // (size * world_size) * size * world_size or min(known)
-    return min(known)
+    count = dataset if drawn is None else min(dataset, drawn)
+    if _setting(loader, "drop_last") and (size := _batch_size(loader)) is not None:
+        return count // (size * world_size) * size * world_size or count
+    return count
 
 
 def _is_counted(loader: Any) -> bool:
     """Whether the loader makes batches of samples itself: neither the data set nor a batch sampler of the user's own."""
     batch_sampler = getattr(loader, "batch_sampler", None)
-    if isinstance(loader, DataLoader) and batch_sampler is None:
-        return False
-    return batch_sampler is None or isinstance(batch_sampler, BatchSampler)
+    return not isinstance(loader, DataLoader) if batch_sampler is None else isinstance(batch_sampler, BatchSampler)
+
+
+def _setting(loader: Any, name: str) -> Any:
+    """An attribute of the loader's batch sampler, or else of the loader."""
+    return getattr(getattr(loader, "batch_sampler", None), name, None) or getattr(loader, name, None)
 
 
 def _batch_size(loader: Any) -> int | None:
-    size = getattr(getattr(loader, "batch_sampler", None), "batch_size", None) or getattr(loader, "batch_size", None)
+    size = _setting(loader, "batch_size")
     return size if isinstance(size, int) else None
 
 

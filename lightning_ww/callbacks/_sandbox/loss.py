@@ -33,6 +33,7 @@ OutputsFn = Callable[[Any, Any], tuple[Tensor, Callable[[Tensor], Tensor]]]
 """A function ``(pl_module, batch) -> (outputs, loss of outputs)``."""
 
 POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+"""The kinds of parameters of a step, of which Lightning passes the index to the second."""
 
 USUAL_LOSSES = "`F.cross_entropy`, `F.mse_loss` or `F.binary_cross_entropy_with_logits`"
 

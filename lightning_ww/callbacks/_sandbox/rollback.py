@@ -240,11 +240,16 @@ def _compare(tensors: list[tuple[Tensor, int]]) -> None:
         raise DrawnError(f"it writes to tensors in a container of more than {MANY} items, which are not copied")
 
 
+def is_foreign(kind: type) -> bool:
+    """Tell whether a class is of a package in `FOREIGN`."""
+    return kind.__module__.split(".")[0] in FOREIGN
+
+
 def _is_plain(value: Any) -> bool:
     """Tell whether this is an object of the user's, or of a library that is not in `FOREIGN`, with attributes to restore."""
     if isinstance(value, type | ModuleType | FunctionType | MethodType | BuiltinFunctionType):
         return False
-    return (hasattr(value, "__dict__") or bool(slots(value))) and type(value).__module__.split(".")[0] not in FOREIGN
+    return (hasattr(value, "__dict__") or bool(slots(value))) and not is_foreign(type(value))
 
 
 def slots(value: Any) -> list[str]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from lightning_ww._threads import others_train
 from lightning_ww.callbacks._monitor.lightning import callbacks, training_loaders
-from lightning_ww.callbacks._sandbox.rollback import FOREIGN, MANY
+from lightning_ww.callbacks._sandbox.rollback import MANY, is_foreign
 
 if TYPE_CHECKING:
     from lightning_ww.callbacks._monitor.lightning import LightningModule, Trainer
@@ -31,13 +31,13 @@ def objects_around(trainer: Trainer, pl_module: LightningModule, *functions: Cal
         trainer.callback_metrics,
     ]
     holders = [
-        *(callback for callback in callbacks(trainer) if type(callback).__module__.split(".")[0] not in FOREIGN),
+        *(callback for callback in callbacks(trainer) if not is_foreign(type(callback))),
         getattr(trainer, "datamodule", None),
         *(getattr(loader, "dataset", None) for loader in training_loaders(trainer)),
     ]
     found += [Settings(holder) for holder in holders if holder is not None]
     if not others_train():
-        found += [Attributes(kind) for kind in type(pl_module).__mro__ if kind.__module__.split(".")[0] not in FOREIGN]
+        found += [Attributes(kind) for kind in type(pl_module).__mro__ if not is_foreign(kind)]
         found += [Globals(function) for function in (type(pl_module).training_step, *functions) if function is not None]
     return found
 

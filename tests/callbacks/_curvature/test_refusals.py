@@ -20,7 +20,11 @@ class Reentrant(Checkpointed):
 @pytest.mark.parametrize(
     ("model", "arguments", "words"),
     [
-        (Reentrant, {}, ["use_reentrant", "checkpoint with `use_reentrant=False`"]),
+        (
+            Reentrant,
+            {},
+            ["use_reentrant", "checkpoint with `use_reentrant=False` if", "a `loss_fn=` that does not checkpoint."],
+        ),
         (Custom, {}, ["cannot be differentiated again", "leave the layers out with `params=`", "`loss_fn=`"]),
         (Custom, {"matrix": "ggn"}, ["not the transpose of its backward pass", "`params=`", "`ggn_fn=`"]),
         (CustomHidden, {}, ["% off finite differences", "`params=`", "`self_check=False`"]),

@@ -90,7 +90,8 @@ class Silent(Tiny):
         (Remembering, "`training_step` changes the weights (`hidden.weight`), so its loss is that of other weights."),
         (
             Silent,
-            "could be measured. Of the first: `training_step`, in evaluation mode, returned `None`",
+            "none of the first 6 batches could be measured. Of the first: `training_step`, in evaluation mode, returned "
+            "`None`",
         ),
     ],
 )
