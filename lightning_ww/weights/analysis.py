@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, get_args
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from lightning_ww import _checks
@@ -33,6 +36,9 @@ LEVERS: Mapping[Need, str] = {
     "shuffle": "not asked for (`shuffle='off'`)",
 }
 """For each input of metrics, the reason if it was not requested, with the argument of `analyze` that requests it."""
+
+SIDE_BY_SIDE = (128, 4096)
+"""The short sides of layers of which several are measured at a time."""
 
 
 def analyze(
@@ -166,18 +172,43 @@ def measure(
         levers: The reasons for metrics without a value, in terms of the caller's arguments. Default: those of `analyze`.
     """
     began = time.perf_counter()
-    reports: list[LayerReport] = []
-    skips = list(skipped)
-    for weight in weights:
-        if isinstance(weight, SkippedLayer):
-            skips.append(weight)
-            continue
-        try:
-            with np.errstate(all="ignore"):  # a metric that overflows gets a reason instead of a value
-                reports.append(_measure_layer(weight, request, levers))
-        except Exception as error:  # as above
-            skips.append(_skipped(weight.name, error))
-    return WeightReport(tuple(reports), tuple(skips), time.perf_counter() - began)
+    results = _side_by_side(weights, lambda weight: _measured(weight, request, levers))
+    reports = tuple(result for result in results if isinstance(result, LayerReport))
+    skips = tuple(result for result in results if isinstance(result, SkippedLayer))
+    return WeightReport(reports, (*skipped, *skips), time.perf_counter() - began)
+
+
+def _side_by_side(
+    weights: Iterable[Weight | SkippedLayer], measured: Callable[[Weight], LayerReport | SkippedLayer]
+) -> list[LayerReport | SkippedLayer]:
+    """Measure the layers in order, as many large ones at a time as torch may use threads in this process.
+
+    Each has one thread. Layers whose decomposition takes no time stay on the calling thread, since they would only wait for
+    Python's lock; of the largest, one at a time is in memory.
+    """
+    results: list[LayerReport | SkippedLayer | Future[LayerReport | SkippedLayer]] = []
+    most = torch.get_num_threads()
+    with ThreadPoolExecutor(most, thread_name_prefix="lightning-ww") as pool:
+        running: deque[Future[LayerReport | SkippedLayer]] = deque()
+        for weight in weights:
+            if isinstance(weight, SkippedLayer):
+                results.append(weight)
+            elif most == 1 or not SIDE_BY_SIDE[0] <= min(weight.slices.shape[1:]) <= SIDE_BY_SIDE[1]:
+                results.append(measured(weight))
+            else:
+                if len(running) == most:  # no more weights are read than can be measured
+                    wait([running.popleft()])
+                running.append(future := pool.submit(measured, weight))
+                results.append(future)
+    return [result.result() if isinstance(result, Future) else result for result in results]
+
+
+def _measured(weight: Weight, request: Request, levers: Mapping[Need, str]) -> LayerReport | SkippedLayer:
+    try:
+        with np.errstate(all="ignore"):  # a metric that overflows gets a reason instead of a value
+            return _measure_layer(weight, request, levers)
+    except Exception as error:  # an error in one layer must not stop the analysis of the others
+        return _skipped(weight.name, error)
 
 
 def _skipped(name: str, error: Exception) -> SkippedLayer:

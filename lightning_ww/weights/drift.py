@@ -7,8 +7,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lightning_ww import _blas
+from lightning_ww.weights.elements import blocks
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from lightning_ww.weights.elements import Elements
 
     Array = NDArray[np.float64]
 
@@ -23,7 +28,7 @@ class Drift:
     distance_from_init_cka: float | None  # 1 - uncentered linear CKA; None if not requested, or either is 0
 
 
-def distance_from_init(slices: Array, initial: Array, *, cka: bool = False) -> Drift:
+def distance_from_init(slices: Elements, initial: Elements, *, cka: bool = False) -> Drift:
     """Measure the distances of a weight from its initial values.
 
     Args:
@@ -32,8 +37,10 @@ def distance_from_init(slices: Array, initial: Array, *, cka: bool = False) -> D
         cka: Whether to measure 1 − linear CKA, too: uncentered, ``‖WᵀW₀‖²/(‖WᵀW‖‖W₀ᵀW₀‖)`` in Frobenius norms, where W
             is ``rows × (slices·cols)``. Default: ``False``.
     """
-    before, now = float(np.linalg.norm(initial)), float(np.linalg.norm(slices))
-    moved = float(np.linalg.norm(slices - initial))
+    squares = np.zeros(3)
+    for _, now, before in blocks(slices.reshape(1, -1), initial.reshape(1, -1)):
+        squares += [np.einsum("ij,ij->", x, x) for x in (now, before, np.subtract(now, before))]
+    now, before, moved = (float(square) for square in np.sqrt(squares))
     cosine = similarity = None
     if before > 0 and now > 0:
         # 1 - cos = (‖W - W₀‖² - (‖W‖ - ‖W₀‖)²) / (2‖W‖‖W₀‖): no digits are lost where the two are nearly parallel
@@ -48,13 +55,17 @@ def distance_from_init(slices: Array, initial: Array, *, cka: bool = False) -> D
     )
 
 
-def _linear_cka(slices: Array, initial: Array) -> float:
+def _linear_cka(slices: Elements, initial: Elements) -> float:
     """Linear CKA, ``‖WᵀW₀‖²_F = ⟨WWᵀ, W₀W₀ᵀ⟩``, by two Gram matrices of the rows, or of a single tall slice's columns."""
+    _blas.hold_one_thread()
     if slices.shape[0] == 1 and slices.shape[1] > slices.shape[2]:
         # ‖WᵀW₀‖ itself is cols × cols
-        w, w0 = slices[0], initial[0]
-        cross = float(np.square(w.T @ w0).sum())
-        return cross / float(np.linalg.norm(w.T @ w) * np.linalg.norm(w0.T @ w0))
-    w, w0 = (x.transpose(1, 0, 2).reshape(x.shape[1], -1) for x in (slices, initial))
-    gram, gram0 = w @ w.T, w0 @ w0.T
-    return float((gram * gram0).sum() / (np.linalg.norm(gram) * np.linalg.norm(gram0)))
+        w, w0 = (x[0].astype(np.float64) for x in (slices, initial))
+        return float(np.square(_blas.product(w.T, w0)).sum()) / (_norm(_blas.gram(w)) * _norm(_blas.gram(w0)))
+    w, w0 = (x.transpose(1, 0, 2).reshape(x.shape[1], -1).astype(np.float64) for x in (slices, initial))
+    gram, gram0 = _blas.gram(w.T), _blas.gram(w0.T)
+    return float(np.einsum("ij,ij->", gram, gram0)) / (_norm(gram) * _norm(gram0))
+
+
+def _norm(matrix: Array) -> float:
+    return float(np.einsum("ij,ij->", matrix, matrix) ** 0.5)

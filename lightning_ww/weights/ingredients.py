@@ -17,6 +17,7 @@ import torch
 from lightning_ww._errors import NoValueError
 from lightning_ww.weights import drift, shuffle
 from lightning_ww.weights import spectrum as spectra
+from lightning_ww.weights.elements import ElementStatistics, element_statistics
 from lightning_ww.weights.marchenko_pastur import MarchenkoPasturFit, fit_marchenko_pastur, tracy_widom_threshold
 from lightning_ww.weights.power_law import PowerLawFit, bootstrap_stderr, fit_power_law
 from lightning_ww.weights.shuffle import Shuffler
@@ -25,6 +26,8 @@ from lightning_ww.weights.slices import check_finite
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
+
+    from lightning_ww.weights.elements import Elements
 
     Array = NDArray[np.float64]
 
@@ -76,12 +79,13 @@ class Ingredients:
         self._layer, self._request, self._dtype = layer, request, stored.dtype
         _, rows, cols = stored.shape
         self.N, self.M = max(rows, cols), min(rows, cols)
-        self.slices: Array = stored.to(device="cpu", dtype=torch.float64).contiguous().numpy()
+        wide = torch.float64 if stored.dtype == torch.float64 else torch.float32  # exact for shorter dtypes
+        self.slices: Elements = stored.to(device="cpu", dtype=wide).contiguous().numpy()
         self.unit = 1.0
-        if stored.dtype == torch.float64:  # squares of the other dtypes' elements fit into float64
+        if wide == torch.float64:  # squares of the other dtypes' elements fit into float64
             self.unit = unit_of(self.slices)
             self.slices = self.slices if self.unit == 1.0 else self.slices / self.unit
-        self._elements = shuffle.element_statistics(self.slices)
+        self._elements = element_statistics(self.slices)
         if not np.isfinite(self._elements.mean).all():
             check_finite(stored)
 
@@ -149,7 +153,8 @@ class Ingredients:
             return float(eigenvalues.sum()), float(eigenvalues[-1])
         if not self.sv_max > 0:
             raise NoValueError("the weight is zero")
-        return float(np.square(self.slices).sum()), self.sv_max**2
+        elements = self._elements  # Σλ = Σw² = count · (variance + mean²)
+        return float(self.N * self.M * (elements.std**2 + elements.mean**2).sum()), self.sv_max**2
 
     @cached_property
     def fit(self) -> PowerLawFit:
@@ -174,7 +179,7 @@ class Ingredients:
         return fit_marchenko_pastur(live, max(rows, cols), min(rows, cols, rank))
 
     @property
-    def elements(self) -> shuffle.ElementStatistics:
+    def elements(self) -> ElementStatistics:
         """The moments of the elements, if these are not all alike."""
         if self.is_vector:
             raise NoValueError("a matrix with a single row or column has no shuffle that differs")
@@ -199,7 +204,7 @@ class Ingredients:
             )
         if self.is_predicted:
             return shuffle.predicted_spectra(self.slices, self._elements, seed=self._request.shuffler.seed)
-        return spectra.singular_values(self._request.shuffler.shuffle(self.slices, self._layer))[None]
+        return spectra.singular_values(self._request.shuffler.shuffle(self.slices))[None]
 
     @cached_property
     def shuffled(self) -> Array:
@@ -242,7 +247,7 @@ class Ingredients:
         """The `rand_distance` of a shuffle of the layer: what noise of these elements has."""
         if self._request.floors is not None:
             return self._request.floors[self._layer]
-        noise = spectra.singular_values(self._request.shuffler.shuffle(self.slices, self._layer, draw=1))
+        noise = spectra.singular_values(self._request.shuffler.shuffle(self.slices, draw=1))
         return self.distance_to_shuffle(np.square(noise).ravel())
 
     @cached_property
@@ -253,11 +258,13 @@ class Ingredients:
             raise NoValueError("the initial weights hold no such layer")
         if initial.shape != self.slices.shape:
             raise NoValueError(f"the initial weight has slices of shape {tuple(initial.shape)}")
-        before = initial.to(device="cpu", dtype=torch.float64).numpy()
-        return drift.distance_from_init(self.slices, before / self.unit, cka=self._request.cka)
+        wide = torch.float64 if self.slices.dtype == np.float64 else torch.float32
+        before = initial.to(device="cpu", dtype=wide).numpy()
+        before = before if self.unit == 1.0 else before / self.unit
+        return drift.distance_from_init(self.slices, before, cka=self._request.cka)
 
 
-def unit_of(slices: Array) -> float:
+def unit_of(slices: Elements) -> float:
     """The power of two in whose unit the elements are measured: 1, unless their fourth powers could leave float64's range."""
     largest = float(np.abs(slices).max())
     if largest == 0 or not np.isfinite(largest) or SMALLEST < largest < LARGEST:

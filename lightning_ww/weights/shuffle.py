@@ -7,23 +7,25 @@ between the spectra of a layer and of its shuffle come from learned structure.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from lightning_ww.weights import marchenko_pastur
+from lightning_ww.weights.elements import ElementStatistics
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from lightning_ww.weights.elements import Elements
 
     Array = NDArray[np.float64]
 
 MAX_CACHED_BYTES = 64 * 2**20
 """The most bytes of permutations kept for the next measurement; beyond that they are drawn again."""
 
-PREDICTABLE_FROM = 256
-"""The smallest short side at which a shuffle's spectrum is predicted; below it a draw is more accurate."""
+GATHERED = 1 << 18
+"""The number of elements that are put in random order at once."""
 
 FEWEST_DRAWS, MOST_DRAWS, DRAWN_EIGENVALUES = 4, 16, 4096
 """The number of predicted spectra: as many as have this number of eigenvalues in all, since large ones scatter less."""
@@ -32,111 +34,49 @@ COLLAPSED = 0.1
 """A singular value counts toward rank_deficit up to this share of the shuffle's singular value of equal rank."""
 
 
-@dataclass(frozen=True)
-class ElementStatistics:
-    """Moments of each slice's elements; every field has shape ``(slices,)``."""
-
-    mean: Array
-    std: Array
-    trimmed_variance: Array  # without the elements that the shuffle's spectrum shows: |w - mean| ≥ std·(NM)^¼
-    excess_kurtosis: Array
-    largest: Array  # max |w - mean|
-    N: int
-    M: int
-
-    @property
-    def visible(self) -> Array:
-        """The distance from the mean at which an element shows as a spike of the shuffle's spectrum, ``std·(NM)^¼``."""
-        return np.asarray(self.std * (self.N * self.M) ** 0.25)
-
-    @property
-    def has_visible_elements(self) -> NDArray[np.bool_]:
-        """Tell whether each slice has an element of at least the visible size."""
-        return np.asarray(self.varies & (self.largest >= self.visible))
-
-    @property
-    def varies(self) -> NDArray[np.bool_]:
-        """Tell whether the elements of each slice differ by more than rounding."""
-        return np.asarray(self.std > 1e-12 * np.abs(self.mean))
-
-    @property
-    def trap_element(self) -> float | None:
-        """``max|w - w̄| / (σ(NM)^¼)``, largest over slices; 1 = visible. ``None`` if all elements are alike."""
-        return float((self.largest / self.visible)[self.varies].max()) if self.varies.any() else None
-
-    @property
-    def trap_mean_shift(self) -> float | None:
-        """``|w̄|(NM)^¼/σ``, largest over slices; 1 = visible. ``None`` if all elements are alike."""
-        if not self.varies.any():
-            return None
-        return float((np.abs(self.mean) * (self.N * self.M) ** 0.25 / self.std)[self.varies].max())
-
-    @property
-    def predictable(self) -> bool:
-        """Tell whether the shuffle's spectrum can be predicted accurately.
-
-        This needs ``M ≥ 256``, an excess kurtosis of at most `most_kurtosis`, and no element beyond half of the visible
-        size. Then the prediction differs from a draw by less than two draws differ from each other (measured).
-        """
-        if self.M < PREDICTABLE_FROM or not self.varies.all():
-            return False
-        light = self.excess_kurtosis <= self.most_kurtosis
-        return bool(np.all(light & (self.largest < 0.5 * self.visible)))
-
-    @property
-    def most_kurtosis(self) -> float:
-        """The largest excess kurtosis of elements whose shuffle's spectrum can be predicted accurately, ``½ M^⅓``."""
-        return float(0.5 * self.M ** (1 / 3))
-
-
-def element_statistics(slices: Array) -> ElementStatistics:
-    """Compute the moments of each slice's elements, of slices of shape ``(slices, rows, cols)``."""
-    count, rows, cols = slices.shape
-    N, M = max(rows, cols), min(rows, cols)
-    flat = slices.reshape(count, -1)
-    mean = flat.mean(axis=1)
-    square = np.square(flat - mean[:, None])
-    variance = square.mean(axis=1)
-    with np.errstate(divide="ignore", invalid="ignore"):  # a constant slice has no kurtosis
-        kurtosis = np.einsum("ij,ij->i", square, square) / (flat.shape[1] * variance**2) - 3
-    largest = square.max(axis=1)
-    trimmed = variance.copy()
-    for k in np.flatnonzero(largest >= variance * (N * M) ** 0.5):
-        kept = flat[k][square[k] < variance[k] * (N * M) ** 0.5]
-        trimmed[k] = kept.var() if kept.size else 0.0
-    return ElementStatistics(mean, np.sqrt(variance), trimmed, kurtosis, np.sqrt(largest), N, M)
-
-
 class Shuffler:
-    """A source of permutations, which depend only on the seed, the layer's name and its shape.
+    """A source of permutations, which depend only on the seed and on the number of elements.
 
     So they are equal at every measurement, and a number changes only if the layer changes. The process's random streams
     are not touched.
     """
 
     def __init__(self, seed: int = 0, *, max_cached_bytes: int = MAX_CACHED_BYTES) -> None:
-        """Keep at most ``max_cached_bytes`` of permutations; those of further layers are drawn again each time."""
+        """Keep at most ``max_cached_bytes`` of permutations; those of further sizes are drawn again each time."""
         self.seed = seed
-        self._free = max_cached_bytes
-        self._cache: dict[tuple[str, int, int, int], list[NDArray[np.int32]]] = {}
+        self._max_cached_bytes = max_cached_bytes
+        self._cache: dict[tuple[int, int, int], NDArray[np.int32]] = {}
 
-    def shuffle(self, slices: Array, layer: str, *, draw: int = 0) -> Array:
-        """Return each slice's elements in random order, shape as given; each ``draw`` is an independent shuffle."""
+    def shuffle(self, slices: Elements, *, draw: int = 0) -> Elements:
+        """Return each slice's elements in random order, shape as given; each ``draw`` is an independent shuffle.
+
+        Args:
+            slices: Shape ``(slices, rows, cols)``. The k-th slices of layers of equal size have the same permutation.
+            draw: The number of the shuffle. Default: ``0``.
+        """
         count, size = slices.shape[0], slices[0].size
-        key = (layer, draw, count, size)
-        orders = self._cache.get(key)
-        if orders is None:
-            random = np.random.default_rng([self.seed, draw, *layer.encode()])
-            orders = [random.permutation(size).astype(np.int32) for _ in range(count)]
-            cost = 4 * count * size
-            if draw == 0 and cost <= self._free:
-                self._free -= cost
-                self._cache[key] = orders
         flat = slices.reshape(count, size)
-        return np.stack([row[order] for row, order in zip(flat, orders, strict=True)]).reshape(slices.shape)
+        shuffled = np.empty_like(flat)
+        for k in range(count):
+            order = self._order(draw, k, size)
+            for start in range(0, size, GATHERED):  # numpy widens the positions to 64 bits
+                some = slice(start, start + GATHERED)
+                np.take(flat[k], order[some], mode="clip", out=shuffled[k, some])
+        return shuffled.reshape(slices.shape)
+
+    def _order(self, draw: int, number: int, size: int) -> NDArray[np.int32]:
+        """The permutation of the slice of this number."""
+        key = (draw, number, size)
+        order = self._cache.get(key)
+        if order is None:
+            order = np.random.default_rng([self.seed, *key]).permutation(size).astype(np.int32)
+            kept = sum(other.nbytes for other in tuple(self._cache.values()))  # other threads keep theirs, too
+            if draw == 0 and kept + order.nbytes <= self._max_cached_bytes:
+                self._cache[key] = order
+        return order
 
 
-def predicted_spectra(slices: Array, statistics: ElementStatistics, *, seed: int = 0) -> Array:
+def predicted_spectra(slices: Elements, statistics: ElementStatistics, *, seed: int = 0) -> Array:
     """Predict the singular values of shuffles, several times, without drawing them.
 
     They are those of noise with the moments of the elements, large ones left out. Above them there is a spike for each

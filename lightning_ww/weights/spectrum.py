@@ -9,16 +9,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from lightning_ww import _blas
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from lightning_ww.weights.elements import Elements
 
     Array = NDArray[np.float64]
 
 MAX_EXACT = 8192
 """The largest short side at which the whole spectrum is computed; the cost grows with its cube."""
-
-TORCH_SOLVES_FROM = 2048
-"""The order of matrices from which torch's LAPACK computes eigenvalues faster than numpy's (measured)."""
 
 SMALL_MATRIX = 64
 """Matrices up to this order are multiplied in one batch; larger ones one by one, where `A.T @ A` costs half."""
@@ -29,9 +30,8 @@ GRAM_LOSES_DIGITS = 1e-10
 NEGLIGIBLE = 1e-12
 """The share of λ_max up to which an eigenvalue of a Gram matrix may be float64's rounding."""
 
-CHUNK = 1 << 23
-"""The number of elements of a long matrix that are multiplied at once (64 MiB of float64)."""
-
+CHUNK = 1 << 22
+"""The number of elements of a matrix that are brought to float64 and multiplied at once (32 MiB)."""
 
 FLOAT32_EPS = float(torch.finfo(torch.float32).eps)
 
@@ -119,8 +119,8 @@ def storage_eps(dtype: torch.dtype) -> float:
     return float(min(torch.finfo(dtype).eps, FLOAT32_EPS))
 
 
-def singular_values(slices: Array, *, precise: bool = False) -> Array:
-    """All singular values of a stack of matrices, by the eigenvalues of their float64 Gram matrices.
+def singular_values(slices: Elements, *, precise: bool = False) -> Array:
+    """All singular values of a stack of matrices, by the eigenvalues of their float64 Gram matrices, on one thread.
 
     Squaring halves the number of digits, and float64 has twice as many as float32. So for float32 weights this is more
     accurate than LAPACK's float32 SVD, and two to three times as fast as its float64 SVD.
@@ -135,14 +135,16 @@ def singular_values(slices: Array, *, precise: bool = False) -> Array:
     """
     _, rows, cols = slices.shape
     if min(rows, cols) == 1:  # a vector has one singular value, its norm
-        return np.asarray(np.sqrt(np.square(slices).sum(axis=(1, 2)))[:, None])
+        return np.asarray(np.sqrt(np.square(slices.astype(np.float64)).sum(axis=(1, 2)))[:, None])
     tall = slices if rows >= cols else slices.transpose(0, 2, 1)
     if tall.shape[2] <= SMALL_MATRIX:
+        tall = tall.astype(np.float64)
         try:
             squares = np.linalg.eigvalsh(tall.transpose(0, 2, 1) @ tall)
         except np.linalg.LinAlgError:
             return np.stack([_by_decomposition(matrix) for matrix in tall])
     else:
+        _blas.hold_one_thread()
         squares = np.stack([_squares(matrix) for matrix in tall])
     values = np.sqrt(np.maximum(squares, 0.0))
     if precise:
@@ -151,25 +153,34 @@ def singular_values(slices: Array, *, precise: bool = False) -> Array:
     return np.asarray(values)
 
 
-def _squares(tall: Array) -> Array:
-    """The squared singular values, ascending."""
+def _squares(tall: Elements) -> Array:
+    """The squared singular values of a matrix with at least as many rows as columns, ascending."""
     try:
-        return _symmetric_eigenvalues(_gram(tall))
-    except (np.linalg.LinAlgError, RuntimeError):  # LAPACK's iteration, numpy's or torch's, does not converge
+        return _blas.eigenvalues(_gram(tall))
+    except np.linalg.LinAlgError:
         return np.square(_by_decomposition(tall))
 
 
-def _by_decomposition(matrix: Array) -> Array:
+def _gram(tall: Elements) -> Array:
+    """The upper triangle of ``A.T @ A``, by chunks of rows, so that a large matrix needs no copy in float64."""
+    order = tall.shape[1]
+    total: Array = np.zeros((order, order))
+    for start in range(0, len(tall), step := max(1, CHUNK // order)):
+        _blas.add_gram(total, tall[start : start + step].astype(np.float64, copy=False))
+    return total
+
+
+def _by_decomposition(matrix: Elements) -> Array:
     """The singular values of the matrix itself, ascending, by LAPACK's slower and safer method if the fast one fails."""
     try:
-        return np.asarray(np.linalg.svd(matrix, compute_uv=False)[::-1])
+        return np.asarray(_blas.singular_values(matrix)[::-1])
     except np.linalg.LinAlgError:
         from scipy.linalg import svd
 
-        return np.asarray(svd(matrix, compute_uv=False, lapack_driver="gesvd")[::-1])
+        return np.asarray(svd(matrix.astype(np.float64), compute_uv=False, lapack_driver="gesvd")[::-1])
 
 
-def largest_singular_value(matrix: Array, *, seed: int = 0) -> float:
+def largest_singular_value(matrix: Elements, *, seed: int = 0) -> float:
     """The largest singular value of one large matrix, by ARPACK's Lanczos iteration, to rounding.
 
     Args:
@@ -178,26 +189,9 @@ def largest_singular_value(matrix: Array, *, seed: int = 0) -> float:
     """
     from scipy.sparse.linalg import svds
 
+    matrix = matrix.astype(np.float64, copy=False)
     scale = float(np.abs(matrix).max())
     if min(matrix.shape) == 1 or scale == 0:  # the singular value of a vector is its norm
         return scale * float(np.linalg.norm(matrix / (scale or 1.0)))
     start = np.random.default_rng(seed).standard_normal(min(matrix.shape))
     return scale * float(svds(matrix / scale, k=1, v0=start, return_singular_vectors=False)[0])
-
-
-def _gram(tall: Array) -> Array:
-    """``A.T @ A``, in chunks of rows; numpy computes it by BLAS's symmetric product, at half the cost of a product."""
-    step = max(tall.shape[1], CHUNK // tall.shape[1])
-    if tall.shape[0] <= 2 * step:
-        return np.asarray(tall.T @ tall)
-    total: Array = np.zeros((tall.shape[1], tall.shape[1]))
-    for start in range(0, tall.shape[0], step):
-        rows = tall[start : start + step]
-        total += rows.T @ rows
-    return total
-
-
-def _symmetric_eigenvalues(matrix: Array) -> Array:
-    if matrix.shape[0] >= TORCH_SOLVES_FROM:
-        return torch.linalg.eigvalsh(torch.from_numpy(matrix)).numpy()  # type: ignore[no-any-return]
-    return np.asarray(np.linalg.eigvalsh(matrix), dtype=np.float64)

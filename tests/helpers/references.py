@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from lightning_ww import _blas
+
 Array = NDArray[np.float64]
 
 
@@ -62,11 +64,12 @@ def marchenko_pastur_cdf(x: Array, N: int, M: int) -> Array:
 def counted_decompositions(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
     """A list that gets the shape of each matrix that is decomposed from now on."""
     calls: list[tuple[int, ...]] = []
-    original = np.linalg.eigvalsh
+    for module, name in ((np.linalg, "eigvalsh"), (_blas, "eigenvalues")):
+        original = getattr(module, name)
 
-    def counting(matrix: Any) -> Any:
-        calls.append(matrix.shape)
-        return original(matrix)
+        def counting(matrix: Any, original: Any = original) -> Any:
+            calls.append(matrix.shape)
+            return original(matrix)
 
-    monkeypatch.setattr(np.linalg, "eigvalsh", counting)
+        monkeypatch.setattr(module, name, counting)
     return calls

@@ -8,12 +8,11 @@ from helpers.references import Array, gaussian, matrix_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.distance import jensenshannon
-from scipy.stats import kurtosis
 
+from lightning_ww.weights.elements import element_statistics
 from lightning_ww.weights.marchenko_pastur import tracy_widom_threshold
 from lightning_ww.weights.shuffle import (
     Shuffler,
-    element_statistics,
     jensen_shannon_distance,
     predicted_spectra,
     rank_deficit,
@@ -24,7 +23,7 @@ from lightning_ww.weights.spectrum import singular_values
 
 def traps(slices: Array, seed: int = 0) -> int:
     statistics = element_statistics(slices)
-    scores = trap_scores(singular_values(Shuffler(seed).shuffle(slices, "layer")), statistics)
+    scores = trap_scores(singular_values(Shuffler(seed).shuffle(slices)), statistics)
     assert scores is not None
     return int((scores > tracy_widom_threshold(slices.shape[0])).sum())
 
@@ -43,53 +42,28 @@ def test_jensen_shannon_distance_at_its_ends() -> None:
     )
 
 
-def test_element_statistics_equal_numpys_and_scipys() -> None:
-    slices = np.random.default_rng(0).standard_t(6, (3, 40, 30)) + 0.3
-    statistics = element_statistics(slices)
-    for k, matrix in enumerate(slices):
-        assert statistics.mean[k] == pytest.approx(matrix.mean())
-        assert statistics.std[k] == pytest.approx(matrix.std())
-        assert statistics.excess_kurtosis[k] == pytest.approx(kurtosis(matrix.ravel()))
-        assert statistics.largest[k] == pytest.approx(np.abs(matrix - matrix.mean()).max())
-
-
-def test_trimmed_variance_leaves_out_the_visible_elements() -> None:
-    weight = gaussian(100, 100)
-    weight[3, 4] = 40.0  # the visible size is 10 times a deviation of about 1.08
-    statistics = element_statistics(weight[None])
-    rest = np.delete(weight.ravel(), 304)
-    assert statistics.trimmed_variance[0] == pytest.approx(rest.var(), rel=1e-12)
-    assert statistics.trap_element == pytest.approx((40 - weight.mean()) / (weight.std() * 10))
-
-
-def test_mean_shift_is_in_units_of_its_visibility() -> None:
-    weight = gaussian(100, 100) + 0.2
-    shift = element_statistics(weight[None]).trap_mean_shift
-    assert shift == pytest.approx(weight.mean() * 10 / weight.std())
-
-
 @given(st.integers(1, 4), st.integers(1, 9), st.integers(1, 9), st.integers(0, 99))
 @settings(max_examples=40, deadline=None)
 def test_shuffle_keeps_each_slices_elements(count: int, rows: int, cols: int, seed: int) -> None:
     slices = np.random.default_rng(seed).standard_normal((count, rows, cols))
-    shuffled = Shuffler(seed).shuffle(slices, "a.b")
+    shuffled = Shuffler(seed).shuffle(slices)
     assert shuffled.shape == slices.shape
     for before, after in zip(slices, shuffled, strict=True):
         np.testing.assert_array_equal(np.sort(before, axis=None), np.sort(after, axis=None))
         assert np.linalg.norm(after) == pytest.approx(np.linalg.norm(before))
 
 
-def test_shuffle_depends_on_seed_layer_and_draw_alone() -> None:
+def test_shuffle_depends_on_seed_size_and_draw_alone() -> None:
     slices = gaussian(20, 30)[None]
     global_state = np.random.get_state()[1].copy()  # type: ignore[index]
     shuffler = Shuffler(3)
-    first = shuffler.shuffle(slices, "layer")
-    np.testing.assert_array_equal(shuffler.shuffle(slices, "layer"), first)
-    np.testing.assert_array_equal(Shuffler(3, max_cached_bytes=0).shuffle(slices, "layer"), first)
+    first = shuffler.shuffle(slices)
+    np.testing.assert_array_equal(shuffler.shuffle(slices), first)
+    np.testing.assert_array_equal(Shuffler(3, max_cached_bytes=0).shuffle(slices), first)
     for other in (
-        Shuffler(4).shuffle(slices, "layer"),
-        shuffler.shuffle(slices, "another"),
-        shuffler.shuffle(slices, "layer", draw=1),
+        Shuffler(4).shuffle(slices),
+        shuffler.shuffle(np.concatenate([slices, slices]))[1:],
+        shuffler.shuffle(slices, draw=1),
     ):
         assert not np.array_equal(other, first)
     np.testing.assert_array_equal(np.random.get_state()[1], global_state)  # type: ignore[index]
@@ -97,9 +71,10 @@ def test_shuffle_depends_on_seed_layer_and_draw_alone() -> None:
 
 def test_permutations_are_kept_up_to_the_limit() -> None:
     shuffler = Shuffler(max_cached_bytes=4 * 600)
-    shuffler.shuffle(gaussian(20, 30)[None], "fits")
-    shuffler.shuffle(gaussian(20, 30)[None], "does not")
-    assert [key[0] for key in shuffler._cache] == ["fits"]
+    shuffler.shuffle(gaussian(20, 30)[None])
+    shuffler.shuffle(gaussian(30, 20)[None])  # of the same size
+    shuffler.shuffle(gaussian(20, 31)[None])  # for which no space is left
+    assert list(shuffler._cache) == [(0, 0, 600)]
 
 
 @pytest.mark.parametrize(("N", "M"), [(128, 128), (256, 64)])
@@ -138,7 +113,7 @@ def test_predicted_spectrum_differs_from_a_draw_by_less_than_two_draws_differ(N:
     assert statistics.predictable
     predictions = predicted_spectra(slices, statistics)
     predicted = predictions.mean(axis=0)
-    drawn = [singular_values(Shuffler(seed).shuffle(slices, "layer")) for seed in range(6)]
+    drawn = [singular_values(Shuffler(seed).shuffle(slices)) for seed in range(6)]
     trained = matrix_of(np.linspace(0.1, 3, M), N, M)
     squares = np.square(np.linalg.svd(trained, compute_uv=False))
     exact = [jensen_shannon_distance(squares, np.square(draw).ravel()) for draw in drawn]
@@ -179,7 +154,7 @@ def test_predicted_distance_of_noise_is_that_of_drawn_shuffles(shape: tuple[int,
     }[distribution]()
     own = np.square(singular_values(slices)).ravel()
     drawn = [
-        jensen_shannon_distance(own, np.square(singular_values(Shuffler(seed).shuffle(slices, "layer"))).ravel())
+        jensen_shannon_distance(own, np.square(singular_values(Shuffler(seed).shuffle(slices))).ravel())
         for seed in range(8)
     ]
     predictions = predicted_spectra(slices, element_statistics(slices))

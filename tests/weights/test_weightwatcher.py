@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import cross_library.cases as cases
-import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
 from lightning_ww import analyze
 from lightning_ww.weights.analysis import measure, read
+from lightning_ww.weights.elements import Elements
 from lightning_ww.weights.ingredients import Request
 from lightning_ww.weights.layers import find_layers
 from lightning_ww.weights.shuffle import Shuffler
@@ -41,8 +40,8 @@ DEPTHWISE = "conv2d_depthwise"  # weightwatcher has a vector for each kernel pos
 
 
 class TheirShuffler(Shuffler):
-    def shuffle(self, slices: NDArray[np.float64], layer: str, *, draw: int = 0) -> NDArray[np.float64]:
-        return cases.weightwatcher_shuffle(slices)
+    def shuffle(self, slices: Elements, *, draw: int = 0) -> Elements:
+        return cases.weightwatcher_shuffle(slices.astype(float))
 
 
 def our_row(name: str) -> dict[str, Any]:

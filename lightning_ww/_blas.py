@@ -1,0 +1,155 @@
+"""Gram matrices, eigenvalues and singular values on one thread, by an OpenBLAS that is this package's own.
+
+A decomposition by several threads waits at each step for the slowest. On busy cores that takes up to 70 times as long, in
+wall time and in CPU time. The number of threads of numpy's BLAS is a setting of the whole process, which others would see.
+So the wheel ``scipy-openblas64``, which holds numpy's OpenBLAS for those who build packages, is loaded beside it, and held at
+one thread. Its calls release Python's lock, so that several layers can be decomposed side by side.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Array = NDArray[np.float64]
+
+ROW_MAJOR, UPPER, NO_TRANSPOSE, TRANSPOSE = 101, 121, 111, 112
+"""CBLAS's codes."""
+
+_Code, _Integer, _Address, _Double = ctypes.c_int, ctypes.c_int64, ctypes.c_void_p, ctypes.c_double
+
+
+@lru_cache(maxsize=1)
+def _library() -> ctypes.CDLL:
+    import scipy_openblas64
+
+    library = ctypes.CDLL(str(Path(scipy_openblas64.get_lib_dir()) / scipy_openblas64.get_library(fullname=True)))
+    one_matrix, number, size = (_Address, _Integer), _Double, _Integer
+    library.scipy_cblas_dsyrk64_.argtypes = [*[_Code] * 3, size, size, number, *one_matrix, number, *one_matrix]
+    library.scipy_cblas_dgemm64_.argtypes = [
+        *[_Code] * 3, size, size, size, number, *one_matrix, *one_matrix, number, *one_matrix,
+    ]  # fmt: skip
+    for name in ("scipy_cblas_dsyrk64_", "scipy_cblas_dgemm64_", "scipy_dsyevd_64_", "scipy_dgesdd_64_"):
+        getattr(library, name).restype = None
+    return library
+
+
+def hold_one_thread() -> None:
+    """Hold the package's own OpenBLAS at one thread, also if somebody has changed the setting of all BLAS libraries."""
+    _library().scipy_openblas_set_num_threads64_(1)
+
+
+def add_gram(total: Array, rows: Array) -> None:
+    """Add ``rows.T @ rows`` to the upper triangle of ``total``.
+
+    Args:
+        total: Shape ``(M, M)``, contiguous.
+        rows: Shape ``(n, M)``; it, or its transpose, has adjacent elements along the last axis.
+    """
+    order = rows.shape[1]
+    code, rows, step = _stored(rows)
+    _library().scipy_cblas_dsyrk64_(
+        *(ROW_MAJOR, UPPER, NO_TRANSPOSE + TRANSPOSE - code, order, rows.shape[0]),  # the product of rows.T with itself
+        *(1.0, rows.ctypes.data, step, 1.0, total.ctypes.data, order),
+    )
+
+
+def gram(tall: Array) -> Array:
+    """``A.T @ A`` as a whole."""
+    total: Array = np.zeros((tall.shape[1], tall.shape[1]))
+    add_gram(total, tall)
+    return np.triu(total) + np.triu(total, 1).T
+
+
+def product(left: Array, right: Array) -> Array:
+    """``left @ right``, of two matrices of which each, or its transpose, has adjacent elements along the last axis."""
+    result = np.empty((left.shape[0], right.shape[1]))
+    (left_code, left, left_step), (right_code, right, right_step) = _stored(left), _stored(right)
+    rows, cols, inner = *result.shape, left.shape[1]
+    _library().scipy_cblas_dgemm64_(
+        *(ROW_MAJOR, left_code, right_code, rows, cols, inner, 1.0, left.ctypes.data, left_step),
+        *(right.ctypes.data, right_step, 0.0, result.ctypes.data, cols),
+    )
+    return result
+
+
+def eigenvalues(matrix: Array) -> Array:
+    """The eigenvalues of a symmetric matrix, given by its upper triangle, ascending; the matrix is overwritten.
+
+    Raises:
+        LinAlgError: If LAPACK's iteration does not converge.
+    """
+    order = len(matrix)
+    values = np.empty(order)
+    a_row_major_upper_triangle = b"L"  # is LAPACK's lower one, since Fortran counts by columns
+    fixed = (b"N", a_row_major_upper_triangle, _pointer(order), _data(matrix), _pointer(order), _data(values))
+
+    def call(work: Array, size: int, whole: NDArray[np.int64]) -> int:
+        info = _Integer()
+        _library().scipy_dsyevd_64_(
+            *fixed, _data(work), _pointer(size), _data(whole), _pointer(1), ctypes.byref(info), *_lengths(2)
+        )
+        return info.value
+
+    _with_work_space(call, 1)
+    return values
+
+
+def singular_values(matrix: NDArray[np.floating]) -> Array:
+    """The singular values of a matrix, shape ``(rows, cols)``, descending, by LAPACK's divide and conquer.
+
+    Raises:
+        LinAlgError: If LAPACK's iteration does not converge.
+    """
+    copy = np.array(matrix, dtype=np.float64, order="F")
+    rows, cols = copy.shape
+    values, nothing = np.empty(min(rows, cols)), np.empty(1)
+    fixed = (b"N", _pointer(rows), _pointer(cols), _data(copy), _pointer(rows), _data(values))
+
+    def call(work: Array, size: int, whole: NDArray[np.int64]) -> int:
+        info, vectors = _Integer(), (_data(nothing), _pointer(1), _data(nothing), _pointer(1))
+        _library().scipy_dgesdd_64_(
+            *fixed, *vectors, _data(work), _pointer(size), _data(whole), ctypes.byref(info), *_lengths(1)
+        )
+        return info.value
+
+    _with_work_space(call, 8 * min(rows, cols))
+    return values
+
+
+def _with_work_space(call: Callable[[Array, int, NDArray[np.int64]], int], whole_numbers: int) -> None:
+    """Ask LAPACK how much work space it wants, and run it with that much."""
+    size, whole = np.empty(1), np.empty(whole_numbers, dtype=np.int64)
+    call(size, -1, whole)
+    work = np.empty(int(size[0]))
+    if call(work, work.size, whole) != 0:
+        raise np.linalg.LinAlgError("LAPACK's iteration did not converge")
+
+
+def _stored(matrix: Array) -> tuple[int, Array, int]:
+    """How a matrix is stored: CBLAS's code, the matrix, and the step from one row (transposed: column) to the next."""
+    for code, axis in ((NO_TRANSPOSE, 1), (TRANSPOSE, 0)):
+        if matrix.strides[axis] == matrix.itemsize:
+            return code, matrix, max(matrix.strides[1 - axis] // matrix.itemsize, 1)
+    return NO_TRANSPOSE, (copy := np.ascontiguousarray(matrix)), copy.shape[1]
+
+
+def _pointer(number: int) -> object:
+    return ctypes.byref(_Integer(number))
+
+
+def _data(array: NDArray[np.generic]) -> ctypes.c_void_p:
+    return _Address(array.ctypes.data)
+
+
+def _lengths(count: int) -> list[ctypes.c_size_t]:
+    """The lengths of the letters among the arguments, which Fortran expects at the end."""
+    return [ctypes.c_size_t(1)] * count

@@ -1,0 +1,66 @@
+"""The package's own BLAS against numpy, at one thread, while numpy keeps its own."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from helpers.references import gaussian
+from threadpoolctl import threadpool_info, threadpool_limits
+
+from lightning_ww import _blas
+
+EVERY_OTHER = gaussian(60, 80)[::2, ::2]
+STORED = {
+    "rows": gaussian(30, 40),
+    "columns": gaussian(40, 30).T,
+    "a part of wider rows": gaussian(30, 90)[:, 7:47],
+    "a part of longer columns": gaussian(90, 30)[7:47].T,
+    "neither rows nor columns": EVERY_OTHER,
+    "a single row": gaussian(1, 40),
+}
+
+
+@pytest.mark.parametrize("stored", STORED)
+def test_products_equal_numpys(stored: str) -> None:
+    matrix = STORED[stored]
+    np.testing.assert_allclose(_blas.gram(matrix), matrix.T @ matrix, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(_blas.product(matrix, matrix.T), matrix @ matrix.T, rtol=1e-12, atol=1e-12)
+    other = gaussian(40, 3)
+    np.testing.assert_allclose(_blas.product(matrix, other), matrix @ other, rtol=1e-12, atol=1e-12)
+
+
+def test_a_gram_matrix_is_added_to_in_its_upper_triangle() -> None:
+    total, matrix = np.ones((40, 40)), gaussian(30, 40)
+    _blas.add_gram(total, matrix)
+    np.testing.assert_allclose(np.triu(total), np.triu(1 + matrix.T @ matrix), rtol=1e-12, atol=1e-12)
+    assert (total[np.tril_indices(40, -1)] == 1).all()
+
+
+@pytest.mark.parametrize("order", [1, 2, 63, 200])
+def test_eigenvalues_of_the_upper_triangle_equal_numpys(order: int) -> None:
+    symmetric = gaussian(order, order) + gaussian(order, order).T
+    expected = np.linalg.eigvalsh(symmetric)
+    np.testing.assert_allclose(_blas.eigenvalues(np.triu(symmetric)), expected, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (50, 30), (30, 50), (1, 9)])
+def test_singular_values_equal_numpys(shape: tuple[int, int]) -> None:
+    matrix = gaussian(*shape)
+    expected = np.linalg.svd(matrix, compute_uv=False)
+    np.testing.assert_allclose(_blas.singular_values(matrix), expected, rtol=1e-12)
+
+
+def test_what_is_not_finite_is_an_error() -> None:
+    with pytest.raises(np.linalg.LinAlgError, match="did not converge"):
+        _blas.eigenvalues(np.full((70, 70), np.nan))
+
+
+def test_one_thread_is_held_and_numpy_keeps_its_own() -> None:
+    with threadpool_limits(3):  # somebody sets all BLAS libraries of the process
+        before = {library["filepath"]: library["num_threads"] for library in threadpool_info()}
+        _blas.hold_one_thread()
+        after = {library["filepath"]: library["num_threads"] for library in threadpool_info()}
+    changed = {path for path in before if before[path] != after[path]}
+    assert [path for path in changed if "scipy_openblas64" not in path] == []
+    assert all(after[path] == 1 for path in after if "/scipy_openblas64/" in path)
+    assert any("/scipy_openblas64/" in path for path in after)
