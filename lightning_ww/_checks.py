@@ -46,6 +46,14 @@ def optional_count(call: str, name: str, value: int | None, *, least: int) -> in
     return value
 
 
+def optional_share(call: str, name: str, value: float | None) -> float | None:
+    """Return the value if it is ``None``, or a number above 0 and below 1."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if value is not None and not (is_number and 0 < value < 1):
+        raise unfit(call, name, value, "a number above 0 and below 1, such as 0.02, or `None`")
+    return value
+
+
 def number(call: str, name: str, value: float, *, least: float = 0.0, most: float | None = None) -> float:
     """Return the value if it is a number from ``least`` to ``most``; ``None`` means no upper limit."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)

@@ -237,6 +237,14 @@ class History(Generic[K]):
         self.baseline = self.baseline or measurement
         self._measurements = [*self._measurements, measurement][-self.max_measurements :]
 
+    def amend(self, measurement: K, numbers: Mapping[str, float]) -> K:
+        """Add numbers to the summary of the latest measurement, if it was added; return it with these numbers."""
+        amended = replace(measurement, summary={**measurement.summary, **numbers})
+        if self._measurements and self._measurements[-1] is measurement:
+            self._measurements = [*self._measurements[:-1], amended]
+            self.baseline = amended if self.baseline is measurement else self.baseline
+        return amended
+
     def up_to(
         self,
         measurement: K,

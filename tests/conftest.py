@@ -21,3 +21,11 @@ def _seeded() -> None:
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def no_bound_on_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw pictures when it is their turn, however short the run is."""
+    from lightning_ww.callbacks._monitor import clock
+
+    monkeypatch.setattr(clock, "DRAWING", 1e9)

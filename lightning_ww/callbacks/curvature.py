@@ -90,7 +90,8 @@ class CurvatureMonitor(Monitor[Reading, CurvatureFindings]):
     - ``curvature/num_samples``: number of samples that were measured on, those of all processes.
       ``curvature/batch_size``: their mean number in a batch.
     - ``curvature/seconds``, ``curvature/overhead``: wall time of this measurement, without writing it to loggers; share of
-      the fit's wall time spent measuring and logging (from the second measurement on).
+      the fit's wall time so far that went into measuring, drawing and logging (from the second measurement on).
+      ``curvature/num_left_out``, with ``max_overhead``: number of measurements that were left out.
 
     - ``curvature/num_flagged``, if there are ``triggers``: 1 if one of them flags the model, else 0.
 
@@ -99,9 +100,9 @@ class CurvatureMonitor(Monitor[Reading, CurvatureFindings]):
     - ``flags/<trigger>``: 1 if the trigger flags the model, else 0.
     - ``curvature.top_eigenvalues/1`` … ``5``: the largest eigenvalues, if they have converged.
     - ``curvature/spectrum`` (image): nodes and weights as stems. ``curvature.maps/spectrum`` (image): all spectra so far, a
-      column for each measurement. After the thirty-second measurement, it is drawn again only when the number of
-      measurements has grown by a sixteenth, and at the end. ``curvature/report`` (text): the settings of the measurement,
-      and the largest eigenvalues with their residuals.
+      column for each measurement. It is drawn at the first measurements, then twice while their number doubles, and at the
+      end. Images take at most a twentieth of the fit's time, as in `WeightSpectrumMonitor`. ``curvature/report`` (text): the
+      settings of the measurement, and the largest eigenvalues with their residuals.
 
     With a logger, ``curvature.jsonl`` in its directory has a line for each measurement, nodes and weights included.
 
@@ -143,6 +144,11 @@ class CurvatureMonitor(Monitor[Reading, CurvatureFindings]):
         triggers: Your own triggers, which flag measurements. Default: ``()``, none.
         panels: Whether images are drawn and TensorBoard's Custom Scalars laid out, as in `WeightSpectrumMonitor`. Default:
             ``True``.
+        max_overhead: The largest share of the fit's wall time, such as ``0.02``, that all monitors of the Trainer together may
+            take with measuring, drawing and logging. A measurement that would take more is left out, but never the first one
+            nor the last state; ``curvature/num_left_out`` counts. Stops and checkpoints that watch a number then depend on the
+            clock. Default: ``None``, numbers never depend on it; there is one warning if the share is above a quarter at the
+            tenth measurement.
         log_key_prefix: A prefix of every key, which tells two monitors apart. Default: ``""``.
         seed: The seed of the start vectors. Default: ``0``.
         max_history: The most measurements kept in `history`, and so in each checkpoint. Default: ``1000``.
@@ -194,6 +200,7 @@ class CurvatureMonitor(Monitor[Reading, CurvatureFindings]):
         self_check: bool = True,
         triggers: Sequence[Trigger] = (),
         panels: bool = True,
+        max_overhead: float | None = None,
         log_key_prefix: str = "",
         seed: int = 0,
         max_history: int = 1000,
@@ -228,6 +235,7 @@ class CurvatureMonitor(Monitor[Reading, CurvatureFindings]):
             defaults=(),
             measures=SUMMARIES,
             panels=panels,
+            max_overhead=max_overhead,
             log_key_prefix=log_key_prefix,
             seed=seed,
             max_history=max_history,

@@ -255,7 +255,9 @@ class SpectralEarlyStopping(Resumable):
         layers = ", ".join(f"`{name}`" for name in measured.flags.get(trigger, ()) if name)
         times = "1 measurement" if count == 1 else f"{count} measurements in a row"
         where = f", in {layers}" if layers else ""
-        return f"`SpectralEarlyStopping`: `{trigger}` fired at {times}, the last at step {measured.step}{where}."
+        said = f"`SpectralEarlyStopping`: `{trigger}` fired at {times}, the last at step {measured.step}{where}."
+        left_out = getattr(monitor, "num_left_out", 0)
+        return f"{said} `max_overhead` left out {left_out} measurements of this run." if left_out else said
 
     @property
     @override

@@ -76,7 +76,8 @@ class WeightSpectrumMonitor(Monitor[Snapshot, WeightReport]):
     - ``ww/rank_deficit``: largest share of collapsed singular values of any layer.
     - ``ww/num_flagged``: number of layers with a flag.
     - ``ww/seconds``: wall time of this measurement, without writing it to loggers.
-    - ``ww/overhead``: share of the fit's wall time spent measuring and logging (from the second measurement on).
+    - ``ww/overhead``: share of the fit's wall time so far that went into measuring, drawing and logging (from the second
+      measurement on). ``ww/num_left_out``, with ``max_overhead``: number of measurements that were left out.
 
     **Logged only**:
 
@@ -86,12 +87,14 @@ class WeightSpectrumMonitor(Monitor[Snapshot, WeightReport]):
     - ``flags.<trigger>/<layer>``: 0 or 1, for each logged layer.
     - ``ww.esd/<layer>`` (histogram): log10 λ, in fixed bins. ``ww/report`` (text): the layers as a table, what their
       numbers suggest, and when flags rose and fell.
-    - ``ww.maps/<metric>`` (image): the whole history of each of ``metrics``, a row for each layer. It is drawn at each
-      measurement; after the thirty-second only when the number of measurements has grown by a sixteenth, when a flag
-      rises, and at the end. Of more than eight metrics, eight are drawn at a time, in turn.
-      ``ww.spectrum/<layer>`` (image): a layer's spectrum, with its power law and its shuffle. It is drawn for three layers
-      at the start, for layers that are flagged (three at a measurement, the others at the next measurements), and for
-      three more at the end, flagged layers first.
+    - ``ww.maps/<metric>`` (image): the whole history of each of ``metrics``, a row for each layer. It is drawn at the first
+      measurements, then twice while their number doubles, when a flag rises, and at the end. Of more than eight metrics,
+      eight are drawn at a time, in turn. ``ww.spectrum/<layer>`` (image): a layer's spectrum, with its power law and its
+      shuffle. It is drawn for three layers at the start, for layers that are flagged (three at a measurement, the others at
+      the next measurements), and for three more at the end, flagged layers first.
+
+    Images of all monitors together take at most a twentieth of the fit's time: those that would take more wait for a later
+    measurement, or for the end of the fit, where all are drawn that are left. Numbers never wait.
 
     Args:
         every_n_epochs: The number of epochs from one measurement to the next; ``None``: not by epochs. Default: ``1``.
@@ -114,6 +117,11 @@ class WeightSpectrumMonitor(Monitor[Snapshot, WeightReport]):
             and three flags per layer, about the 500 tags that TensorBoard shows without delay.
         panels: Whether images are drawn, and TensorBoard's Custom Scalars laid out (in a separate run ``lightning-ww``, so
             that your own layout stays). The cost is in `benchmarks/panels.md`. Default: ``True``.
+        max_overhead: The largest share of the fit's wall time, such as ``0.02``, that all monitors of the Trainer together may
+            take with measuring, drawing and logging. A measurement that would take more is left out, but never the first one
+            nor the last state; ``ww/num_left_out`` counts. Stops and checkpoints that watch a number then depend on the
+            clock. Default: ``None``, numbers never depend on it; there is one warning if the share is above a quarter at the
+            tenth measurement.
         figure_layers: Names or shell patterns of layers whose spectrum is drawn at the start, at the end and at every
             ``figure_every``-th measurement, instead of the three layers above. Default: ``None``.
         figure_every: The number of measurements from one drawing of those layers to the next. Default: ``10``.
@@ -158,6 +166,7 @@ class WeightSpectrumMonitor(Monitor[Snapshot, WeightReport]):
         log_key_prefix: str = "",
         max_logged_layers: int = 60,
         panels: bool = True,
+        max_overhead: float | None = None,
         figure_layers: str | Sequence[str] | None = None,
         figure_every: int = 10,
         compare_tails: bool = False,
@@ -183,6 +192,7 @@ class WeightSpectrumMonitor(Monitor[Snapshot, WeightReport]):
             defaults=DEFAULTS,
             measures=measures,
             panels=panels,
+            max_overhead=max_overhead,
             log_key_prefix=log_key_prefix,
             seed=seed,
             max_history=max_history,

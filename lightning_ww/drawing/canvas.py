@@ -27,6 +27,8 @@ X_LARGE, LARGE = 20.0, 16.7
 BOX = "□"
 """The letter that stands for those that the font does not have."""
 
+SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
 LOOKS = (
     *("axes", "figure", "font", "grid", "legend", "lines", "markers", "mathtext", "patch", "path", "text"),
     *("xtick", "ytick"),
@@ -34,7 +36,7 @@ LOOKS = (
 """Groups of matplotlib's settings that determine the look of a figure."""
 
 
-def new_figure(width: float, height: float, layout: Literal["constrained", "none"] = "constrained") -> Figure:
+def new_figure(width: float, height: float, layout: Literal["constrained", "none"] = "none") -> Figure:
     """Make an empty figure, in inches of a hundred pixels; a constrained layout takes most of the drawing time.
 
     The figure's size grows with the current font size.
@@ -46,6 +48,14 @@ def new_figure(width: float, height: float, layout: Literal["constrained", "none
     figure.set_layout_engine(layout)
     FigureCanvasAgg(figure)
     return figure
+
+
+def number_label(value: float, _: object = None) -> str:
+    """A tick's label: powers of ten as ``10⁻³``, other numbers as they are, in plain letters, which are drawn quickly."""
+    exponent = round(np.log10(abs(value))) if value else 0
+    if not value or not np.isclose(abs(value), 10.0**exponent, rtol=1e-9) or -1 <= exponent <= 2:
+        return f"{value:g}".replace("-", "−")
+    return f"{'−' if value < 0 else ''}10{str(exponent).translate(SUPERSCRIPTS)}"
 
 
 def magnified(inches: float) -> float:

@@ -359,7 +359,7 @@ def test_tensorboard_has_scalars_stems_and_a_table(tmp_path: Path) -> None:
     assert values == pytest.approx([past.density.sharpness for past in watched.history])
     assert [event.step for event in events.Scalars("p-a/curvature/sharpness")] == [0, 5, 11]
     (image, *_) = events.Images("p-a/curvature/spectrum")
-    assert (image.width, image.height) == (640, 460)
+    assert (image.width, image.height) == (640, 468)
     table = events.Tensors("p-a/curvature/report/text_summary")[-1].tensor_proto.string_val[0].decode()
     assert "| matrix | Hessian, reverse over reverse |" in table
     assert "| samples | 16 |" in table

@@ -21,6 +21,9 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from helpers.networks import Classifier, data, quiet_trainer
 from lightning_ww.callbacks import SpectralEarlyStopping, WeightSpectrumMonitor
 
+from lightning_ww.callbacks._monitor import clock
+clock.DRAWING = 1e9  # pictures are drawn however short the run is
+
 class Collapse(Callback):
     def on_train_epoch_start(self, trainer, pl_module):
         with torch.no_grad():

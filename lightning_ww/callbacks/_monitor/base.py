@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 from typing_extensions import override
 
 from lightning_ww import _checks
+from lightning_ww.callbacks._monitor.budget import Bounded
 from lightning_ww.callbacks._monitor.guard import Guard
 from lightning_ww.callbacks._monitor.layout import Category, flagged_layers
 from lightning_ww.callbacks._monitor.lightning import LightningModule, Trainer, callbacks
@@ -22,7 +23,7 @@ from lightning_ww.callbacks._monitor.publisher import Publisher, to_callback_met
 from lightning_ww.callbacks._monitor.run import Run
 from lightning_ww.callbacks._monitor.schedule import Schedule, logged_step
 from lightning_ww.callbacks._monitor.scheduled import Scheduled
-from lightning_ww.callbacks._monitor.sentences import SHORT, about_flags, about_skips, about_time, schedule_lever
+from lightning_ww.callbacks._monitor.sentences import about_flags, about_skips
 from lightning_ww.callbacks._monitor.triggers import WithTriggers, flag_scalars, judged, others_of
 from lightning_ww.callbacks._monitor.view import View
 from lightning_ww.history import Findings, History, Measurement, Moment
@@ -39,7 +40,7 @@ UNEXPECTED = ("failed", "meta", "sharded", "quantised", "uninitialised", "unsupp
 """Reasons for skipping a layer that cause a warning; the others (norms, biases, ties …) are only in the report."""
 
 
-class Monitor(Scheduled, WithTriggers, ABC, Generic[S, M]):
+class Monitor(Bounded, Scheduled, WithTriggers, ABC, Generic[S, M]):
     """A callback that measures on a schedule, publishes its results, and never disturbs the run.
 
     Attributes:
@@ -47,9 +48,6 @@ class Monitor(Scheduled, WithTriggers, ABC, Generic[S, M]):
         measurement: The latest measurement, or ``None``.
         diagnosis: The latest flags.
     """
-
-    GROUP: ClassVar[str]
-    """The group that its keys begin with."""
 
     KEPT: ClassVar[type[Measurement]] = Measurement
     """The class of the measurements in its history."""
@@ -67,6 +65,7 @@ class Monitor(Scheduled, WithTriggers, ABC, Generic[S, M]):
         seed: int,
         max_history: int,
         on_error: Literal["warn", "raise"],
+        max_overhead: float | None = None,
     ) -> None:
         super().__init__()
         call = type(self).__name__
@@ -75,6 +74,7 @@ class Monitor(Scheduled, WithTriggers, ABC, Generic[S, M]):
         self.every_n_train_steps = every_n_train_steps
         self._set_triggers(triggers, defaults, measures)
         self.panels = _checks.instance(call, "panels", panels, bool)
+        self.max_overhead = _checks.optional_share(call, "max_overhead", max_overhead)
         self.log_key_prefix = _checks.instance(call, "log_key_prefix", log_key_prefix, str)
         self.seed = _checks.count(call, "seed", seed, least=0)
         self.max_history = _checks.count(call, "max_history", max_history, least=1)
@@ -146,6 +146,7 @@ class Monitor(Scheduled, WithTriggers, ABC, Generic[S, M]):
         *,
         is_baseline: bool = False,
         after_epoch: bool = False,
+        is_last: bool = False,
         fatal: tuple[type[Exception], ...] = (),
     ) -> None:
         """Measure, judge, publish, remember."""
@@ -153,11 +154,13 @@ class Monitor(Scheduled, WithTriggers, ABC, Generic[S, M]):
         is_waiting = run.batches is not None and not run.batches.is_complete
         if run.is_off or is_waiting or getattr(trainer, "barebones", False):
             return
+        if not is_baseline and not is_last and self._leaves_out(trainer):
+            return
         self._go_on()
         run.last_step, run.attempts = trainer.global_step, run.attempts + 1
         step = logged_step(trainer, after_epoch=after_epoch)
         moment = Moment(run.history.next_number, trainer.global_step, step, trainer.current_epoch, is_baseline)
-        with run.clock.measuring() as began:
+        with run.clock.spending() as began:
             take = partial(self._or_off, trainer, partial(self._taken, trainer, pl_module, moment, began))
             taken = run.guard.run(trainer, take, fatal=fatal)
             # Every rank takes part, even if it failed. A failure on one rank counts for all, so that histories agree.
@@ -174,6 +177,9 @@ class Monitor(Scheduled, WithTriggers, ABC, Generic[S, M]):
             publish = partial(self._publish, trainer, findings, summary, moment)
             run.guard.run(trainer, publish, "show a measurement")
             run.guard.tell(trainer)
+            if not is_baseline:
+                self._log_overhead(trainer, began, step)
+        run.clock.last = time.perf_counter() - began
 
     def _taken(
         self, trainer: Trainer, pl_module: LightningModule, moment: Moment, began: float
@@ -190,8 +196,6 @@ class Monitor(Scheduled, WithTriggers, ABC, Generic[S, M]):
         if self.triggers:
             summary["num_flagged"] = float(len(run.diagnosis.flagged_layers))
         summary["seconds"] = time.perf_counter() - began
-        if not moment.is_baseline:
-            summary["overhead"] = run.clock.share(began)
         return findings, measurement, summary
 
     def _remember(self, trainer: Trainer, measurement: Measurement, summary: Mapping[str, float]) -> None:
@@ -230,7 +234,8 @@ class Monitor(Scheduled, WithTriggers, ABC, Generic[S, M]):
                 if trouble:
                     run.guard.warn_once(trainer, f"file {name}", trouble)
         if self.panels:
-            run.pictures.take(publisher, view.pictures, moment.number)
+            run.pictures.take(publisher, view.pictures, moment, run.clock, partial(self._may_draw, trainer))
+        run.clock.spent += publisher.seconds_to_come
 
     @override
     def _follow(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -243,7 +248,9 @@ class Monitor(Scheduled, WithTriggers, ABC, Generic[S, M]):
         if step // between.every_n_steps == run.last_followed // between.every_n_steps:
             return
         run.last_followed = step
-        with run.clock.measuring():
+        if not self._fits(trainer, run.clock.followed):
+            return
+        with run.clock.spending() as began:
             follow = partial(self._or_off, trainer, partial(between.follow, trainer, pl_module))
             numbers = run.guard.run(trainer, follow, between.what)
             self._agree_to_be_off(trainer)
@@ -254,8 +261,13 @@ class Monitor(Scheduled, WithTriggers, ABC, Generic[S, M]):
                 if trainer.is_global_zero:
                     publisher = self._publisher(trainer, run.guard, logged_step(trainer))
                     publisher.scalars(numbers, View(), {})
+        run.clock.followed = time.perf_counter() - began
 
     # ── Other tasks
+
+    @override
+    def _publisher(self, trainer: Trainer, guard: Guard, step: int) -> Publisher:
+        return Publisher(trainer, guard, self.GROUP, self.log_key_prefix, step)
 
     @override
     def _new_run(self) -> Run[M]:
@@ -264,25 +276,6 @@ class Monitor(Scheduled, WithTriggers, ABC, Generic[S, M]):
     @override
     def _try_out(self, trainer: Trainer, pl_module: LightningModule) -> object:
         return self._snapshot(trainer, pl_module)
-
-    def _publisher(self, trainer: Trainer, guard: Guard, step: int) -> Publisher:
-        return Publisher(trainer, guard, self.GROUP, self.log_key_prefix, step)
-
-    @override
-    def _say_if_slow(self, trainer: Trainer) -> None:
-        """Warn once if a measurement of this epoch, or the one before it, took longer than its training, with advice."""
-        last, trained = self._run.measurement, self._run.clock.trained_in_epoch
-        advice = self._faster(trainer)
-        if last is None or last.epoch != trainer.current_epoch or not advice:
-            return
-        seconds = last.summary["seconds"]
-        if seconds > max(trained, SHORT if last.is_baseline else 0.0):
-            lever = None if last.is_baseline else schedule_lever(self.every_n_epochs, self.every_n_train_steps)
-            self._run.guard.warn_once(trainer, "slow", about_time(seconds, trained, lever, advice))
-
-    def _faster(self, trainer: Trainer) -> list[str]:
-        """What would make measurements faster and is not set yet; none: no warning about slow ones."""
-        return []
 
     @override
     def _lay_out(self, trainer: Trainer) -> None:
@@ -300,5 +293,5 @@ class Monitor(Scheduled, WithTriggers, ABC, Generic[S, M]):
         run = self._run
         was_training, run.is_training = run.is_training, False
         if was_training and self.panels and run.measurement is not None and trainer.is_global_zero:
-            moment = run.measurement.moment
-            run.pictures.finish(self._publisher(trainer, guard, moment.logged_step), moment.number)
+            publisher = self._publisher(trainer, guard, run.measurement.moment.logged_step)
+            run.pictures.finish(publisher, run.clock)

@@ -88,6 +88,10 @@ class Guard:
             else:
                 self._untold.append((cause, message))
 
+    def has_warned(self, cause: str) -> bool:
+        """Tell whether there was a warning of this cause."""
+        return cause in self._warned
+
     def warn_of_several(self, trainer: Trainer, causes: Mapping[str, T], sentence: Callable[[list[T]], str]) -> None:
         """Warn once of several causes, of those that there was no warning of before.
 

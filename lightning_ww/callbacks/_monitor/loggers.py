@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
+
+from lightning_ww.drawing.png import palette_png
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,6 +27,13 @@ LAYOUT_RUN = "lightning-ww"
 """The run in TensorBoard that contains only the layout."""
 
 
+SCALAR, HISTOGRAM = 90, 160
+"""The bytes of a scalar, and of a histogram without its bins, in TensorBoard's files."""
+
+SECONDS_PER_BYTE = 1.1e-7
+"""The time in which TensorBoard's thread writes a byte, with a checksum in Python, under Python's lock (measured)."""
+
+
 class Sink:
     """A logger that takes only scalars."""
 
@@ -31,6 +41,7 @@ class Sink:
 
     def __init__(self, logger: Any) -> None:
         self.logger = logger
+        self.written = 0  # bytes that a thread of the logger writes later, as far as they are known
 
     @property
     def prefix(self) -> str:
@@ -63,6 +74,10 @@ class TensorBoardSink(Sink):
 
     takes = frozenset({"histograms", "texts", "images"})
 
+    def scalars(self, values: Mapping[str, float], step: int) -> None:
+        super().scalars(values, step)
+        self.written += SCALAR * len(values)
+
     def histogram(self, key: str, histogram: Histogram, step: int) -> None:
         values = torch.as_tensor(histogram.values)
         self.logger.experiment.add_histogram_raw(
@@ -76,12 +91,23 @@ class TensorBoardSink(Sink):
             bucket_counts=histogram.counts.tolist(),
             global_step=step,
         )
+        self.written += HISTOGRAM + 16 * len(histogram.counts)
 
     def text(self, key: str, markdown: str, step: int) -> None:
         self.logger.experiment.add_text(self.prefix + key, markdown, global_step=step)
+        self.written += len(markdown)
 
     def image(self, key: str, pixels: Pixels, step: int) -> None:
-        self.logger.experiment.add_image(self.prefix + key, pixels, global_step=step, dataformats="HWC")
+        """Log a picture, as a PNG file with a palette; `add_image` would make one of full color."""
+        experiment = self.logger.experiment
+        if (writer := experiment._get_file_writer()) is None:  # Lightning's own stand-in under `fast_dev_run`
+            return
+        is_other = any(base.__module__.startswith("tensorboardX") for base in type(experiment).__mro__)
+        proto = import_module(("tensorboardX" if is_other else "tensorboard.compat") + ".proto.summary_pb2")
+        file = palette_png(pixels)
+        image = proto.Summary.Image(height=len(pixels), width=len(pixels[0]), colorspace=3, encoded_image_string=file)
+        writer.add_summary(proto.Summary(value=[proto.Summary.Value(tag=self.prefix + key, image=image)]), step)
+        self.written += len(file)
 
     def layout(self, layout: Layout) -> None:
         """Write the layout to a separate run next to the user's, since TensorBoard shows only the last layout of a run."""
@@ -157,7 +183,7 @@ class ImageSink(Sink):
 def sink_for(logger: Any) -> Sink:
     """Choose the adapter of a logger by the logger's methods, not by its class, which exists in two namespaces."""
     experiment = getattr(logger, "experiment", None)
-    if _has(experiment, "add_histogram_raw", "add_text", "add_image"):
+    if _has(experiment, "add_histogram_raw", "add_text", "_get_file_writer"):
         return TensorBoardSink(logger)
     if _has(type(logger), "log_image", "log_text"):
         return WandbSink(logger)

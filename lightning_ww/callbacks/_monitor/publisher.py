@@ -10,7 +10,7 @@ import torch
 
 from lightning_ww.callbacks._monitor.layout import Category, overview
 from lightning_ww.callbacks._monitor.lightning import inform
-from lightning_ww.callbacks._monitor.loggers import Kind, Sink, left_out, sink_for
+from lightning_ww.callbacks._monitor.loggers import SECONDS_PER_BYTE, Kind, Sink, left_out, sink_for
 from lightning_ww.callbacks._monitor.view import full_key
 
 if TYPE_CHECKING:
@@ -57,6 +57,11 @@ class Publisher:
         """Tell whether any logger takes this kind of content."""
         return any(kind in sink.takes for sink in self._sinks)
 
+    @property
+    def seconds_to_come(self) -> float:
+        """The time that the loggers' own threads will take to write what was logged so far."""
+        return SECONDS_PER_BYTE * sum(sink.written for sink in self._sinks)
+
     def scalars(self, summary: Mapping[str, float], view: View, flags: Mapping[str, float]) -> None:
         """Log numbers, histograms and texts; the keys of ``flags`` lack only the prefix."""
         numbers = {self.key(key): value for key, value in (*summary.items(), *view.scalars.items())}
@@ -74,16 +79,15 @@ class Publisher:
             for key, text in view.texts.items():
                 sink.text(self.key(key), text, self._step)
 
-    def image(self, key: str, draw: Callable[[], NDArray[np.uint8] | None]) -> bool:
-        """Draw a picture and log it; return whether that succeeded."""
+    def image(self, key: str, draw: Callable[[], NDArray[np.uint8] | None], step: int) -> bool:
+        """Draw a picture and log it at a step, which may be an earlier one; return whether that succeeded."""
         full = self.key(key)
         pixels = self.guard.run(self.trainer, draw, f"draw `{full.partition('/')[0]}`")
         if pixels is None:
             return False
         takers = [sink for sink in self._sinks if "images" in sink.takes]
         logged = [
-            self.guard.succeeds(self.trainer, partial(sink.image, full, pixels, self._step), _log_to(sink))
-            for sink in takers
+            self.guard.succeeds(self.trainer, partial(sink.image, full, pixels, step), _log_to(sink)) for sink in takers
         ]
         return any(logged)
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
+from lightning_ww.callbacks._monitor.clock import Clock
 from lightning_ww.callbacks._monitor.events import Events
 from lightning_ww.callbacks._monitor.guard import Guard
 from lightning_ww.callbacks._monitor.pictures import Pictures
@@ -65,42 +64,6 @@ class Between:
     follow: Callable[[Any, Any], Mapping[str, float]]  # (trainer, module) -> numbers by name
 
 
-class Clock:
-    """The wall time of a fit, and the part of it spent measuring and logging."""
-
-    def __init__(self) -> None:
-        self.began = self.spent = 0.0
-        self._epoch_began = self._spent_before = 0.0
-
-    def start(self) -> None:
-        """Begin a fit."""
-        self.began, self.spent = time.perf_counter(), 0.0
-
-    def start_epoch(self) -> None:
-        """Begin an epoch."""
-        self._epoch_began, self._spent_before = time.perf_counter(), self.spent
-
-    @property
-    def trained_in_epoch(self) -> float:
-        """The seconds of this epoch that were not spent measuring and logging."""
-        return max(0.0, time.perf_counter() - self._epoch_began - (self.spent - self._spent_before))
-
-    @contextmanager
-    def measuring(self) -> Iterator[float]:
-        """Count the time within as spent; yield the time at which it began."""
-        began = time.perf_counter()
-        try:
-            yield began
-        finally:
-            self.spent += time.perf_counter() - began
-
-    def share(self, began: float) -> float:
-        """The share of the fit spent so far, including the measurement in progress since ``began``."""
-        now = time.perf_counter()
-        spent, whole = self.spent + now - began, now - self.began
-        return min(max(spent / whole, 0.0), 1.0) if whole > 0 else 0.0  # a clock may stand still, or go back
-
-
 @dataclass
 class Run(Generic[M]):
     """The state of a monitor in one run."""
@@ -124,6 +87,7 @@ class Run(Generic[M]):
     last_step: int | None = None  # the step of the last measurement
     attempts: int = 0  # measurements begun, equal on all processes
     last_followed: int = 0
+    left_out: int = 0  # due measurements that `max_overhead` left out
     is_training: bool = False
     is_first_batch: bool = True  # whether the next batch is the first of the fit
     is_restored: bool = False  # whether the fit began with a state from a checkpoint

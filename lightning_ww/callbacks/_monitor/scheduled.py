@@ -54,6 +54,7 @@ class Scheduled(Resumable, ABC):
         *,
         is_baseline: bool = False,
         after_epoch: bool = False,
+        is_last: bool = False,
         fatal: tuple[type[Exception], ...] = (),
     ) -> None:
         """Measure, judge, publish, remember; errors of the classes ``fatal`` are raised whatever `on_error` is."""
@@ -69,6 +70,10 @@ class Scheduled(Resumable, ABC):
     @abstractmethod
     def _say_if_slow(self, trainer: Trainer) -> None:
         """Warn once if the measurement of this epoch took longer than its training."""
+
+    @abstractmethod
+    def _is_left_out(self, trainer: Trainer) -> bool:
+        """Tell whether the current weights were not measured because of `max_overhead`."""
 
     @abstractmethod
     def _draw_the_rest(self, trainer: Trainer, guard: Guard) -> None:
@@ -172,6 +177,8 @@ class Scheduled(Resumable, ABC):
         run = self._run
         if run.batches is not None and not run.is_off and (why := run.batches.why_none()):
             run.guard.warn_once(trainer, "no batch", why)
+        if not run.is_off and self._is_left_out(trainer):  # the last state is measured at any cost
+            self._take_measurement(trainer, pl_module, after_epoch=True, is_last=True)
         self._draw_the_rest(trainer, self._run.guard)
 
     @override

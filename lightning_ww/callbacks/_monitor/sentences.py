@@ -39,6 +39,38 @@ def about_time(seconds: float, trained: float, rarer: str | None, faster: list[s
     return f"{said} {often or 'To'} measure faster, {' or '.join(faster)}."
 
 
+def about_share(all_of_us: float, own: float, drawn: float, lever: str) -> str:
+    """A large share of a run, with what each lever would give.
+
+    Args:
+        all_of_us: The share of all monitors.
+        own: The share of the monitor that this is about, the largest one.
+        drawn: The part of that for pictures.
+        lever: The argument that makes measurements rarer, with its value.
+    """
+    rest, rarer = 1 - own, 4
+    levers = [
+        f"`max_overhead=0.05` keeps all monitors within {_percent(0.05)}, by measuring less often",
+        f"{lever} times {rarer} would take about {_percent(own / rarer / (rest + own / rarer))}",
+    ]
+    if drawn > own / 10:
+        levers.append(f"`panels=False`, without pictures, about {_percent((own - drawn) / (1 - drawn))}")
+    others = "" if own > 0.99 * all_of_us else f" (all monitors together: {_percent(all_of_us)})"
+    return f"took {_percent(own)} of the run so far{others}. {'; '.join(levers)}."
+
+
+def about_left_out(most: float, seconds: float, step: int) -> str:
+    """The first measurement that `max_overhead` leaves out."""
+    return (
+        f"leaves out the measurement at step {step}, since `max_overhead={most:g}` leaves no time for it "
+        f"({readable(seconds)}), and from now on measures when there is. `num_left_out` counts what is left out."
+    )
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2g} %"
+
+
 def schedule_lever(every_n_epochs: int | None, every_n_train_steps: int | None) -> str:
     """The argument that makes measurements rarer, with its value."""
     if every_n_train_steps is None:

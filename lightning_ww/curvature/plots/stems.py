@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lightning_ww.drawing.canvas import BLUE, GRAY, LARGE, ORANGE, ink, new_figure, wrapped
+from lightning_ww.drawing.canvas import BLUE, GRAY, LARGE, ORANGE, ink, new_figure, number_label, wrapped
 from lightning_ww.drawing.markdown import markdown, number
 
 if TYPE_CHECKING:
@@ -24,6 +24,9 @@ LABEL_PIXELS = 18
 
 TICK_PIXELS = 56
 """The smallest distance between the centers of neighboring labels of an axis."""
+
+LINE, ABOVE, PLOT, BELOW = 0.24, 0.12, 2.9, 1.42
+"""Heights in inches: a line of the title, the margin, the axes, and their labels with the legend of three rows."""
 
 NUM_LISTED = 10
 """The number of largest eigenvalues in the table."""
@@ -44,8 +47,9 @@ def spectrum_figure(density: SpectralDensity, title: str, stability_edge: float 
     Returns:
         A matplotlib figure that pyplot does not manage.
     """
-    figure = new_figure(6.4, 4.6)
-    axes = figure.add_subplot()
+    lines = wrapped(title, 540, LARGE)
+    figure = new_figure(6.4, height := ABOVE + LINE * len(lines) + PLOT + BELOW)
+    axes = figure.add_axes((0.14, BELOW / height, 0.83, PLOT / height))
     nodes, weights = density.nodes.numpy(), density.weights.numpy()
     simple = density.is_simple.numpy()
     floor = min(0.3 / density.dim, 0.5 * float(weights[weights > 0].min(initial=1.0)))
@@ -76,16 +80,17 @@ def spectrum_figure(density: SpectralDensity, title: str, stability_edge: float 
             axes.plot([], [], " ", label=f"2/lr = {stability_edge:.4g}: far to the right")
     low, high = axes.get_xlim()
     axes.set_xlim(low, high)
-    axes.set_xticks(_ticks(axes, threshold))
+    ticks = _ticks(axes, threshold)
+    axes.set_xticks(ticks, labels=[number_label(tick) for tick in ticks])
+    axes.yaxis.set_major_formatter(number_label)
+    axes.minorticks_off()
     _label_outliers(axes, density)
     axes.set_xlabel("eigenvalue", fontsize="x-large")
     axes.set_ylabel("share of all eigenvalues", fontsize="x-large")
-    axes.set_title("\n".join(wrapped(title, 540, LARGE)), loc="left", fontsize="large", parse_math=False)
+    axes.set_title("\n".join(lines), loc="left", fontsize="large", parse_math=False)
     axes.tick_params(labelsize="large")
     axes.grid(axis="both", alpha=0.2)
-    figure.legend(
-        loc="outside lower center", ncols=2, fontsize="large", frameon=False, handlelength=1.5, columnspacing=1.0
-    )
+    figure.legend(loc="lower center", ncols=2, fontsize="large", frameon=False, handlelength=1.5, columnspacing=1.0)
     return figure
 
 

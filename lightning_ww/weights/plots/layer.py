@@ -17,6 +17,7 @@ from lightning_ww.drawing.canvas import (
     ink,
     magnified,
     new_figure,
+    number_label,
     wrapped,
 )
 from lightning_ww.weights.marchenko_pastur import bulk_density, bulk_edges
@@ -70,7 +71,7 @@ def layer_figure(layer: LayerReport, *, compare: bool = False) -> Figure:
         raise NoValueError(f"layer {layer.name!r} has no spectrum to draw: the weight is zero.")
     size = LARGE if compare else X_LARGE
     lines = _headings(layer, size) + (wrapped(tail_caption(layer), TITLE, size) if compare else [])
-    figure = new_figure(6.4, 4.8, layout="none")
+    figure = new_figure(6.4, 4.8)
     axes = figure.add_subplot()
     axes.set_xscale("log")
     axes.set_yscale("log")
@@ -101,6 +102,8 @@ def layer_figure(layer: LayerReport, *, compare: bool = False) -> Figure:
     axes.set_ylabel("density", fontsize="x-large")
     text, letters = "\n".join(lines), "large" if compare else "x-large"
     axes.set_title(text, loc="left", y=1.0, fontsize=letters, parse_math=False)  # saves the search for a free place
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(number_label)
     axes.minorticks_off()  # many ticks take long to draw
     axes.tick_params(labelsize="large")
     axes.grid(alpha=0.2)

@@ -38,7 +38,7 @@ def report_figure(report: WeightReport, metrics: str | Sequence[str] = KEY_METRI
         raise ArgumentError("`plot()`: this report has no layer.")
     drawn = [name for name in metrics if any(layer.metric(name) is not None for layer in report.layers)]
     count = len(report.layers)
-    figure = new_figure(2.2 + 2.2 * max(1, len(drawn)), 1.2 + 0.24 * count)
+    figure = new_figure(2.2 + 2.2 * max(1, len(drawn)), 1.2 + 0.24 * count, layout="constrained")
     rows = np.arange(count)
     for i, name in enumerate(drawn):
         axes = figure.add_subplot(1, len(drawn), i + 1)

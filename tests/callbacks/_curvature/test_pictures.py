@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 from helpers.drawn import fit, images
 from helpers.networks import Classifier
 from pytorch_lightning.loggers import TensorBoardLogger
@@ -14,6 +15,8 @@ from lightning_ww.callbacks._curvature.pictures import curvature_pictures
 from lightning_ww.curvature.plots.evolution import evolution
 from lightning_ww.curvature.plots.stems import spectrum_figure
 from lightning_ww.drawing.canvas import picture
+
+pytestmark = pytest.mark.usefixtures("no_bound_on_pictures")
 
 
 def test_curvature_is_drawn_at_each_measurement(tmp_path: Path) -> None:

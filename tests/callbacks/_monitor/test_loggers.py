@@ -41,6 +41,7 @@ class Counting(WeightSpectrumMonitor):
         return picture.draw()
 
 
+@pytest.mark.usefixtures("no_bound_on_pictures")
 def test_two_loggers_get_the_same_pictures_drawn_once(tmp_path: Path) -> None:
     both = [TensorBoardLogger(str(tmp_path), name=name) for name in ("a", "b")]
     monitor = Counting(metrics=["alpha"])
@@ -133,6 +134,7 @@ class OfAnExperiment(OfAClient):
         self.client: Any = Experiment()
 
 
+@pytest.mark.usefixtures("no_bound_on_pictures")
 @pytest.mark.parametrize(
     ("make", "expected"),
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -16,8 +17,10 @@ from helpers.networks import Classifier, data, quiet_trainer
 from pytorch_lightning.loggers import TensorBoardLogger
 
 from lightning_ww.callbacks import CurvatureMonitor, WeightSpectrumMonitor
-from lightning_ww.callbacks._monitor.pictures import Pictures, is_redrawn
+from lightning_ww.callbacks._monitor.clock import Clock
+from lightning_ww.callbacks._monitor.pictures import EXPECTED, WITH_IMPORTS, Pictures, is_redrawn
 from lightning_ww.callbacks._monitor.view import Picture, View
+from lightning_ww.history import Moment
 
 PIXELS = np.zeros((1, 1, 3), dtype=np.uint8)
 
@@ -27,13 +30,14 @@ class Taker:
 
     def __init__(self, *failing: str, fast: bool = False) -> None:
         self.trainer: Any = type("Trainer", (), {"fast_dev_run": fast})()
-        self.failing, self.taken = failing, list[str]()
+        self.failing, self.taken, self.steps = failing, list[str](), list[int]()
 
     def takes(self, kind: str) -> bool:
         return kind == "images"
 
-    def image(self, key: str, draw: Callable[[], Any]) -> bool:
+    def image(self, key: str, draw: Callable[[], Any], step: int) -> bool:
         self.taken.append(key)
+        self.steps.append(step)
         return key not in self.failing and draw() is not None
 
 
@@ -41,45 +45,89 @@ def offered(**when: Any) -> list[Picture]:
     return [Picture(key.replace("_", "/"), lambda: PIXELS, at) for key, at in when.items()]
 
 
+def at(number: int) -> Moment:
+    return Moment(number, 10 * number, 10 * number, number, number == 0)
+
+
 def test_what_is_due_is_drawn_and_the_rest_at_the_end() -> None:
     pictures, taker = Pictures(), Taker()
-    pictures.take(taker, offered(a="now", b="end"), 0)  # type: ignore[arg-type]
-    pictures.take(taker, offered(a="now", b="end"), 1)  # type: ignore[arg-type]
+    pictures.take(taker, offered(a="now", b="end"), at(0), Clock())  # type: ignore[arg-type]
+    pictures.take(taker, offered(a="now", b="end"), at(1), Clock())  # type: ignore[arg-type]
     assert taker.taken == ["a", "a"]
     assert pictures.drawn == {"a": 1}
-    pictures.finish(taker, 1)  # type: ignore[arg-type]
-    pictures.finish(taker, 1)  # type: ignore[arg-type]
+    pictures.finish(taker, Clock())  # type: ignore[arg-type]
+    pictures.finish(taker, Clock())  # type: ignore[arg-type]
     assert taker.taken == ["a", "a", "b"]
 
 
 def test_a_picture_that_failed_counts_as_not_drawn_and_is_tried_again() -> None:
     pictures = Pictures()
-    pictures.take(Taker("a"), offered(a="now"), 0)  # type: ignore[arg-type]
+    pictures.take(Taker("a"), offered(a="now"), at(0), Clock())  # type: ignore[arg-type]
     assert pictures.drawn == {}
     taker = Taker()
-    pictures.finish(taker, 0)  # type: ignore[arg-type]
+    pictures.finish(taker, Clock())  # type: ignore[arg-type]
     assert taker.taken == ["a"]
     assert pictures.drawn == {"a": 0}
 
 
 def test_fast_dev_run_has_one_picture_of_each_kind() -> None:
     taker = Taker(fast=True)
-    Pictures().take(taker, offered(maps_a="now", maps_b="now", spectrum="now"), 0)  # type: ignore[arg-type]
+    Pictures().take(taker, offered(maps_a="now", maps_b="now", spectrum="now"), at(0), Clock())  # type: ignore[arg-type]
     assert sorted(taker.taken) == ["maps/a", "spectrum"]
+
+
+def test_what_there_is_no_time_for_waits_for_its_turn_or_for_the_end() -> None:
+    pictures, taker, clock = Pictures(), Taker(), Clock()
+    take: Any = partial(pictures.take, taker, clock=clock)  # type: ignore[arg-type]
+    take(offered(spectrum_a="now", maps_a="now"), at(0), may_draw=lambda seconds: False)
+    take(offered(maps_a="now", spectrum_a="end"), at(1), may_draw=lambda seconds: False)
+    assert taker.taken == []
+    take(offered(maps_a="end"), at(2), may_draw=lambda seconds: len(taker.taken) < 1)
+    assert (taker.taken, taker.steps) == (["spectrum/a"], [0])  # that of the first measurement, at its own step
+    pictures.finish(taker, clock)  # type: ignore[arg-type]
+    assert (taker.taken, taker.steps) == (["spectrum/a", "maps/a"], [0, 20])  # the map of the last one has all others
+
+
+def test_at_the_end_a_layer_is_drawn_as_it_was_when_it_was_due_and_as_it_is() -> None:
+    pictures, taker = Pictures(), Taker()
+    pictures.take(taker, offered(spectrum_a="now"), at(0), Clock(), lambda seconds: False)  # type: ignore[arg-type]
+    pictures.take(taker, offered(spectrum_a="end"), at(1), Clock(), lambda seconds: False)  # type: ignore[arg-type]
+    pictures.finish(taker, Clock())  # type: ignore[arg-type]
+    assert (taker.taken, taker.steps) == (["spectrum/a", "spectrum/a"], [0, 10])
+
+
+def test_a_picture_is_expected_to_take_as_long_as_the_last_of_its_kind() -> None:
+    class Slow(Taker):
+        def image(self, key: str, draw: Callable[[], Any], step: int) -> bool:
+            time.sleep(0.3)
+            return super().image(key, draw, step)
+
+    expected: list[float] = []
+
+    def may_draw(seconds: float) -> bool:
+        expected.append(seconds)
+        return True
+
+    pictures, clock = Pictures(), Clock()
+    for number, key in enumerate(("maps_a", "maps_b", "spectrum_c")):
+        pictures.take(Slow(), offered(**{key: "now"}), at(number), clock, may_draw)  # type: ignore[arg-type]
+    assert expected[1] == pytest.approx(0.3, abs=0.1)
+    assert expected[0] == expected[2] in (EXPECTED, WITH_IMPORTS)
+    assert clock.drawn >= 0.9
 
 
 def test_pictures_of_the_whole_history_are_drawn_less_often_as_it_grows() -> None:
     numbers = [number for number in range(1001) if is_redrawn(number, number + 1)]
-    assert numbers[:40] == [*range(32), *range(32, 48, 2)]
-    assert len(numbers) == 112
+    assert numbers[:12] == [0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48]
+    assert len(numbers) == 20
     for before, after in pairwise(numbers):
-        assert after - before <= max(1, before // 16)  # a sixteenth at most is missing
+        assert after - before <= max(1, before // 2)
 
 
-def test_of_a_history_that_drops_its_oldest_a_sixteenth_at_most_is_missing() -> None:
+def test_of_a_history_that_drops_its_oldest_a_part_at_most_is_missing() -> None:
     for kept in (1, 20, 100, 1000):
         numbers = [number for number in range(50_000, 52_000) if is_redrawn(number, kept)]
-        assert max(after - before for before, after in pairwise(numbers)) <= max(1, kept // 16)
+        assert max(after - before for before, after in pairwise(numbers)) <= max(1, kept // 2)
 
 
 def rarely(view: View, number: int) -> View:
@@ -100,6 +148,7 @@ class RareCurvature(CurvatureMonitor):
         return rarely(super()._view(measurement), self.measurement.number)
 
 
+@pytest.mark.usefixtures("no_bound_on_pictures")
 def test_the_end_draws_what_the_last_picture_lacks_and_nothing_twice(tmp_path: Path) -> None:
     callbacks = [RareWeights(metrics=["alpha"]), RareCurvature(every_n_epochs=1, num_steps=3)]
     drawn = images(fit(*callbacks, logger=TensorBoardLogger(str(tmp_path)), epochs=5, model=Classifier()).log_dir)
@@ -109,6 +158,7 @@ def test_the_end_draws_what_the_last_picture_lacks_and_nothing_twice(tmp_path: P
     assert drawn["ww.maps/alpha"] == drawn["curvature.maps/spectrum"] == [11]
 
 
+@pytest.mark.usefixtures("no_bound_on_pictures")
 def test_a_run_that_is_broken_off_has_its_last_pictures(tmp_path: Path) -> None:
     class Broken(Classifier):
         def on_train_epoch_start(self) -> None:
@@ -156,6 +206,7 @@ class NoInk(WeightSpectrumMonitor):
         return replace(view, pictures=[replace(one, draw=partial(draw, one)) for one in view.pictures])
 
 
+@pytest.mark.usefixtures("no_bound_on_pictures")
 def test_a_picture_that_fails_costs_nothing_but_itself(tmp_path: Path) -> None:
     class Never(NoInk):
         never = ("spectrum/hidden",)
@@ -169,6 +220,7 @@ def test_a_picture_that_fails_costs_nothing_but_itself(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.usefixtures("no_bound_on_pictures")
 def test_a_picture_that_failed_is_drawn_at_its_next_turn(tmp_path: Path) -> None:
     class Later(NoInk):
         not_at_first = ("maps/alpha",)

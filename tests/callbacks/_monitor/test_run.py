@@ -1,15 +1,12 @@
-"""What is remembered of a run, and the clock of a fit."""
+"""What is remembered of a run."""
 
 from __future__ import annotations
 
 import pickle
-import time
-
-import pytest
 
 from lightning_ww import History, Measurement, Moment
 from lightning_ww.callbacks._monitor.guard import Guard
-from lightning_ww.callbacks._monitor.run import FORM, Clock, Memory, Run
+from lightning_ww.callbacks._monitor.run import FORM, Memory, Run
 
 
 def run() -> Run[object]:
@@ -42,29 +39,3 @@ def test_what_belongs_to_the_fit_does_not_go_into_a_pickle() -> None:
 
 def test_a_memory_has_nothing_to_say_unless_it_says_so() -> None:
     assert (Memory().state_dict(), Memory().write()) == ({}, None)
-
-
-def test_the_clock_counts_what_is_done_within() -> None:
-    clock = Clock()
-    clock.start()
-    clock.start_epoch()
-    with clock.measuring() as began:
-        time.sleep(0.05)
-        assert 0 < clock.share(began) <= 1
-    time.sleep(0.05)
-    assert 0.05 <= clock.spent < time.perf_counter() - clock.began
-    assert 0.04 < clock.trained_in_epoch < time.perf_counter() - clock.began
-
-
-@pytest.mark.parametrize("times", [[5.0] * 9, [9.0, 8.0, 7.0, 6.0, 5.0, 4.0, 3.0, 2.0, 1.0]])
-def test_a_clock_that_stands_still_or_goes_back_gives_a_share(
-    times: list[float], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ticks = iter(times)
-    monkeypatch.setattr(time, "perf_counter", lambda: next(ticks))
-    clock = Clock()
-    clock.start()
-    clock.start_epoch()
-    with clock.measuring() as began:
-        assert 0 <= clock.share(began) <= 1
-    assert clock.trained_in_epoch >= 0

@@ -95,7 +95,7 @@ def test_an_edge_far_out_of_reach_does_not_squeeze_the_spectrum() -> None:
 )
 def test_degenerate_spectra_have_a_picture(matrix: torch.Tensor) -> None:
     pixels = picture(lambda: spectrum_figure(spectral_density(matrix), "t", stability_edge=1.0))
-    assert pixels.shape == (460, 640, 3)
+    assert pixels.shape == (468, 640, 3)
     assert pixels.dtype == np.uint8
     assert len(np.unique(pixels)) > 10
 
