@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lightning_ww.callbacks import CurvatureMonitor
+from lightning_ww.callbacks._monitor import budget
 
 MAY_BE_WITHHELD = {
     f"curvature/{name}"
@@ -253,7 +254,10 @@ def test_barebones_is_said_and_measures_nothing() -> None:
     assert watched.measurement is None
 
 
-def test_one_warning_when_a_measurement_outlasts_its_epoch(caplog: pytest.LogCaptureFixture) -> None:
+def test_one_warning_when_a_measurement_outlasts_its_epoch(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(budget, "SHORT", 0.0)
     fit(monitor(num_steps=200, num_probes=3), model=Tiny(), max_epochs=3)
     said = [
         record.getMessage() for record in caplog.records if "longer than the rest of its epoch" in record.getMessage()
