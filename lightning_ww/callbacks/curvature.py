@@ -139,8 +139,10 @@ class CurvatureMonitor(Monitor[Reading, CurvatureFindings]):
         storage: The storage of the Krylov basis, which has ``num_steps`` times the size of the parameters: ``"full"``
             (default), ``"half"`` in 16 bits, or ``"none"``, for models whose basis does not fit into memory. With
             ``"none"``, outliers are not counted, and only the largest eigenvalue is given.
-        self_check: Whether to check second derivatives against the loss itself, once, at the cost of about 25
-            gradients. Default: ``True``.
+        self_check: Whether to check, once, that second derivatives are those of the loss: a plain backward pass must give
+            the same gradient, products must be symmetric, and on two samples, in float64, they must equal differences of
+            gradients. It costs at most ten gradients if a batch has at least eight samples (`benchmarks/hessians.md`).
+            Default: ``True``.
         triggers: Your own triggers, which flag measurements. Default: ``()``, none.
         panels: Whether images are drawn and TensorBoard's Custom Scalars laid out, as in `WeightSpectrumMonitor`. Default:
             ``True``.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -13,6 +14,7 @@ from lightning_ww._errors import ArgumentError
 from lightning_ww.curvature.estimates import Estimate, EstimateName, Outliers, estimate, find_outliers
 from lightning_ww.curvature.krylov import Storage, gpytorch_lanczos
 from lightning_ww.curvature.krylov import lanczos as own_lanczos
+from lightning_ww.curvature.operators import CurvatureOperator
 from lightning_ww.curvature.quadrature import UNCONVERGED, Quadrature
 
 if TYPE_CHECKING:
@@ -202,7 +204,8 @@ def spectral_density(
         if lanczos == "gpytorch":
             spaces.append(gpytorch_lanczos(operator, start, num_steps))
         else:  # an operator in half precision is iterated in float32
-            space = own_lanczos(lambda v: (operator @ v.to(operator.dtype)).to(v), start, num_steps, storage)
+            with operator.reused_memory() if isinstance(operator, CurvatureOperator) else nullcontext():
+                space = own_lanczos(lambda v: (operator @ v.to(operator.dtype)).to(v), start, num_steps, storage)
             rounding = max(space.rounding, torch.finfo(operator.dtype).eps)  # its products are no better than that
             spaces.append(replace(space, rounding=rounding))
     return SpectralDensity.of(

@@ -123,9 +123,13 @@ class GGNOperator(CurvatureOperator):
 
     def _times(self, vector: Tensor) -> Tensor:
         with differentiable_twice():
-            total = torch.zeros_like(vector)
+            total = None
             for share, jacobian, curved in self._made():
-                total += share * jacobian.pull(curved(self._pushes(jacobian, vector)))
+                out = self._memory if total is None else None
+                image = jacobian.pull(curved(self._pushes(jacobian, vector)), out)
+                image = image if share == 1 else image.mul_(share)
+                total = image if total is None else total.add_(image)
+        assert total is not None  # there is at least one loss
         return total
 
     @property
@@ -155,9 +159,9 @@ class _Jacobian:
             with rewritten.linear_in_cotangents():
                 self._pulled = gradient(self.outputs, params, self._cotangent, create_graph=True)
 
-    def pull(self, vector: Tensor) -> Tensor:
-        """The product ``Jᵀ u``."""
-        return gradient(self.outputs, self._params, vector)
+    def pull(self, vector: Tensor, out: Tensor | None = None) -> Tensor:
+        """The product ``Jᵀ u``, in the memory ``out``."""
+        return gradient(self.outputs, self._params, vector, out=out)
 
     def push(self, vector: Tensor, engine: Engine) -> Tensor:
         """The product ``J v``."""

@@ -12,7 +12,7 @@ from lightning_ww import _checks
 from lightning_ww.curvature.operators import NotFiniteError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from torch import Tensor
 
@@ -25,6 +25,9 @@ GPYTORCH_TOLERANCE = 1e-6
 
 CHUNK = 2**16
 """The number of elements of each vector that a CPU processes at a time, so that two sums read them only once."""
+
+SAFE = (1e-25, 1e35)
+"""The range in which a sum of products of float32 has lost nothing by underflow, and its terms have not overflowed."""
 
 Storage = Literal["full", "half", "none"]
 
@@ -74,12 +77,13 @@ class Krylov:
 def lanczos(matvec: Callable[[Tensor], Tensor], start: Tensor, num_steps: int, storage: Storage = "full") -> Krylov:
     """Build the Krylov basis of a symmetric operator from a start vector.
 
-    Each new vector is made orthogonal to all earlier vectors in two passes, each of two matrix products. One pass is
-    enough for most operators, two for all. Norms and diagonals are summed in float64. On an accelerator nothing is copied
-    to the host before the end. The steps end early if the Krylov space is invariant, relative to the operator's scale.
+    Each new vector is made orthogonal to the last two by the three-term recurrence, and then to all earlier vectors in a
+    pass of two matrix products. If that takes away more than rounding, so that the norm falls below 1/√2 of what it was, a
+    second pass follows; on an accelerator always, since nothing is copied to the host before the end. The steps end early if
+    the Krylov space is invariant, relative to the operator's scale.
 
     Args:
-        matvec: The product with a vector of shape ``(P,)``.
+        matvec: The product with a vector of shape ``(P,)``. The result may be overwritten, here and by the next product.
         start: The start vector, not zero, shape ``(P,)``.
         num_steps: The number of steps, each with one product; at most P are made.
         storage: The storage of the basis: ``"full"`` in the start vector's precision (default), ``"half"`` in 16 bits,
@@ -103,22 +107,24 @@ def lanczos(matvec: Callable[[Tensor], Tensor], start: Tensor, num_steps: int, s
         raise _checks.unfit_object("lanczos", "start", "a finite vector that is not zero", f"one of norm {norm:g}")
     steps = min(num_steps, start.numel())
     basis = _Basis(steps, start, storage)
-    diagonal, off_diagonal = [], []
+    diagonal: list[Tensor] = []
+    off_diagonal: list[Tensor] = []
     rounding = BREAKDOWN * torch.finfo(start.dtype).eps
     scale = torch.zeros((), dtype=torch.float64, device=start.device)
     alive = torch.ones((), dtype=torch.bool, device=start.device)
-    vector = start / norm.to(start.dtype)
+    image = start / norm.to(start.dtype)
     for _ in range(steps):
-        basis.add(vector)
+        vector = basis.add(image)
         image = matvec(vector).detach()
-        scale = torch.maximum(scale, _norm(image))
-        diagonal.append(_dot(vector, image))
-        image = basis.without(image)
-        remainder = _norm(image)
+        diagonal.append(along := _dot(vector, image))
+        before = off_diagonal[-1] if off_diagonal else torch.zeros_like(along)
+        remainder = basis.orthogonalize(image, along, before)
+        norm = (along.square() + before.square() + remainder.square()).sqrt()  # of the product
+        scale = torch.maximum(scale, norm)
         alive = alive & (remainder > rounding * scale)
         off_diagonal.append(torch.where(alive, remainder, 0.0))
         # after a breakdown all vectors and numbers are zero, so the loop need not wait for a copy to the host
-        vector = image.mul_(torch.where(alive, 1 / remainder, 0.0).to(image.dtype))
+        image.mul_(torch.where(alive, 1 / remainder, 0.0).to(image.dtype))
         if start.device.type == "cpu" and not alive:
             break
     between, along = torch.stack(off_diagonal).cpu(), torch.stack(diagonal).cpu()
@@ -174,37 +180,63 @@ class _Basis:
         self._last = torch.zeros(0 if storage == "full" else 2, size, dtype=start.dtype, device=start.device)
         self._added = 0
 
-    def add(self, vector: Tensor) -> None:
-        """Add a vector."""
+    def add(self, vector: Tensor) -> Tensor:
+        """Add a vector; return it as it is kept in full precision."""
         if len(self.rows):
-            self.rows[self._added] = self._scale * vector
+            self.rows[self._added].copy_(vector if self._scale == 1 else self._scale * vector)
         if len(self._last):
-            self._last[self._added % 2] = vector
+            self._last[self._added % 2].copy_(vector)
         self._added += 1
+        return self._full(self._added - 1)
 
-    def without(self, vector: Tensor) -> Tensor:
-        """The vector without its components along the basis, which are removed twice because of rounding."""
-        if len(self._last):
-            return self._once(self._once(vector))
-        known = self.rows[: self._added]
-        along = known @ vector
-        less = torch.empty_like(vector)
-        left = torch.zeros_like(along)
-        for block, part, out in _parts(known, vector, less):
-            torch.addmv(part, block.T, along, alpha=-1, out=out)
-            left += block @ out
-        return less.addmv_(known.T, left, alpha=-1)
+    def _full(self, number: int) -> Tensor:
+        """One of the last two vectors."""
+        return self._last[number % 2] if len(self._last) else self.rows[number]
 
-    def _once(self, vector: Tensor) -> Tensor:
-        less = torch.addmv(vector, self._last.T, self._last @ vector, alpha=-1)
-        older = self.rows[: max(0, self._added - 2)]
-        if not len(older):
-            return less
-        parts = _parts(older, less)
-        along = torch.stack([block.to(part.dtype) @ part for block, part in parts]).sum(0) / self._scale**2
-        for block, part in parts:
-            part.addmv_(block.to(part.dtype).T, along, alpha=-1)
-        return less
+    def orthogonalize(self, vector: Tensor, along: Tensor, before: Tensor) -> Tensor:
+        """Take the components along the basis from a vector, in place; return the norm of what is left.
+
+        Args:
+            vector: The product with the last vector of the basis.
+            along: Its component along that vector.
+            before: Its component along the vector before that, if there is one.
+        """
+        near = [(self._full(self._added - 1), along)]
+        if self._added > 1:
+            near.append((self._full(self._added - 2), before))
+        norm, left = self._pass(vector, near)
+        if vector.device.type != "cpu" or left < norm / 2**0.5:
+            left = self._pass(vector)[1]
+        return left
+
+    def _pass(self, vector: Tensor, near: Sequence[tuple[Tensor, Tensor]] = ()) -> tuple[Tensor, Tensor]:
+        """Take components from a vector in place: the known ones, then those along all vectors.
+
+        Args:
+            vector: The vector.
+            near: Vectors, and the known components along them.
+
+        Returns:
+            The norms before and after the latter are taken away.
+        """
+        older = self.rows[: max(0, self._added - len(self._last))]
+        groups = [group for group in (older, self._last) if len(group)]
+        components: list[list[Tensor]] = [[] for _ in groups]
+        before, after = [], []
+        for part, *others in _parts(vector, *(other for other, _ in near), *groups):
+            for other, (_, amount) in zip(others, near, strict=False):
+                part.sub_(other * amount.to(other.dtype))
+            before.append(torch.dot(part, part))
+            for sums, block in zip(components, others[len(near) :], strict=True):
+                sums.append(block.to(part.dtype) @ part)
+        totals = [torch.stack(sums).sum(0) for sums in components]
+        if len(older):
+            totals[0] = totals[0] / self._scale**2
+        for part, *blocks in _parts(vector, *groups):
+            for block, total in zip(blocks, totals, strict=True):
+                part.addmv_(block.to(part.dtype).T, total, alpha=-1)
+            after.append(torch.dot(part, part))
+        return _total(before, vector).sqrt(), _total(after, vector).sqrt()
 
 
 def _parts(*tensors: Tensor) -> list[tuple[Tensor, ...]]:
@@ -214,10 +246,23 @@ def _parts(*tensors: Tensor) -> list[tuple[Tensor, ...]]:
 
 
 def _dot(x: Tensor, y: Tensor) -> Tensor:
-    """The inner product, summed in float64: float32 sums lose four digits at ten million elements."""
-    return torch.stack([torch.dot(a.double(), b.double()) for a, b in _parts(x, y)]).sum()
+    """The inner product, in float64."""
+    return _total([torch.dot(a, b) for a, b in _parts(x, y)], x, y)
+
+
+def _total(dots: Sequence[Tensor], x: Tensor, y: Tensor | None = None) -> Tensor:
+    """The inner product of x with y, or with itself, in float64, from the inner products of their parts.
+
+    A sum of ten million elements in float32 loses four digits. On a CPU, each part's own sum keeps as many as the elements
+    have, unless it leaves the range of float32. On an accelerator there is one part, which is summed again.
+    """
+    total = torch.stack(list(dots)).sum(dtype=torch.float64)
+    is_safe = x.device.type == "cpu" and SAFE[0] < abs(total) < SAFE[1]
+    if x.dtype != torch.float64 and not is_safe:
+        total = torch.stack([torch.dot(a.double(), b.double()) for a, b in _parts(x, x if y is None else y)]).sum()
+    return total
 
 
 def _norm(vector: Tensor) -> Tensor:
-    """The Euclidean norm, summed in float64."""
+    """The Euclidean norm, in float64."""
     return _dot(vector, vector).sqrt()

@@ -43,6 +43,16 @@ class CurvatureOperator(LinearOperator):  # type: ignore[misc]
         self._product = product
         self._params = list(params)
         self._dim = sum(real(parameter).numel() for parameter in params)
+        self._memory: Tensor | None = None  # of products, while it is reused
+
+    @contextmanager
+    def reused_memory(self) -> Iterator[None]:
+        """Write all products to the same memory: each is lost at the next one. New memory takes a third of a gradient."""
+        self._memory = torch.empty(0, dtype=self.dtype, device=self.device)  # which the first product enlarges
+        try:
+            yield
+        finally:
+            self._memory = None
 
     def _keep(self, is_kept: Sequence[bool]) -> None:
         self._params = [parameter for parameter, one in zip(self._params, is_kept, strict=True) if one]
@@ -171,12 +181,17 @@ class HessianOperator(CurvatureOperator):
         versions = [parameter._version for parameter in self._params]
         if versions != self._versions:
             self._parts, self._slopes, self._versions = self._gradients(self._params), None, versions
+        weights, total = parts_of(vector, self._params), None
         with differentiable_twice():
-            total = torch.zeros_like(vector)
-            for share, slope in self.slopes:
-                if slope.requires_grad:  # a loss that is linear in the weights has no Hessian
-                    total += share * gradient(slope, self._params, vector)
-        return total
+            for share, parts in self._parts:
+                pairs = [(p, w) for p, w in zip(parts, weights, strict=True) if p is not None and p.requires_grad]
+                if not pairs:  # a loss that is linear in the weights has no Hessian
+                    continue
+                slopes, cotangents = zip(*pairs, strict=True)
+                image = gradient(slopes, self._params, cotangents, out=self._memory if total is None else None)
+                image = image if share == 1 else image.mul_(share)
+                total = image if total is None else total.add_(image)
+        return torch.zeros_like(vector) if total is None else total
 
 
 class ScaledOperator(CurvatureOperator):
@@ -240,13 +255,19 @@ class _Itself:
 
 
 def gradient(
-    value: Tensor, params: Sequence[Tensor], weight: Tensor | None = None, *, create_graph: bool = False
+    value: Tensor | Sequence[Tensor],
+    params: Sequence[Tensor],
+    weight: Tensor | Sequence[Tensor] | None = None,
+    *,
+    create_graph: bool = False,
+    out: Tensor | None = None,
 ) -> Tensor:
-    """The gradient of ``⟨value, weight⟩`` with respect to the parameters, flat, shape ``(P,)``."""
+    """The gradient of ``⟨value, weight⟩`` with respect to the parameters, flat, shape ``(P,)``, in the memory ``out``."""
     parts = torch.autograd.grad(
         value, params, weight, create_graph=create_graph, retain_graph=True, allow_unused=True, materialize_grads=True
     )
-    return torch.cat([real(part).reshape(-1) for part in parts])
+    flat = [real(part).reshape(-1) for part in parts]
+    return torch.cat(flat) if out is None else torch.cat(flat, out=out)
 
 
 def real(tensor: Tensor) -> Tensor:

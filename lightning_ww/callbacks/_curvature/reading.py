@@ -25,7 +25,7 @@ from lightning_ww.curvature.density import spectral_density
 from lightning_ww.curvature.edge_of_stability import EdgeOfStability, plain_ratio
 from lightning_ww.curvature.ggn import Engine, GGNOperator
 from lightning_ww.curvature.krylov import Storage, lanczos
-from lightning_ww.curvature.operators import CurvatureOperator, HessianOperator, ReducedOperator
+from lightning_ww.curvature.operators import CurvatureOperator, HessianOperator, ReducedOperator, gradient
 from lightning_ww.curvature.parameters import select_parameters
 from lightning_ww.curvature.quadrature import UNCONVERGED
 from lightning_ww.curvature.second_derivatives.context import differentiable_twice
@@ -43,6 +43,9 @@ Matrix = Literal["hessian", "ggn"]
 
 FAST_DEV_RUN_STEPS = 4
 """The number of Lanczos steps under `fast_dev_run`, which runs all of the code at low cost."""
+
+FEW_SAMPLES = 2
+"""The number of samples on which derivatives are checked in float64, which takes up to eight times as long."""
 
 WARM_STEPS, COLD_STEPS = 6, 12
 """The numbers of Lanczos steps that follow the sharpness, from the last directions and if these have changed."""
@@ -224,31 +227,37 @@ class CurvatureReader(Memory):
             operator.restrict(is_reached)
             if self._is_tried:
                 return
-            first = loss.batches[0]
             if self._settings.self_check and isinstance(operator, HessianOperator):
-
-                @contextmanager
-                def precise() -> Iterator[tuple[Callable[[], Tensor], Sequence[Tensor]]]:
-                    with loss.in_double() as twin:
-                        yield (
-                            lambda: twin.of(twin.batches[0]),
-                            [p for p, is_in in zip(twin.params, is_reached, strict=True) if is_in],
-                        )
-
-                known = operator if len(loss.batches) == 1 else None
-                check_second_derivatives(
-                    lambda: loss.of(first),
-                    loss.params,
-                    operator=known,
-                    kept=is_reached,
-                    precise=precise,
-                    differences=not loss.moves_others,
-                )
-            elif self._settings.self_check:
+                self._check(loss, operator, is_reached)
+                return  # products were among that
+            if self._settings.self_check:
                 hidden = [p for p, is_in in zip(loss.params, is_reached, strict=True) if not is_in]
-                check_gradient(value, operator.params, hidden)
-                check_repeated(float(value.detach()), float(_judged_loss(loss, first)[0].detach()))
+                with differentiable_twice():
+                    slope = gradient(value, operator.params)
+                check_gradient(value, slope, operator.params, hidden)
+                check_repeated(float(value.detach()), float(_judged_loss(loss, loss.batches[0])[0].detach()))
             operator @ torch.ones(operator.shape[0], dtype=operator.dtype, device=operator.device)
+
+    def _check(self, loss: SandboxLoss, operator: HessianOperator, is_reached: Sequence[bool]) -> None:
+        """Check the second derivatives on the first batch, in float64 on a few of its samples if that can be done."""
+        first = loss.batches[0]
+        few = None if loss.moves_others else first.first_samples(FEW_SAMPLES)
+
+        @contextmanager
+        def precise() -> Iterator[tuple[Callable[[], Tensor], Sequence[Tensor]]]:
+            with loss.in_double([first if few is None else few]) as twin:
+                params = [p for p, is_in in zip(twin.params, is_reached, strict=True) if is_in]
+                yield lambda: twin.of(twin.batches[0]), params
+
+        check_second_derivatives(
+            lambda: loss.of(first),
+            loss.params,
+            operator=operator if len(loss.batches) == 1 else None,
+            kept=is_reached,
+            precise=precise,
+            is_part=few is not None,
+            differences=not loss.moves_others,
+        )
 
     def _gauss_newton(self, loss: SandboxLoss) -> tuple[GGNOperator, Tensor]:
         """The operator, and the loss of the first batch."""

@@ -47,6 +47,16 @@ class CapturedBatch:
         """The batch with its numbers in float64."""
         return CapturedBatch(_copied(self.batch, double_precision), self.index, self.size)
 
+    def first_samples(self, count: int) -> CapturedBatch | None:
+        """The batch with its first samples alone, or ``None`` if it has no more, or their number is not known."""
+        if self.size is None or self.size <= count:
+            return None
+
+        def cut(tensor: Tensor) -> Tensor:
+            return tensor[:count] if tensor.ndim and tensor.shape[0] == self.size else tensor
+
+        return CapturedBatch(_copied(self.batch, cut), self.index, count)
+
     def fresh(self) -> Any:
         """A copy of the batch, which the caller may change."""
         return _copied(self.batch)

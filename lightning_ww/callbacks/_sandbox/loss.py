@@ -96,9 +96,9 @@ class SandboxLoss:
         self._rest = {name: copied for name, copied in self._copies.items() if name not in set(chosen)}
 
     @contextmanager
-    def in_double(self) -> Iterator[SandboxLoss]:
-        """The same loss in float64, with copies of its own."""
-        batches = [captured.in_double() for captured in self.batches]
+    def in_double(self, batches: Sequence[CapturedBatch] | None = None) -> Iterator[SandboxLoss]:
+        """The same loss in float64, with copies of its own, on these batches. Default: on the same batches."""
+        batches = [captured.in_double() for captured in (self.batches if batches is None else batches)]
         how = (self._loss_fn, self._outputs_fn, self._seed, self._others)
         twin = SandboxLoss(self._module, batches, self.names, *how, widened=True)
         with twin.copies_in_place():

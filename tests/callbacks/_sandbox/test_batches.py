@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from lightning_ww.callbacks import CurvatureMonitor
+from lightning_ww.callbacks._sandbox.batches import CapturedBatch
 
 
 @dataclass
@@ -78,3 +79,15 @@ def test_a_run_that_ends_before_its_batches_are_there_says_so(caplog: pytest.Log
     trainer.fit(Tiny(), data(), data(16, shuffle=False))
     assert "measures on 2 batches: an epoch has no more (`num_batches=5`)" in caplog.text
     assert len(monitor.history) == 1
+
+
+def test_first_samples_are_cut_from_what_is_as_long_as_the_batch() -> None:
+    batch: Any = {"x": torch.arange(12.0).view(6, 2), "y": [torch.arange(6), torch.ones(3)], "scale": torch.tensor(2.0)}
+    few = CapturedBatch.of(batch, 4, 6).first_samples(2)
+    assert few is not None
+    assert (few.index, few.size) == (4, 2)
+    assert torch.equal(few.batch["x"], torch.arange(4.0).view(2, 2))
+    assert [len(part) for part in few.batch["y"]] == [2, 3]
+    assert few.batch["scale"] == 2
+    assert CapturedBatch.of(batch, 4, None).first_samples(2) is None
+    assert CapturedBatch.of(batch, 4, 2).first_samples(2) is None
