@@ -214,8 +214,7 @@ class Ingredients:
     def distance_to_shuffle(self, eigenvalues: Array) -> float:
         """The Jensen–Shannon distance of a spectrum to the shuffle's, the root mean square over predicted draws."""
         _ = self.live
-        squares = [shuffle.jensen_shannon_distance(eigenvalues, np.square(draw).ravel()) ** 2 for draw in self.shuffles]
-        return float(np.mean(squares) ** 0.5)
+        return shuffle.jensen_shannon_distance(eigenvalues, np.square(self.shuffles).reshape(len(self.shuffles), -1))
 
     @cached_property
     def shuffled_eigenvalues(self) -> Array:
@@ -247,6 +246,8 @@ class Ingredients:
         """The `rand_distance` of a shuffle of the layer: what noise of these elements has."""
         if self._request.floors is not None:
             return self._request.floors[self._layer]
+        if self.is_predicted and self._elements.predictable:
+            return shuffle.floor_of_shape(self.N, self.M, len(self.slices), self._request.shuffler.seed)
         noise = spectra.singular_values(self._request.shuffler.shuffle(self.slices, draw=1))
         return self.distance_to_shuffle(np.square(noise).ravel())
 

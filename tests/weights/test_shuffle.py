@@ -13,6 +13,7 @@ from lightning_ww.weights.elements import element_statistics
 from lightning_ww.weights.marchenko_pastur import tracy_widom_threshold
 from lightning_ww.weights.shuffle import (
     Shuffler,
+    floor_of_shape,
     jensen_shannon_distance,
     predicted_spectra,
     rank_deficit,
@@ -184,6 +185,24 @@ def test_rank_deficit_counts_what_fell_below_a_tenth() -> None:
     shuffled = np.array([[1.0, 2, 3, 4], [1, 2, 3, 4]])
     values = np.array([[0.1, 0.3, 0.2, 4], [0, 0, 0, 0]])  # 0.1 ≤ 0.1, 0.2 ≤ 0.3; a zero slice counts in full
     assert rank_deficit(values, shuffled) == 6 / 8
+
+
+@pytest.mark.parametrize(("count", "N", "M"), [(1, 256, 256), (1, 512, 256), (2, 300, 260), (1, 1024, 512)])
+@pytest.mark.parametrize("kind", ["normal", "uniform", "sparse"])
+def test_the_floor_of_a_shape_is_that_of_a_layers_own_shuffle(count: int, N: int, M: int, kind: str) -> None:
+    random = np.random.default_rng(M)
+    made: dict[str, Array] = {
+        "normal": 3 * random.standard_normal((count, N, M)) + 0.01,
+        "uniform": random.uniform(-1, 1, (count, N, M)),
+        "sparse": random.standard_normal((count, N, M)) * (random.random((count, N, M)) < 0.6),  # excess kurtosis 2
+    }
+    slices = made[kind]
+    statistics = element_statistics(slices)
+    assert statistics.predictable
+    predicted = np.square(predicted_spectra(slices, statistics)).reshape(-1, count * M)
+    own = [np.square(singular_values(Shuffler(seed).shuffle(slices))).ravel() for seed in range(6)]
+    floors = [jensen_shannon_distance(noise, predicted) for noise in own]
+    assert floor_of_shape(N, M, count) == pytest.approx(np.mean(floors), abs=0.002)
 
 
 def test_alike_elements_have_no_edge() -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import compress
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -193,7 +194,7 @@ class CurvatureReader(Memory):
             self.is_limited |= loss.is_limited
             self._is_tried = True
             left_out = tuple(name for name, is_in in zip(loss.names, is_reached, strict=True) if not is_in)
-            params = [p for p, is_in in zip(params, is_reached, strict=True) if is_in]
+            params = list(compress(params, is_reached))
             samples = loss.num_samples
             if trainer.world_size == 1:
                 yield _Matrices(own, own, params, left_out, samples)
@@ -245,9 +246,8 @@ class CurvatureReader(Memory):
 
         @contextmanager
         def precise() -> Iterator[tuple[Callable[[], Tensor], Sequence[Tensor]]]:
-            with loss.in_double([first if few is None else few]) as twin:
-                params = [p for p, is_in in zip(twin.params, is_reached, strict=True) if is_in]
-                yield lambda: twin.of(twin.batches[0]), params
+            with loss.in_double([few or first]) as twin:
+                yield lambda: twin.of(twin.batches[0]), list(compress(twin.params, is_reached))
 
         check_second_derivatives(
             lambda: loss.of(first),
