@@ -243,18 +243,12 @@ class CurvatureReader(Memory):
         """Check the second derivatives on the first batch, in float64 on a few of its samples if that can be done."""
         first = loss.batches[0]
         few = None if loss.moves_others else first.first_samples(FEW_SAMPLES)
-
-        @contextmanager
-        def precise() -> Iterator[tuple[Callable[[], Tensor], Sequence[Tensor]]]:
-            with loss.in_double([few or first]) as twin:
-                yield lambda: twin.of(twin.batches[0]), list(compress(twin.params, is_reached))
-
         check_second_derivatives(
             lambda: loss.of(first),
             loss.params,
             operator=operator if len(loss.batches) == 1 else None,
             kept=is_reached,
-            precise=precise,
+            precise=partial(loss.precisely, few or first, is_reached),
             is_part=few is not None,
             differences=not loss.moves_others,
         )

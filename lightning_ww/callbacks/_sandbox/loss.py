@@ -9,6 +9,8 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
+from itertools import compress
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -96,13 +98,14 @@ class SandboxLoss:
         self._rest = {name: copied for name, copied in self._copies.items() if name not in set(chosen)}
 
     @contextmanager
-    def in_double(self, batches: Sequence[CapturedBatch] | None = None) -> Iterator[SandboxLoss]:
-        """The same loss in float64, with copies of its own, on these batches. Default: on the same batches."""
-        batches = [captured.in_double() for captured in (self.batches if batches is None else batches)]
+    def precisely(
+        self, captured: CapturedBatch, is_kept: Sequence[bool]
+    ) -> Iterator[tuple[Callable[[], Tensor], list[Tensor]]]:
+        """The loss of a batch in float64, with copies of its own, and the parameters that are kept."""
         how = (self._loss_fn, self._outputs_fn, self._seed, self._others)
-        twin = SandboxLoss(self._module, batches, self.names, *how, widened=True)
+        twin = SandboxLoss(self._module, [captured.in_double()], self.names, *how, widened=True)
         with twin.copies_in_place():
-            yield twin
+            yield partial(twin.of, twin.batches[0]), list(compress(twin.params, is_kept))
 
     @property
     def num_samples(self) -> int | None:
