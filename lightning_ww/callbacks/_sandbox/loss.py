@@ -98,9 +98,7 @@ class SandboxLoss:
         self._rest = {name: copied for name, copied in self._copies.items() if name not in set(chosen)}
 
     @contextmanager
-    def precisely(
-        self, captured: CapturedBatch, is_kept: Sequence[bool]
-    ) -> Iterator[tuple[Callable[[], Tensor], list[Tensor]]]:
+    def precisely(self, captured: CapturedBatch, is_kept: Sequence[bool]) -> Iterator[tuple[Any, list[Tensor]]]:
         """The loss of a batch in float64, with copies of its own, and the parameters that are kept."""
         how = (self._loss_fn, self._outputs_fn, self._seed, self._others)
         twin = SandboxLoss(self._module, [captured.in_double()], self.names, *how, widened=True)
