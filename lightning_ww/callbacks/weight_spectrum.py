@@ -21,7 +21,7 @@ from lightning_ww.callbacks._weights.pictures import WeightPictures
 from lightning_ww.history import Moment
 from lightning_ww.triggers.diagnosis import DEFAULTS
 from lightning_ww.triggers.trigger import Trigger
-from lightning_ww.weights.analysis import Weight, measure, read
+from lightning_ww.weights.analysis import measure, read
 from lightning_ww.weights.ingredients import Request, Shuffle
 from lightning_ww.weights.layers import find_layers, nothing_to_measure
 from lightning_ww.weights.metric import Need
@@ -29,7 +29,8 @@ from lightning_ww.weights.metrics import BANDS, KEY_METRICS, METRICS, needing
 from lightning_ww.weights.plots.table import report_table
 from lightning_ww.weights.report import WeightReport
 from lightning_ww.weights.shuffle import Shuffler
-from lightning_ww.weights.slices import SkippedLayer
+from lightning_ww.weights.slices import SkippedLayer, Weight
+from lightning_ww.weights.unchanged import Unchanged
 
 LEVERS: Mapping[Need, str] = {
     "mp_fit": "not asked for (name it in `metrics=`)",
@@ -53,6 +54,7 @@ class Snapshot:
     skipped: Sequence[SkippedLayer]  # those that are skipped without being read
     request: Request
     levers: Mapping[Need, str]
+    unchanged: Unchanged  # the reports of the last measurement
 
 
 class WeightSpectrumMonitor(Monitor[Snapshot, WeightReport]):
@@ -264,7 +266,7 @@ class WeightSpectrumMonitor(Monitor[Snapshot, WeightReport]):
             floors=None if takes_floors else memory.floors or {},
         )
         weights = tuple(read(matrices, include_frozen=self.include_frozen, copies=True))
-        return Snapshot(weights, skipped, request, self._levers())
+        return Snapshot(weights, skipped, request, self._levers(), memory.unchanged)
 
     def _levers(self) -> Mapping[Need, str]:
         """The reasons for metrics without a value in this run."""
@@ -277,7 +279,9 @@ class WeightSpectrumMonitor(Monitor[Snapshot, WeightReport]):
 
     @override
     def _measure(self, snapshot: Snapshot, moment: Moment) -> WeightReport:
-        return measure(snapshot.weights, snapshot.skipped, snapshot.request, snapshot.levers)
+        return measure(
+            snapshot.weights, snapshot.skipped, snapshot.request, snapshot.levers, unchanged=snapshot.unchanged
+        )
 
     @override
     def _view(self, measurement: WeightReport) -> View:

@@ -6,7 +6,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, get_args
 
 import numpy as np
@@ -22,7 +21,8 @@ from lightning_ww.weights.metric import Metric, Need
 from lightning_ww.weights.metrics import TABLE
 from lightning_ww.weights.report import LayerReport, WeightReport
 from lightning_ww.weights.shuffle import Shuffler
-from lightning_ww.weights.slices import SkippedLayer, UnreadableWeightError, check_size
+from lightning_ww.weights.slices import SkippedLayer, UnreadableWeightError, Weight, check_size
+from lightning_ww.weights.unchanged import Unchanged
 
 if TYPE_CHECKING:
     from typing import Any
@@ -120,18 +120,6 @@ def analyze(
     return measure(read(matrices, include_frozen=include_frozen), skipped, request)
 
 
-@dataclass(frozen=True)
-class Weight:
-    """A layer as it was when its weight was read."""
-
-    name: str
-    kind: str
-    is_embedding: bool
-    is_convolution: bool
-    is_frozen: bool
-    slices: Tensor  # shape (slices, rows, cols), in its own dtype
-
-
 def read(layers: Sequence[Layer], *, include_frozen: bool, copies: bool = False) -> Iterator[Weight | SkippedLayer]:
     """Read the weights of layers, one after the other.
 
@@ -162,6 +150,7 @@ def measure(
     skipped: Sequence[SkippedLayer],
     request: Request,
     levers: Mapping[Need, str] = LEVERS,
+    unchanged: Unchanged | None = None,
 ) -> WeightReport:
     """Measure these weights.
 
@@ -170,9 +159,11 @@ def measure(
         skipped: The weights that are skipped without being read.
         request: The options of the analysis.
         levers: The reasons for metrics without a value, in terms of the caller's arguments. Default: those of `analyze`.
+        unchanged: The reports of the last measurement, which layers with the same weight keep. Default: ``None``, each is
+            measured.
     """
     began = time.perf_counter()
-    results = _side_by_side(weights, lambda weight: _measured(weight, request, levers))
+    results = _side_by_side(weights, lambda weight: _measured(weight, request, levers, unchanged))
     reports = tuple(result for result in results if isinstance(result, LayerReport))
     skips = tuple(result for result in results if isinstance(result, SkippedLayer))
     return WeightReport(reports, (*skipped, *skips), time.perf_counter() - began)
@@ -203,10 +194,15 @@ def _side_by_side(
     return [result.result() if isinstance(result, Future) else result for result in results]
 
 
-def _measured(weight: Weight, request: Request, levers: Mapping[Need, str]) -> LayerReport | SkippedLayer:
-    try:
+def _measured(
+    weight: Weight, request: Request, levers: Mapping[Need, str], unchanged: Unchanged | None
+) -> LayerReport | SkippedLayer:
+    def measured() -> LayerReport:
         with np.errstate(all="ignore"):  # a metric that overflows gets a reason instead of a value
             return _measure_layer(weight, request, levers)
+
+    try:
+        return measured() if unchanged is None else unchanged.report(weight, request.options(weight.name), measured)
     except Exception as error:  # an error in one layer must not stop the analysis of the others
         return _skipped(weight.name, error)
 

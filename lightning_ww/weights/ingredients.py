@@ -62,6 +62,16 @@ class Request:
             return self.bootstrap > 0
         return self.mp_fit if need == "mp_fit" else self.cka
 
+    def options(self, layer: str) -> tuple[object, ...]:
+        """What determines a layer's report besides its weight; initial weights and floors do not change in a run."""
+        needs = ("shuffle", "initial", "mp_fit", "cka", "bootstrap")
+        return (
+            self.shuffler.seed,
+            self.shuffle,
+            layer in (self.initial or {}),
+            *(self.asks_for(n, layer) for n in needs),
+        )
+
 
 class Ingredients:
     """The matrices of one layer, and the quantities that follow from them.

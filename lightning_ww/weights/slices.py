@@ -41,6 +41,18 @@ class SkippedLayer:
     sentence: str
 
 
+@dataclass(frozen=True)
+class Weight:
+    """A layer as it was when its weight was read."""
+
+    name: str
+    kind: str
+    is_embedding: bool
+    is_convolution: bool
+    is_frozen: bool
+    slices: Tensor  # shape (slices, rows, cols), in its own dtype
+
+
 def check_size(slices: Tensor) -> None:
     """Raise `UnreadableWeightError` if there are too few eigenvalues, or if such a small weight is not finite."""
     count, rows, cols = slices.shape

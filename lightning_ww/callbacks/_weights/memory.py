@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from typing_extensions import override
 
 from lightning_ww.callbacks._monitor.restoring import Restoring
 from lightning_ww.callbacks._monitor.run import Memory
+from lightning_ww.weights.unchanged import Unchanged
 
 if TYPE_CHECKING:
     from lightning_ww.callbacks._weights.initial_weights import InitialWeightsKeeper
@@ -24,6 +25,7 @@ class WeightMemory(Memory):
     initial: InitialWeightsKeeper | None  # None: no distance from the initial weights is measured
     logged: LoggedLayers
     pictures: WeightPictures
+    unchanged: Unchanged = field(default_factory=Unchanged)
     floors: dict[str, float] | None = None  # the rand_distance of noise, by layer; None: not measured yet
 
     @override
