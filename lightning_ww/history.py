@@ -15,11 +15,15 @@ import torch
 from torch import Tensor
 from typing_extensions import Self
 
+from lightning_ww._columns import packed, unpacked
 from lightning_ww._errors import NoValueError
 from lightning_ww._pandas import data_frame
 
 if TYPE_CHECKING:
     import pandas
+
+CHUNK = 100
+"""The number of measurements that are packed together for checkpoints; what is packed is not packed again."""
 
 
 @dataclass(frozen=True)
@@ -208,6 +212,7 @@ class History(Generic[K]):
         self.others: Mapping[str, History[Any]] = {}
         self._kind = kind
         self._measurements: list[K] = []
+        self._packed: dict[int, tuple[tuple[int, int], dict[str, Any]]] = {}  # full chunks for checkpoints, by number
         self._records: Mapping[str, Any] = {}
 
     def __len__(self) -> int:
@@ -297,18 +302,28 @@ class History(Generic[K]):
         return frame([row for past in self._measurements for row in past.rows()])
 
     def state_dict(self) -> dict[str, Any]:
-        """The state as plain values."""
+        """The state as plain values; the measurements are packed into columns, a hundred at a time."""
+        chunks: dict[int, list[K]] = {}
+        for past in self._measurements:
+            chunks.setdefault(past.number // CHUNK, []).append(past)
+        packs = {}
+        for number, some in chunks.items():
+            known, ends = self._packed.get(number), (some[0].number, some[-1].number)
+            is_known = known is not None and known[0] == ends and number != max(chunks)  # the last one may be amended
+            packs[number] = known if known is not None and is_known else (ends, packed([m.state_dict() for m in some]))
+        self._packed = packs
         return {
             "baseline": None if self.baseline is None else self.baseline.state_dict(),
-            "measurements": [past.state_dict() for past in self._measurements],
+            "measurements": [columns for _, columns in packs.values()],
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> list[str]:
         """Restore the state that `state_dict` returned; return names in its measurements that are not known."""
-        past = [self._kind.from_state(measurement) for measurement in state["measurements"]]
+        states = [one for columns in state["measurements"] for one in unpacked(columns)]
+        past = [self._kind.from_state(measurement) for measurement in states]
         baseline = None if state["baseline"] is None else self._kind.from_state(state["baseline"])
         if baseline is None and past:
             raise NoValueError("it has measurements, but no first one")
-        self.baseline, self._measurements = baseline, past[-self.max_measurements :]
+        self.baseline, self._measurements, self._packed = baseline, past[-self.max_measurements :], {}
         known = {one.name for one in fields(self._kind)}
-        return sorted({str(name) for measurement in state["measurements"] for name in measurement.keys() - known})
+        return sorted({str(name) for measurement in states for name in measurement.keys() - known})

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from helpers.reports import layer, report
 
 from lightning_ww import History, Measurement, Moment, SkippedLayer
+from lightning_ww._columns import packed
 
 
 def measurement(
@@ -110,3 +113,28 @@ def test_a_table_has_a_row_a_layer_and_of_a_whole_model_one() -> None:
     whole = History[Measurement]()
     whole.append(Measurement(Moment(0, 0, 0, 0, True), {"sharpness": 3.0}))
     assert whole.to_pandas().to_dict("records") == [{"step": 0, "epoch": 0, "sharpness": 3.0}]
+
+
+def test_a_long_history_is_packed_once_and_comes_back_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    history = filled(460, most=350)  # so that the first chunk is not whole
+    first = history.state_dict()
+    packs: list[int] = []
+
+    def counted(states: Sequence[Any]) -> Any:
+        packs.append(len(states))
+        return packed(states)
+
+    monkeypatch.setattr("lightning_ww.history.packed", counted)
+    history.append(measurement(460))
+    again = history.state_dict()
+    assert packs == [89, 61]  # the chunk that lost its oldest, and the last one
+    assert all(one is other for one, other in zip(first["measurements"][1:3], again["measurements"][1:3], strict=True))
+    restored = History[Measurement](350)
+    restored.load_state_dict(again)
+    assert [past.state_dict() | {"values": None} for past in restored] == [
+        past.state_dict() | {"values": None} for past in history
+    ]
+    assert all(
+        torch.equal(one.values.nan_to_num(-1), other.values.nan_to_num(-1))
+        for one, other in zip(restored, history, strict=True)
+    )

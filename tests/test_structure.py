@@ -20,12 +20,13 @@ MAX_LINES = 220
 """Of code, in one file: a file is one concept."""
 
 # callbacks → triggers → history → weights, curvature → drawing, and what starts with an underscore → third parties
-GROUND = {"drawing", "_blas", "_checks", "_errors", "_pandas", "_threads", "_torch"}
+GROUND = {"drawing", "_blas", "_checks", "_columns", "_errors", "_pandas", "_threads", "_torch"}
 MAY_IMPORT = {
     "_errors": set(),
     "_pandas": set(),
     "_torch": set(),
     "_blas": set(),
+    "_columns": set(),
     "_threads": set(),
     "_checks": {"_errors"},
     "drawing": {"drawing", "_threads", "_torch"},

@@ -11,6 +11,7 @@ import pytest
 import torch
 from helpers.fits import fit_with_checkpoints as fit
 from helpers.fits import last
+from helpers.measured import altered, measurements_in
 from helpers.networks import Classifier, data, quiet_trainer
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import BatchSizeFinder, LearningRateFinder, ModelCheckpoint
@@ -37,7 +38,7 @@ def test_a_checkpoint_is_read_with_weights_only(tmp_path: Path) -> None:
     fit(tmp_path, 2)
     state = torch.load(last(tmp_path), weights_only=True)["callbacks"]
     key = next(key for key in state if key.startswith("WeightSpectrumMonitor"))
-    assert [past["moment"]["step"] for past in state[key]["history"]["measurements"]] == [0, 6, 12]
+    assert [past["moment"]["step"] for past in measurements_in(state[key])] == [0, 6, 12]
 
 
 def test_resuming_without_the_callback_or_with_it_added_later_works(tmp_path: Path) -> None:
@@ -172,7 +173,7 @@ ALTERED: dict[str, tuple[Callable[[dict[str, Any]], object], str, bool]] = {
     "bins are words": (lambda state: state["memory"]["logged"].update(bins={"a": "no"}), "cannot read `logged`", True),
     "something more": (lambda state: state.update(more=1), "ignores `more`", True),
     "more in a measurement": (
-        lambda state: state["history"]["measurements"][0].update(mood="good"),
+        lambda state: altered(state, 0, lambda one: one.update(mood="good")),
         "ignores `mood` of the measurements",
         True,
     ),
@@ -181,7 +182,7 @@ ALTERED: dict[str, tuple[Callable[[dict[str, Any]], object], str, bool]] = {
     "initial is a word": (lambda state: state["memory"].update(initial="x"), "resumes without the initial", True),
     "no form": (without("form"), "which another version wrote", False),
     "no history": (without("history"), "whose history it cannot read", False),
-    "no moment": (lambda s: s["history"]["measurements"][1].pop("moment"), "whose history it cannot read", False),
+    "no moment": (lambda s: altered(s, 1, lambda one: one.pop("moment")), "whose history it cannot read", False),
     "no first one": (lambda state: state["history"].update(baseline=None), "whose history it cannot read", False),
 }
 

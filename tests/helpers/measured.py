@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from helpers.networks import Batch, data, quiet_trainer
 from helpers.tiny import Batches
+from lightning_ww._columns import packed, unpacked
 from lightning_ww.callbacks import CurvatureMonitor
 
 
@@ -51,3 +53,15 @@ def dense(twin: Any, batch: Batch, *, training: bool = False) -> Tensor:
     flat = torch.cat([p.detach().reshape(-1) for p in named.values()])
     H: Tensor = torch.autograd.functional.hessian(loss, flat)  # type: ignore[no-untyped-call]
     return torch.as_tensor(torch.linalg.eigvalsh(H))
+
+
+def measurements_in(state: Any) -> list[Any]:
+    """The states of the measurements in a monitor's state."""
+    return [one for columns in state["history"]["measurements"] for one in unpacked(columns)]
+
+
+def altered(state: Any, number: int, change: Callable[[Any], object]) -> None:
+    """Change the state of one measurement in a monitor's state."""
+    states = measurements_in(state)
+    change(states[number])
+    state["history"]["measurements"] = [packed(states)]

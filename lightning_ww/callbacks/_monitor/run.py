@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 M = TypeVar("M")
 
-FORM = 2
+FORM = 3
 """The version of a run's saved state; a state of another version is not restored."""
 
 

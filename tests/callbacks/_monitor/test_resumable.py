@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.measured import measurements_in
 from helpers.networks import Classifier, data, quiet_trainer
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import LearningRateFinder, ModelCheckpoint
@@ -67,7 +68,7 @@ def test_a_learning_rate_finder_in_the_middle_of_a_fit_freezes_nothing(tmp_path:
     trainer = quiet_trainer(callbacks=callbacks, default_root_dir=str(tmp_path), max_epochs=4)
     trainer.fit(Classifier(), data(), data(32, shuffle=False))
     steps = [past.step for past in monitor.history]
-    assert [past["moment"]["step"] for past in monitor.state_dict()["history"]["measurements"]] == steps
+    assert [past["moment"]["step"] for past in measurements_in(monitor.state_dict())] == steps
     assert len(steps) == 5
     assert list(stopping.state_dict()["counted"].values()) == [4]
 

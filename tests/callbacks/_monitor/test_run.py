@@ -21,7 +21,7 @@ def test_its_state_gives_the_same_back() -> None:
     state = first.state_dict()
     assert state["form"] == FORM
     second.load_state_dict(state)
-    assert second.state_dict() == state | {"history": second.history.state_dict()}
+    assert second.state_dict() | {"history": None} == state | {"history": None}
     assert second.history[0].summary == {"a": 1.0}
 
 
