@@ -32,7 +32,11 @@ REMEDIES: tuple[tuple[str, str | dict[str, str]], ...] = (
         "once_differentiable",
         {"hessian": f"leave the layers out with `params=`, or {OTHER_LOSS}", "ggn": ELSEWHERE["ggn"]},
     ),
-    ("not the same twice", "pass `loss_fn=` with a loss of weights and batch alone, or `self_check=False`"),
+    (
+        "not the same twice",
+        "pass `loss_fn=` with a loss of weights and batch alone. What it depends on may have moved by "
+        "now, so that this run is not the same as without the monitor",
+    ),
     ("Recomputed values", f"{UNCHECKPOINTED}, or leave attention and weight norm out of the checkpoint"),
     ("does not depend on any", "the loss is detached from the parameters that are measured, or taken under `no_grad`"),
     ("only for real scalar outputs", "the outputs are complex: pass `ggn_fn=` with `torch.view_as_real` of them"),

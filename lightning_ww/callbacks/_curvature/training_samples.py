@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from torch.utils.data import BatchSampler, DataLoader
 
 from lightning_ww.callbacks._monitor.lightning import training_loaders
+from lightning_ww.callbacks._sandbox.rollback import is_foreign
 
 if TYPE_CHECKING:
     from lightning_ww.callbacks._monitor.lightning import Trainer
@@ -53,7 +54,9 @@ def _samples(loader: Any, world_size: int) -> int | None:
 def _is_counted(loader: Any) -> bool:
     """Whether the loader makes batches of samples itself: neither the data set nor a batch sampler of the user's own."""
     batch_sampler = getattr(loader, "batch_sampler", None)
-    return not isinstance(loader, DataLoader) if batch_sampler is None else isinstance(batch_sampler, BatchSampler)
+    if batch_sampler is None:
+        return not isinstance(loader, DataLoader)
+    return isinstance(batch_sampler, BatchSampler) and is_foreign(type(batch_sampler))  # torch's or Lightning's
 
 
 def _setting(loader: Any, name: str) -> Any:

@@ -62,6 +62,10 @@ class CapturedBatch:
         return _copied(self.batch)
 
 
+CHANNELS = (1, 3, 4)
+"""The numbers of channels of images."""
+
+
 class KeptBatches:
     """The first batches of training, or those of the user's own data.
 
@@ -192,8 +196,22 @@ def _sizes(value: Any, depth: int) -> Iterator[int]:
         if value.ndim:
             yield value.size(0) if value.is_nested else value.shape[0]
     elif depth <= MAX_DEPTH and not isinstance(value, str | bytes):
+        if depth and _is_list_of_samples(value):
+            yield len(value)
+            return
         for item in _inside(value):
             yield from _sizes(item, depth + 1)
+
+
+def _is_list_of_samples(value: Any) -> bool:
+    """Tell whether this is a list with a tensor for each sample, such as images, rather than a few tensors of a batch.
+
+    Images of one size have three axes, and as many channels; two views of a batch are no such list.
+    """
+    is_list = isinstance(value, list | tuple) and len(value) > 0 and all(isinstance(item, Tensor) for item in value)
+    return is_list and all(
+        item.ndim == 3 and item.shape[0] in CHANNELS and len(value) != item.shape[0] for item in value
+    )
 
 
 def _inside(value: Any) -> Iterable[Any]:

@@ -242,7 +242,12 @@ def _compare(tensors: list[tuple[Tensor, int]]) -> None:
 
 def is_foreign(kind: type) -> bool:
     """Tell whether a class is of a package in `FOREIGN`."""
-    return kind.__module__.split(".")[0] in FOREIGN
+    return is_foreign_name(kind.__module__)
+
+
+def is_foreign_name(module: str) -> bool:
+    """Tell whether a module of code is in a package in `FOREIGN`."""
+    return module.split(".")[0] in FOREIGN
 
 
 def _is_plain(value: Any) -> bool:

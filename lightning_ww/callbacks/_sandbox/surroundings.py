@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
-from types import ModuleType
+from collections.abc import Callable, Iterable
+from types import CellType, FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 from lightning_ww._threads import others_train
 from lightning_ww.callbacks._monitor.lightning import callbacks, training_loaders
-from lightning_ww.callbacks._sandbox.rollback import MANY, is_foreign
+from lightning_ww.callbacks._sandbox.rollback import MANY, is_foreign, is_foreign_name
 
 if TYPE_CHECKING:
     from lightning_ww.callbacks._monitor.lightning import LightningModule, Trainer
@@ -36,10 +36,36 @@ def objects_around(trainer: Trainer, pl_module: LightningModule, *functions: Cal
         *(getattr(loader, "dataset", None) for loader in training_loaders(trainer)),
     ]
     found += [Settings(holder) for holder in holders if holder is not None]
+    found.append(Numbers(trainer))
     if not others_train():
-        found += [Attributes(kind) for kind in type(pl_module).__mro__ if not is_foreign(kind)]
-        found += [Globals(function) for function in (type(pl_module).training_step, *functions) if function is not None]
+        kinds = {kind: None for part in pl_module.modules() for kind in type(part).__mro__ if not is_foreign(kind)}
+        methods = [value for kind in kinds for value in vars(kind).values() if isinstance(value, FunctionType)]
+        kept = [value for part in pl_module.modules() for value in list(vars(part).values())]  # functions among them
+        found += [Attributes(kind) for kind in kinds]
+        found += [_defaults(method) for method in methods]
+        found += [Cells(function) for function in _own(kept)]
+        for function in _with_those_they_name((type(pl_module).training_step, *functions, *kept)):
+            found += [Globals(function), Settings(function), _defaults(function)]
     return found
+
+
+def _own(values: Iterable[Any]) -> list[FunctionType]:
+    """The user's functions among these, each once."""
+    functions = (getattr(value, "__func__", value) for value in values)
+    return list(
+        dict.fromkeys(f for f in functions if isinstance(f, FunctionType) and not is_foreign_name(f.__module__))
+    )
+
+
+def _with_those_they_name(values: Iterable[Any]) -> list[FunctionType]:
+    """The user's functions among these, and those among the globals that they name."""
+    own = _own(values)
+    return _own([*own, *(f.__globals__.get(name) for f in own for name in f.__code__.co_names)])
+
+
+def _defaults(function: FunctionType) -> list[Any]:
+    """The defaults of a function's arguments that can be changed."""
+    return [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
 
 
 class _InDict:
@@ -67,6 +93,36 @@ class Settings(_InDict):
         return {name: value for name, value in self._home.items() if _is_small(value)}
 
 
+class Numbers(Settings):
+    """The numbers and words among the attributes of a Trainer, also those that a step gives it."""
+
+    def values(self) -> dict[str, Any]:
+        """The numbers and words by name."""
+        return {
+            name: value for name, value in super().values().items() if not isinstance(value, list | dict | set | deque)
+        }
+
+
+class Cells:
+    """The variables of the enclosing functions that a function uses, and that are no functions, classes or modules."""
+
+    def __init__(self, function: FunctionType) -> None:
+        self._cells = dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))
+
+    def values(self) -> dict[str, Any]:
+        """The variables by name."""
+        there = {name: cell.cell_contents for name, cell in self._cells.items() if not _is_empty(cell)}
+        return {name: value for name, value in there.items() if _is_state(name, value)}
+
+    def set(self, name: str, value: Any) -> None:
+        """Give a variable a value."""
+        self._cells[name].cell_contents = value
+
+    def remove(self, name: str) -> None:
+        """Remove a variable."""
+        del self._cells[name].cell_contents
+
+
 class Attributes:
     """The attributes of a class that are no functions."""
 
@@ -89,16 +145,22 @@ class Attributes:
 class Globals(_InDict):
     """The globals that a function names, and that are no functions, classes or modules."""
 
-    def __init__(self, function: Callable[..., Any]) -> None:
-        function = getattr(function, "__func__", function)
-        code = getattr(function, "__code__", None)
-        self._names = () if code is None else code.co_names
-        self._home = getattr(function, "__globals__", {})
+    def __init__(self, function: FunctionType) -> None:
+        self._names = function.__code__.co_names
+        self._home = function.__globals__
 
     def values(self) -> dict[str, Any]:
         """The globals by name."""
         there = {name: self._home[name] for name in self._names if name in self._home}
         return {name: value for name, value in there.items() if _is_state(name, value)}
+
+
+def _is_empty(cell: CellType) -> bool:
+    try:
+        _ = cell.cell_contents
+    except ValueError:  # the variable has no value yet
+        return True
+    return False
 
 
 def _is_small(value: Any) -> bool:

@@ -40,6 +40,19 @@ class Seen(Callback):
         self.said = num_training_samples(trainer)
 
 
+class Balanced(BatchSampler):
+    """A batch sampler of the user's own."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        self.batches = list(BatchSampler(*arguments, **named))
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return iter(self.batches)
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+
 class Ignoring(LightningModule):
     """Its loss does not need the data."""
 
@@ -115,11 +128,17 @@ class NoLength:
 @pytest.mark.parametrize(
     "loader",
     [
+        lambda: DataLoader(DATA, batch_sampler=Balanced(range(24), 8, drop_last=False)),
         lambda: DataLoader(DATA, batch_size=None, sampler=BatchSampler(RandomSampler(DATA), 16, drop_last=False)),
         lambda: DataLoader(DATA, batch_sampler=OwnBatches()),
         lambda: DataLoader(DATA, batch_size=2, sampler=NoLength()),
     ],
-    ids=["whole batches from the data set", "own batch sampler", "sampler without a length"],
+    ids=[
+        "subclass of BatchSampler",
+        "whole batches from the data set",
+        "own batch sampler",
+        "sampler without a length",
+    ],
 )
 def test_batches_that_others_make_have_an_unknown_number_of_samples(loader: Any) -> None:
     assert seen(loader()).said is None

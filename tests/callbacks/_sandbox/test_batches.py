@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from lightning_ww.callbacks import CurvatureMonitor
-from lightning_ww.callbacks._sandbox.batches import CapturedBatch
+from lightning_ww.callbacks._sandbox.batches import CapturedBatch, batch_size
 
 
 @dataclass
@@ -91,3 +91,17 @@ def test_first_samples_are_cut_from_what_is_as_long_as_the_batch() -> None:
     assert few.batch["scale"] == 2
     assert CapturedBatch.of(batch, 4, None).first_samples(2) is None
     assert CapturedBatch.of(batch, 4, 2).first_samples(2) is None
+
+
+@pytest.mark.parametrize(
+    ("batch", "size"),
+    [
+        (([torch.ones(3, 8, 8)] * 16, [1] * 16), 16),  # images
+        (([torch.ones(3, 8, 8)] * 2, [{"boxes": torch.ones(5, 4)}] * 2), None),  # as detection has them, with boxes
+        (([torch.ones(16, 3, 8, 8)] * 2, torch.ones(16)), 16),  # two views of a batch
+        ([torch.ones(4, 9, 5), torch.ones(4, 9)], 4),  # series
+        (([torch.ones(3, 5, 2)] * 3, torch.ones(3)), 3),
+    ],
+)
+def test_a_list_of_images_has_as_many_samples_as_images(batch: Any, size: int | None) -> None:
+    assert batch_size(batch) == size

@@ -15,14 +15,53 @@ from lightning_ww.callbacks._sandbox.surroundings import Settings, objects_aroun
 CALLS = [0]
 
 
+def counted() -> int:
+    counted.calls = getattr(counted, "calls", 0) + 1  # type: ignore[attr-defined]
+    return int(counted.calls)  # type: ignore[attr-defined]
+
+
+def counter() -> Any:
+    """A function that counts its calls in a variable of this one."""
+    calls = 0
+
+    def count() -> int:
+        nonlocal calls
+        calls += 1
+        return calls
+
+    return count
+
+
+class Scaled(torch.nn.Module):
+    """Counts its calls in its class."""
+
+    calls: ClassVar[int] = 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        type(self).calls += 1
+        return x
+
+
 class Curious(Tiny):
     """Changes everything around it in its step."""
 
     temperature: ClassVar[float] = 1.0
     made: ClassVar[int]
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.scaled, self.count = Scaled(), counter()
+
+    def defaulted(self, calls: list[int] = []) -> None:  # noqa: B006 - as some write
+        calls.append(1)
+
     def training_step(self, batch: Batch, batch_idx: int) -> Any:
         CALLS[0] += 1
+        counted()
+        self.count()
+        self.defaulted()
+        self.scaled(batch[0])
+        self.trainer.phase = self.global_step + 7  # type: ignore[attr-defined]
         type(self).temperature *= 0.9
         type(self).made = 1
         loader: Any = self.trainer.train_dataloader
@@ -43,8 +82,11 @@ class Stepping(Callback):
         group = trainer.optimizers[0].param_groups[0]
         loader: Any = trainer.train_dataloader
         made = [hasattr(owner, "made") for owner in (Curious, loader.dataset)]
-        numbers = CALLS[0], Curious.temperature, loader.dataset.difficulty, group["lr"]
-        return *numbers, made, dict(trainer.callback_metrics)
+        numbers = CALLS[0], Curious.temperature, loader.dataset.difficulty, group["lr"], Scaled.calls
+        model: Any = trainer.lightning_module
+        cells: Any = model.count.__closure__[0].cell_contents, list(*(Curious.defaulted.__defaults__ or ()))
+        others = getattr(counted, "calls", 0), getattr(trainer, "phase", 0)
+        return *numbers, *cells, *others, made, dict(trainer.callback_metrics)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         found = [self.look(trainer)]
