@@ -52,6 +52,7 @@ format: .venv/.ready  ## Mend format and lint where a tool can
 
 bench: .venv/.peers  ## Against weightwatcher, LAPACK, PyHessian, curvlinops and hessian-eigenthings, side by side
 	$(PY) benchmarks/weights.py
+	env -u OMP_NUM_THREADS -u OPENBLAS_NUM_THREADS -u MKL_NUM_THREADS $(PY) benchmarks/threads.py
 	$(PY) benchmarks/panels.py
 	$(PY) benchmarks/hessians.py
 

@@ -13,10 +13,12 @@ for library in ("OMP", "OPENBLAS", "MKL"):
     os.environ[f"{library}_NUM_THREADS"] = "1"  # before numpy is loaded
 
 import argparse
+import copy
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,7 +35,7 @@ from tables import Row
 from torch import nn
 from torch.nn import functional
 
-from lightning_ww.curvature import GGNOperator, HessianOperator, spectral_density
+from lightning_ww.curvature import GGNOperator, HessianOperator, check_second_derivatives, spectral_density
 from lightning_ww.curvature.krylov import lanczos
 
 NUM_STEPS = 20
@@ -183,6 +185,39 @@ def same_trace(seeds: int = 32) -> list[Row]:
     ]
 
 
+def steps_and_check(name: str, rounds: int, most: float) -> list[Row]:
+    """A Lanczos step of a whole spectrum, and the self-check with two samples in float64, in gradients."""
+    model, (x, y) = trainable.network(name)
+    params, twin = list(model.parameters()), copy.deepcopy(model).double()
+    few = x[:2].double() if x.is_floating_point() else x[:2]
+
+    def loss() -> torch.Tensor:
+        return functional.cross_entropy(model(x), y)
+
+    @contextmanager
+    def precise() -> Iterator[tuple[Callable[[], torch.Tensor], list[torch.Tensor]]]:
+        yield lambda: functional.cross_entropy(twin(few), y[: 2 * (len(y) // len(x))]), list(twin.parameters())
+
+    def check() -> float:
+        operator = HessianOperator(loss, params)  # which the spectrum needs anyway
+        began = time.process_time()
+        check_second_derivatives(loss, params, operator=operator, precise=precise, is_part=True)
+        return time.process_time() - began
+
+    def timed(call: Callable[[], Any]) -> float:
+        began = time.process_time()
+        call()
+        return time.process_time() - began
+
+    whole = ours(model, (x, y), "hessian")
+    taken = [(timed(gradient(model, (x, y))), timed(whole), check()) for _ in range(rounds + 1)][1:]
+    unit, spectrum, checked = (statistics.median(column) for column in zip(*taken, strict=True))
+    return [
+        line(f"{name}: a step of the Hessian's spectrum, in gradients", spectrum / NUM_STEPS / unit, "", most=most),
+        line(f"{name}: the self-check, once in a run, in gradients", checked / unit, "", most=10),
+    ]
+
+
 def main() -> None:
     """Run everything; about a quarter of an hour."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -193,6 +228,7 @@ def main() -> None:
     parts: list[Callable[[], list[Row]]] = [
         same_trace,
         partial(iteration_alone, options.rounds),
+        *(partial(steps_and_check, name, options.rounds, most) for name, most in (("gpt", 2.3), ("cnn", 2.2))),
         *(partial(spectra, name, options.rounds) for name in ("gpt", "cnn")),
         *(partial(peak_memory, name) for name in ("gpt", "cnn")),
         partial(spectra, "wide resnet", options.rounds),

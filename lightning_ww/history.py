@@ -247,6 +247,7 @@ class History(Generic[K]):
         amended = replace(measurement, summary={**measurement.summary, **numbers})
         if self._measurements and self._measurements[-1] is measurement:
             self._measurements = [*self._measurements[:-1], amended]
+            self._packed.pop(amended.number // CHUNK, None)
             self.baseline = amended if self.baseline is measurement else self.baseline
         return amended
 
@@ -309,7 +310,7 @@ class History(Generic[K]):
         packs = {}
         for number, some in chunks.items():
             known, ends = self._packed.get(number), (some[0].number, some[-1].number)
-            is_known = known is not None and known[0] == ends and number != max(chunks)  # the last one may be amended
+            is_known = known is not None and known[0] == ends
             packs[number] = known if known is not None and is_known else (ends, packed([m.state_dict() for m in some]))
         self._packed = packs
         return {
