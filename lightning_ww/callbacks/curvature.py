@@ -259,8 +259,7 @@ class CurvatureMonitor(Monitor[Reading, CurvatureFindings]):
         own_outputs = callable(getattr(pl_module, "curvature_outputs", None)) and self.matrix == "ggn"
         require_a_loss(pl_module, self.loss_fn, has_outputs=self.ggn_fn is not None or own_outputs)
         directory = trainer.log_dir  # read on every rank, since it is broadcast
-        strategy = type(trainer.strategy).__name__
-        refuse_sharded(pl_module, strategy)
+        refuse_sharded(pl_module, type(trainer.strategy))
         if not any(parameter.requires_grad for parameter in pl_module.parameters()):
             raise RefusedError(f"No parameter of this {type(pl_module).__name__} requires a gradient")
         select_parameters(pl_module, self.params, call=call)
@@ -358,9 +357,12 @@ class CurvatureMonitor(Monitor[Reading, CurvatureFindings]):
         advice = [f"lower `num_steps` ({self.num_steps})"] if self.num_steps > FEWEST_STEPS else []
         advice += [f"lower `num_probes` ({self.num_probes})"] if self.num_probes > 1 else []
         advice += [f"lower `num_batches` ({self.num_batches})"] if self.num_batches > 1 else []
-        if any(isinstance(part, nn.LSTM) for part in trainer.lightning_module.modules()):
+        module = trainer.lightning_module
+        measured = {id(parameter) for parameter in select_parameters(module, self.params).values()}
+        recurrent = [part for part in module.modules() if isinstance(part, nn.LSTM)]
+        if any(id(parameter) in measured for part in recurrent for parameter in part.parameters()):
             advice.append("leave out the LSTMs with `params=` (a product through one takes about ten gradients)")
-        return advice or ["pass a smaller batch as `data=`"]
+        return advice or (["pass a smaller batch as `data=`"] if self.data is None else [])
 
     def _sharpness(self, trainer: Trainer, pl_module: LightningModule) -> Mapping[str, float]:
         return self._reader.follow(trainer, pl_module, self._batches.batches)

@@ -205,8 +205,9 @@ def nothing_to_measure(model: nn.Module, matrices: Sequence[Layer], skipped: Seq
             return None
     if any(skip.reason == "uninitialised" for skip in skipped):
         return None
-    left_out = f" Left out: {', '.join(reasons)}." if reasons else ""
-    return f"no weight matrix in this {type(model).__name__}: nothing to watch.{left_out}"
+    if not reasons:
+        return f"no weight matrix in this {type(model).__name__}: nothing to watch."
+    return f"no weight matrix in this {type(model).__name__} that can be measured: {', '.join(reasons)}."
 
 
 def _tied(layer: Layer, to: Layer) -> SkippedLayer:

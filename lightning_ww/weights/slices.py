@@ -60,7 +60,8 @@ def check_size(slices: Tensor) -> None:
         check_finite(slices)
         raise UnreadableWeightError(
             "too_small",
-            f"{min(rows, cols) * count} eigenvalues ({rows} × {cols}, {count} slices); {MIN_EIGENVALUES} are needed",
+            f"{rows} × {cols}{'' if count == 1 else f', {count} slices'}: {min(rows, cols) * count} eigenvalues, and "
+            f"{MIN_EIGENVALUES} are needed",
         )
 
 

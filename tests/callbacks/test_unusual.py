@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import queue
 import threading
 import time
@@ -297,13 +298,63 @@ def test_a_step_that_asks_for_its_own_dtype_is_measured_in_half_precision(precis
     assert "cannot" not in said
 
 
-def test_a_loss_in_training_mode_only_is_said_and_measured_in_that_mode() -> None:
-    monitor, said = compared(InTrainingOnly)
+class ListOfLosses(Plain):
+    """Has losses in training mode, and a list of predictions in the other, as detection models do."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        outputs: Any = {"loss": super().training_step(batch, batch_idx)} if self.training else [self.net(batch[0])]
+        return sum(outputs.values())
+
+
+class Asserting(Plain):
+    """Insists on training mode."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        assert self.training, "only in training"
+        return super().training_step(batch, batch_idx)
+
+
+class Predicting(Plain):
+    """Returns predictions in the other mode."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        return super().training_step(batch, batch_idx) if self.training else self.net(batch[0])
+
+
+@pytest.mark.parametrize("model", [InTrainingOnly, ListOfLosses, Asserting, Predicting])
+def test_a_loss_in_training_mode_only_is_said_and_measured_in_that_mode(model: Any) -> None:
+    monitor, said = compared(model)
     assert not monitor.history
-    assert "returned" in said
-    monitor, said = compared(InTrainingOnly, mode="train")
+    assert 'If it has a loss in training mode only, pass `mode="train"`.' in said
+    monitor, said = compared(model, mode="train")
     assert len(monitor.history) == 3
-    assert "returned" not in said
+    assert "training mode" not in said
+
+
+class Global(Plain):
+    """Counts its steps in a list that a cached function holds, and weights its loss by them: neither is seen."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        counts = cached_counts()
+        counts[0] += 1
+        return super().training_step(batch, batch_idx) * (1 + 0.1 * counts[0])
+
+
+@functools.cache
+def cached_counts() -> list[int]:
+    return [0]
+
+
+@pytest.mark.parametrize("self_check", [True, False])
+def test_a_loss_that_counts_where_we_do_not_look_is_refused_whatever_is_checked(self_check: bool) -> None:
+    monitor = CurvatureMonitor(every_n_epochs=1, num_steps=3, self_check=self_check)
+    with pytest.warns(UserWarning, match="the same twice") as caught:
+        train(Global, None, [monitor])
+    (said,) = [str(one.message) for one in caught if "the same twice" in str(one.message)]
+    assert "pass `loss_fn=`" in said
+    assert "this run is not the same as without the monitor" in said
+    assert "self_check" not in said
+    assert not monitor.history
 
 
 class Probe(Plain):
@@ -373,7 +424,7 @@ def test_a_target_network_that_is_not_left_out_is_refused_with_what_helps() -> N
     monitor, said = compared(Synchronized)
     assert not monitor.history
     assert "`training_step` changes the weights (`target.weight`)" in said
-    assert "leave them out with `params=`" in said
+    assert 'name only the others that are trained: `params="net.*"`' in said
 
 
 # ── What a step does besides

@@ -462,7 +462,7 @@ def test_a_model_without_weights_is_one_warning_and_trains_on() -> None:
     watched = WeightSpectrumMonitor()
     said = (
         "`WeightSpectrumMonitor` cannot measure in this run, and stops trying. It found no weight matrix in this "
-        "BoringModel: nothing to watch. Left out: `layer` (2 eigenvalues (2 × 32, 1 slices); 8 are needed)."
+        "BoringModel that can be measured: `layer` (2 × 32: 2 eigenvalues, and 8 are needed)."
     )
     trainer = quiet_trainer(
         callbacks=[watched, SpectralEarlyStopping(stop_on=["rank_collapse"])],
@@ -474,7 +474,7 @@ def test_a_model_without_weights_is_one_warning_and_trains_on() -> None:
         trainer.fit(BoringModel())
     assert sum("cannot measure" in str(warning.message) for warning in caught) == 1
     assert (trainer.global_step, len(watched.history), watched.report) == (6, 0, None)
-    with pytest.raises(ValueError, match=r"^`analyze` found no weight matrix in this BoringModel: nothing to watch\."):
+    with pytest.raises(ValueError, match=r"^`analyze` found no weight matrix in this BoringModel that can be measured"):
         analyze(BoringModel())
 
 

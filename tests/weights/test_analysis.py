@@ -315,22 +315,22 @@ def test_large_matrices_are_approximate_and_say_so(monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize(
     ("model", "layers", "left_out"),
     [
-        (nn.ReLU(), None, ""),
+        (nn.ReLU(), None, ": nothing to watch."),
         (
             nn.Sequential(nn.Linear(3, 1), nn.LayerNorm(4)),
             None,
-            " Left out: `0` (1 eigenvalues (1 × 3, 1 slices); 8 are needed), "
+            " that can be measured: `0` (1 × 3: 1 eigenvalues, and 8 are needed), "
             "`1` (a weight with 1 axis is not a matrix).",
         ),
         (
             nn.Sequential(nn.Linear(20, 20), nn.BatchNorm1d(4, affine=False)),
             "1",
-            " Left out: `1` (this BatchNorm1d has no weight).",
+            " that can be measured: `1` (this BatchNorm1d has no weight).",
         ),
     ],
 )
 def test_a_model_without_matrices_is_an_error(model: nn.Module, layers: str | None, left_out: str) -> None:
-    message = f"`analyze` found no weight matrix in this {type(model).__name__}: nothing to watch.{left_out}"
+    message = f"`analyze` found no weight matrix in this {type(model).__name__}{left_out}"
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         analyze(model, layers=layers)
 

@@ -10,10 +10,10 @@ if TYPE_CHECKING:
     from torch import nn
 
 STRATEGIES = ("DeepSpeedStrategy", "XLAFSDPStrategy")
-"""Strategies whose shards look like plain parameters."""
+"""Strategies whose shards look like plain parameters, also those of their subclasses."""
 
 
-def refuse_sharded(module: nn.Module, strategy: str) -> None:
+def refuse_sharded(module: nn.Module, strategy: type) -> None:
     """Raise `RefusedError` if a parameter is sharded: a DTensor, a part of FSDP's flat one, or without values.
 
     Args:
@@ -23,8 +23,8 @@ def refuse_sharded(module: nn.Module, strategy: str) -> None:
     is_flat = any(type(part).__name__ == "FullyShardedDataParallel" for part in module.modules())
     parameters = list(module.parameters())
     is_sharded = any(hasattr(p, "full_tensor") or hasattr(p, "_is_flat_param") or p.is_meta for p in parameters)
-    if is_flat or is_sharded or strategy in STRATEGIES:
+    if is_flat or is_sharded or any(kind.__name__ in STRATEGIES for kind in strategy.__mro__):
         raise RefusedError(
-            f"Under `{strategy}` no process holds the parameters whole (FSDP, tensor parallel). Train on one device or by DDP "
-            "to see the curvature"
+            f"Under `{strategy.__name__}` no process holds the parameters whole (FSDP, tensor parallel). Train on one device "
+            "or by DDP to see the curvature"
         )

@@ -141,17 +141,18 @@ class SandboxLoss:
         value = self._evaluate(name, function, captured)
         value = value.get("loss") if isinstance(value, Mapping) else value
         if not isinstance(value, Tensor) or value.numel() != 1:
-            kind = (
-                f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
-            )
-            kind = "`None`" if value is None else kind
+            kind = "`None`" if value is None else f"a {type(value).__name__}"
+            kind = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else kind
             lever = "Return a 0-d tensor." if name == "loss_fn" else "Pass `loss_fn=`."
-            if value is None and name == "training_step":
-                lever += ' If it has a loss in training mode only, pass `mode="train"`.'
-            raise UnfitBatchError(f"`{name}`, in evaluation mode, returned {kind} instead of a loss. {lever}", captured)
+            said = f"`{name}`, in evaluation mode, returned {kind} instead of a loss. {lever}{self._hint(name)}"
+            raise UnfitBatchError(said, captured)
         if not bool(torch.isfinite(value.detach())):
             raise UnfitBatchError(f"`{name}` gives a loss of {float(value.detach())}.", captured)
         return value.reshape(())
+
+    def _hint(self, name: str) -> str:
+        is_step = name == "training_step" and not self._module.training
+        return ' If it has a loss in training mode only, pass `mode="train"`.' if is_step else ""
 
     def judged(self, captured: CapturedBatch) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
         """The outputs for a batch, and the loss as a function of them.
@@ -208,8 +209,8 @@ class SandboxLoss:
             except LightningWWError:
                 raise
             except (Exception, SystemExit) as error:  # the user's own: another batch may do
-                said = f"`{name}` fails on it ({type(error).__name__}: {error})"
-                raise UnfitBatchError(f"{said}.", captured) from error
+                said = f"`{name}` fails on it ({type(error).__name__}: {error}).{self._hint(name)}"
+                raise UnfitBatchError(said, captured) from error
         self.is_limited |= undone.is_limited
         if undone.errors:
             raise UnsuitableLossError(
@@ -232,7 +233,7 @@ class SandboxLoss:
             raise UnsuitableLossError(
                 f"`{name}` changes the weights (`{plain_name(moved[0])}`), so its loss is that of other weights. Pass "
                 "`loss_fn=`, `(pl_module, batch) -> loss`, that only computes the loss, or, if these are a target network's, "
-                "leave them out with `params=`."
+                'name only the others that are trained: `params="net.*"`.'
             )
         return value
 

@@ -32,10 +32,12 @@ SHARDED: dict[str, Callable[[], nn.Module]] = {
 @pytest.mark.parametrize("kind", SHARDED)
 def test_sharded_parameters_are_refused_under_any_strategy(kind: str) -> None:
     with pytest.raises(RefusedError, match="Under `MyStrategy` no process holds the parameters whole"):
-        refuse_sharded(SHARDED[kind](), "MyStrategy")
+        refuse_sharded(SHARDED[kind](), type("MyStrategy", (), {}))
 
 
 def test_whole_parameters_are_fine_but_not_under_a_strategy_that_hides_its_shards() -> None:
-    refuse_sharded(nn.Linear(2, 2), "DDPStrategy")
-    with pytest.raises(RefusedError, match="FSDP"):
-        refuse_sharded(nn.Linear(2, 2), "DeepSpeedStrategy")
+    refuse_sharded(nn.Linear(2, 2), type("DDPStrategy", (), {}))
+    hiding = type("DeepSpeedStrategy", (), {})
+    for strategy in (hiding, type("Mine", (hiding,), {})):
+        with pytest.raises(RefusedError, match=f"Under `{strategy.__name__}` no process"):
+            refuse_sharded(nn.Linear(2, 2), strategy)
