@@ -272,6 +272,10 @@ def gradient(
 
 def real(tensor: Tensor) -> Tensor:
     """The tensor, or pairs of its real and imaginary parts if it is complex."""
+    if (
+        tensor.is_complex() and tensor.requires_grad
+    ):  # the backward pass of a view fails at an odd place of a flat vector
+        return torch.stack([tensor.real, tensor.imag], dim=-1)
     return torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor
 
 
@@ -286,7 +290,7 @@ def parts_of(vector: Tensor, params: Sequence[Tensor]) -> list[Tensor]:
     """A flat vector, shape ``(P,)``, split into the parameters' shapes, in their dtypes."""
     parts = torch.split(vector, [real(parameter).numel() for parameter in params])
     return [
-        torch.view_as_complex(part.reshape(*parameter.shape, 2)).to(parameter.dtype)
+        torch.view_as_complex(part.reshape(*parameter.shape, 2).clone()).to(parameter.dtype)
         if parameter.is_complex()
         else part.view_as(parameter).to(parameter.dtype)
         for part, parameter in zip(parts, params, strict=True)

@@ -31,6 +31,7 @@ OVER_TRAINED, UNDER_TRAINED = 2.0, 6.0
 FLOAT64 = float(np.finfo(np.float64).eps)
 
 
+@np.errstate(all="ignore")  # squares of extreme weights leave the range of float64, as they do in weightwatcher
 def weightwatcher_row(layer: LayerReport, index: int) -> dict[str, Any]:
     """A row of the data frame of ``WeightWatcher.analyze()``.
 
@@ -150,7 +151,7 @@ def _erg(ev: Array, num: int | None, num_tail: int) -> dict[str, Any]:
         "num_ERG_spikes": num,
         "ERG_gap": num - num_tail,
         "detX_val": value,
-        "detX_val_unrescaled": value * ev.size / float(ev.sum()),
+        "detX_val_unrescaled": value * ev.size / total if (total := float(ev.sum())) else float("nan"),
     }
 
 

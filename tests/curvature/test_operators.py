@@ -249,3 +249,29 @@ def test_after_an_optimizer_step_products_are_those_at_the_new_weights(kind: str
     torch.optim.SGD(params, lr=0.5).step()
     torch.testing.assert_close(old.to_dense(), operator().to_dense())
     assert float((old.to_dense() - before).norm()) > 0.01
+
+
+@pytest.mark.parametrize("reals", [1, 3, 4])
+def test_products_with_complex_parameters_after_any_number_of_reals_equal_the_dense_hessian(reals: int) -> None:
+    torch.manual_seed(0)
+    gain = torch.randn(reals, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(3, 4, dtype=torch.complex128, requires_grad=True)
+    x = torch.randn(5, 4, dtype=torch.complex128)
+
+    def outputs(gain: Tensor, weight: Tensor) -> Tensor:
+        return torch.view_as_real((x @ weight.T).tanh() * gain.sum()).flatten(1)
+
+    def loss(flat: Tensor) -> Tensor:
+        pairs = flat[reals:].reshape(3, 4, 2)
+        return outputs(flat[:reals], torch.complex(pairs[..., 0], pairs[..., 1])).square().mean()
+
+    flat = torch.cat([gain.detach(), torch.view_as_real(weight.detach()).flatten()])
+    dense = torch.autograd.functional.hessian(loss, flat)  # type: ignore[no-untyped-call]
+    vector = torch.randn(len(flat), dtype=torch.float64)
+    operator = HessianOperator(lambda: outputs(gain, weight).square().mean(), [gain, weight])
+    torch.testing.assert_close(operator @ vector, dense @ vector, rtol=1e-10, atol=1e-12)
+    products = [
+        GGNOperator(lambda: outputs(gain, weight), lambda z: z.square().mean(), [gain, weight], engine) @ vector
+        for engine in ("double_vjp", "dual")
+    ]
+    torch.testing.assert_close(products[0], products[1], rtol=1e-10, atol=1e-12)

@@ -115,3 +115,10 @@ def test_equal_eigenvalues_have_the_numbers_that_weightwatcher_gives() -> None:
     row = analyze(model).to_pandas(like="weightwatcher").iloc[0]
     assert (row["alpha"], row["D"], row["xmin"], row["num_pl_spikes"], row["status"]) == (0, 1, 1, 13, "success")
     assert row["sigma"] == pytest.approx(-(13**-0.5))  # weightwatcher 0.7.7: -0.27735
+
+
+@pytest.mark.parametrize("scale", [1e-300, 1e-170, 1e170])
+def test_weights_of_extreme_scale_have_a_frame(scale: float) -> None:
+    layer = nn.Linear(40, 30, dtype=torch.float64)
+    layer.weight.data.mul_(scale / float(layer.weight.detach().abs().max()))
+    assert analyze(nn.Sequential(layer)).to_pandas(like="weightwatcher")["N"][0] == 40

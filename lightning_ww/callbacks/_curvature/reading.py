@@ -84,7 +84,7 @@ class _Matrices:
 
 
 class CurvatureReader(Memory):
-    """A reader of the curvature, which remembers the faster engine and the direction of largest curvature."""
+    """A reader of the curvature, which remembers the engine that was right and the direction of largest curvature."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings

@@ -1,19 +1,19 @@
 """Those that watch a module without being part of it: other callbacks' hooks, and libraries that log.
 
 They must not see our evaluations. A hook is left out if it belongs to a callback, a logger or a library that logs, as far
-as its function shows. Functions of such libraries, which a step calls by itself, are replaced while no other thread trains.
+as its function shows. Functions of such libraries, which a step calls by itself, do nothing in the thread that evaluates.
 """
 
 from __future__ import annotations
 
 import functools
 import sys
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from lightning_ww._threads import others_train
 from lightning_ww.callbacks._monitor.lightning import callbacks
 
 if TYPE_CHECKING:
@@ -45,6 +45,10 @@ CALLS: Mapping[str, tuple[tuple[str | None, str], ...]] = {
 }
 """By module, the classes (``None``: the module itself) and beginnings of the names of functions that log."""
 
+_lock = threading.Lock()
+_silent: list[int] = []  # the threads in which they do nothing, each as often as it asked for that
+_replaced: list[tuple[Any, str, Any]] = []  # what puts them back when no thread asks any more
+
 
 def own_hooks(hooks: Mapping[int, Callable[..., Any]], trainer: Trainer) -> OrderedDict[int, Callable[..., Any]]:
     """The forward hooks of a module without those of callbacks, loggers and libraries that log."""
@@ -54,22 +58,43 @@ def own_hooks(hooks: Mapping[int, Callable[..., Any]], trainer: Trainer) -> Orde
 
 @contextmanager
 def silent_libraries() -> Iterator[None]:
-    """Replace the functions by which libraries log; not while another thread trains, since it would lose its points."""
-    replaced: list[tuple[Any, str, Any]] = []
-    for name, places in CALLS.items() if not others_train() else ():
+    """Let the functions by which libraries log do nothing in this thread; other threads log as ever."""
+    own = threading.get_ident()
+    with _lock:
+        if not _silent:
+            _replaced.extend(_replace(owner, name, function) for owner, name, function in list(_functions_that_log()))
+        _silent.append(own)
+    try:
+        yield
+    finally:
+        with _lock:
+            _silent.remove(own)
+            if not _silent:
+                while _replaced:
+                    owner, name, function = _replaced.pop()
+                    setattr(owner, name, function)
+
+
+def _functions_that_log() -> Iterator[tuple[Any, str, Any]]:
+    """The owner, the name and the function of each of `CALLS` that is loaded."""
+    for name, places in CALLS.items():
         module = sys.modules.get(name)
         for kind, beginning in places if module is not None else ():
             owner = module if kind is None else getattr(module, kind, None)
             for attribute, function in list(vars(owner).items()) if owner is not None else ():
                 if attribute.startswith(beginning) and callable(function):
-                    replaced.append((owner, attribute, function))
-    try:
-        for owner, attribute, _ in replaced:
-            setattr(owner, attribute, _nothing)
-        yield
-    finally:
-        for owner, attribute, function in replaced:
-            setattr(owner, attribute, function)
+                    yield owner, attribute, function
+
+
+def _replace(owner: Any, name: str, function: Any) -> tuple[Any, str, Any]:
+    """Let a function do nothing in silent threads; return what puts it back."""
+
+    @functools.wraps(function)
+    def silent_here(*arguments: Any, **named: Any) -> Any:
+        return None if threading.get_ident() in _silent else function(*arguments, **named)
+
+    setattr(owner, name, silent_here)
+    return owner, name, function
 
 
 def _belongs(hook: Callable[..., Any], watching: set[int]) -> bool:
@@ -92,7 +117,3 @@ def _belongs(hook: Callable[..., Any], watching: set[int]) -> bool:
 
 def _logs(value: Any) -> bool:
     return type(value).__module__.split(".")[0] in LOGGING
-
-
-def _nothing(*_: Any, **__: Any) -> None:
-    """Do nothing, in place of a function that logs."""
