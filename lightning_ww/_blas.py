@@ -1,9 +1,9 @@
 """Gram matrices, eigenvalues and singular values on one thread, by an OpenBLAS that is this package's own.
 
-A decomposition by several threads waits at each step for the slowest. On busy cores that takes up to 70 times as long, in
-wall time and in CPU time. The number of threads of numpy's BLAS is a setting of the whole process, which others would see.
-So the wheel ``scipy-openblas64``, which holds numpy's OpenBLAS for those who build packages, is loaded beside it, and held at
-one thread. Its calls release Python's lock, so that several layers can be decomposed side by side.
+A decomposition by several threads waits at each step for the slowest. On busy cores that takes tens of times as long, in
+wall time and in CPU time (`benchmarks/threads.md`). The number of threads of numpy's BLAS is a setting of the whole process,
+which others would see. So the wheel ``scipy-openblas64``, which holds numpy's OpenBLAS for those who build packages, is loaded
+beside it, and held at one thread. Its calls release Python's lock, so that several layers can be decomposed side by side.
 """
 
 from __future__ import annotations
@@ -27,8 +27,15 @@ ROW_MAJOR, UPPER, NO_TRANSPOSE, TRANSPOSE = 101, 121, 111, 112
 _Code, _Integer, _Address, _Double = ctypes.c_int, ctypes.c_int64, ctypes.c_void_p, ctypes.c_double
 
 
-@lru_cache(maxsize=1)
 def _library() -> ctypes.CDLL:
+    """The library, at one thread, also if somebody has changed the setting of all BLAS libraries of the process."""
+    library = _loaded()
+    library.scipy_openblas_set_num_threads64_(1)
+    return library
+
+
+@lru_cache(maxsize=1)
+def _loaded() -> ctypes.CDLL:
     import scipy_openblas64
 
     library = ctypes.CDLL(str(Path(scipy_openblas64.get_lib_dir()) / scipy_openblas64.get_library(fullname=True)))
@@ -40,11 +47,6 @@ def _library() -> ctypes.CDLL:
     for name in ("scipy_cblas_dsyrk64_", "scipy_cblas_dgemm64_", "scipy_dsyevd_64_", "scipy_dgesdd_64_"):
         getattr(library, name).restype = None
     return library
-
-
-def hold_one_thread() -> None:
-    """Hold the package's own OpenBLAS at one thread, also if somebody has changed the setting of all BLAS libraries."""
-    _library().scipy_openblas_set_num_threads64_(1)
 
 
 def add_gram(total: Array, rows: Array) -> None:

@@ -5,6 +5,7 @@ A record is what a state dict may hold: dicts with text as keys, lists, numbers,
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -30,7 +31,7 @@ def unpacked(columns: dict[str, Any]) -> list[Any]:
     """The records that were packed."""
     if "tensors" in columns:
         shapes = _repeated(columns["shapes"])
-        parts = columns["tensors"].split([_size(shape) for shape in shapes])
+        parts = columns["tensors"].split([math.prod(shape) for shape in shapes])
         return [part.reshape(shape).clone() for part, shape in zip(parts, shapes, strict=True)]
     if "dicts" in columns:
         groups = [iter(_rows(table)) for table in columns["dicts"]]
@@ -98,7 +99,3 @@ def _numbered(values: Sequence[Any]) -> tuple[list[int], list[Any]]:
             kinds.append(value)
         which.append(numbers[name])
     return which, kinds
-
-
-def _size(shape: Sequence[int]) -> int:
-    return int(torch.Size(shape).numel())

@@ -212,7 +212,8 @@ class History(Generic[K]):
         self.others: Mapping[str, History[Any]] = {}
         self._kind = kind
         self._measurements: list[K] = []
-        self._packed: dict[int, tuple[tuple[int, int], dict[str, Any]]] = {}  # full chunks for checkpoints, by number
+        # chunks for checkpoints by number, each with its first and last measurement
+        self._packed: dict[int, tuple[tuple[int, int], dict[str, Any]]] = {}
         self._records: Mapping[str, Any] = {}
 
     def __len__(self) -> int:

@@ -52,8 +52,8 @@ class CurvatureMonitor(Monitor[Reading, CurvatureFindings]):
     in evaluation mode, in float32 at least and without autocast: four times before the first step, once at each later
     measurement. All other effects of `training_step` on module, optimizers, schedules, loggers, data sets and random streams
     are undone, as far as they are numbers, tensors, arrays or containers. Forward hooks of callbacks and loggers do not see
-    the evaluations, and calls of the modules of W&B, MLflow, Comet, SwanLab, Trackio and TensorBoard do nothing meanwhile,
-    unless another thread trains. **Not undone** is what a step does elsewhere: output that it prints or writes to files
+    the evaluations, and calls of the modules of W&B, MLflow, Comet, SwanLab, Trackio and TensorBoard do nothing meanwhile.
+    **Not undone** is what a step does elsewhere: output that it prints or writes to files
     itself, requests that it sends, its own forward hooks' effects outside of the model, what hooks of all modules, profilers
     and counters of operations see, and changes to items of containers of more than 256. Where that matters, pass
     ``loss_fn``, which only computes the loss. A thread of yours that calls the module while it trains must call a copy of

@@ -272,11 +272,11 @@ def gradient(
 
 def real(tensor: Tensor) -> Tensor:
     """The tensor, or pairs of its real and imaginary parts if it is complex."""
-    if (
-        tensor.is_complex() and tensor.requires_grad
-    ):  # the backward pass of a view fails at an odd place of a flat vector
+    if not tensor.is_complex():
+        return tensor
+    if tensor.requires_grad:  # the backward pass of a view fails at an odd place of a flat vector
         return torch.stack([tensor.real, tensor.imag], dim=-1)
-    return torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor
+    return torch.view_as_real(tensor.resolve_conj())
 
 
 @contextmanager

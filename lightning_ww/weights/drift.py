@@ -57,7 +57,6 @@ def distance_from_init(slices: Elements, initial: Elements, *, cka: bool = False
 
 def _linear_cka(slices: Elements, initial: Elements) -> float:
     """Linear CKA, ``‖WᵀW₀‖²_F = ⟨WWᵀ, W₀W₀ᵀ⟩``, by two Gram matrices of the rows, or of a single tall slice's columns."""
-    _blas.hold_one_thread()
     if slices.shape[0] == 1 and slices.shape[1] > slices.shape[2]:
         # ‖WᵀW₀‖ itself is cols × cols
         w, w0 = (x[0].astype(np.float64) for x in (slices, initial))

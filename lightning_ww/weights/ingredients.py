@@ -64,7 +64,7 @@ class Request:
 
     def options(self, layer: str) -> tuple[object, ...]:
         """What determines a layer's report besides its weight; initial weights and floors do not change in a run."""
-        needs = ("shuffle", "initial", "mp_fit", "cka", "bootstrap")
+        needs = ("initial", "mp_fit", "cka", "bootstrap")
         return (
             self.shuffler.seed,
             self.shuffle,
@@ -89,10 +89,10 @@ class Ingredients:
         self._layer, self._request, self._dtype = layer, request, stored.dtype
         _, rows, cols = stored.shape
         self.N, self.M = max(rows, cols), min(rows, cols)
-        wide = torch.float64 if stored.dtype == torch.float64 else torch.float32  # exact for shorter dtypes
-        self.slices: Elements = stored.to(device="cpu", dtype=wide).contiguous().numpy()
+        self._wide = torch.float64 if stored.dtype == torch.float64 else torch.float32  # exact for shorter dtypes
+        self.slices: Elements = stored.to(device="cpu", dtype=self._wide).contiguous().numpy()
         self.unit = 1.0
-        if wide == torch.float64:  # squares of the other dtypes' elements fit into float64
+        if self._wide == torch.float64:  # squares of the other dtypes' elements fit into float64
             self.unit = unit_of(self.slices)
             self.slices = self.slices if self.unit == 1.0 else self.slices / self.unit
         self._elements = element_statistics(self.slices)
@@ -269,8 +269,7 @@ class Ingredients:
             raise NoValueError("the initial weights hold no such layer")
         if initial.shape != self.slices.shape:
             raise NoValueError(f"the initial weight has slices of shape {tuple(initial.shape)}")
-        wide = torch.float64 if self.slices.dtype == np.float64 else torch.float32
-        before = initial.to(device="cpu", dtype=wide).numpy()
+        before = initial.to(device="cpu", dtype=self._wide).numpy()
         before = before if self.unit == 1.0 else before / self.unit
         return drift.distance_from_init(self.slices, before, cka=self._request.cka)
 

@@ -144,7 +144,6 @@ def singular_values(slices: Elements, *, precise: bool = False) -> Array:
         except np.linalg.LinAlgError:
             return np.stack([_by_decomposition(matrix) for matrix in tall])
     else:
-        _blas.hold_one_thread()
         squares = np.stack([_squares(matrix) for matrix in tall])
     values = np.sqrt(np.maximum(squares, 0.0))
     if precise:

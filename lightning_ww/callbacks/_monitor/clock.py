@@ -22,7 +22,7 @@ class Clock:
 
     def __init__(self) -> None:
         self.began = self.spent = self.drawn = self.last = self.followed = 0.0
-        self._epoch_began = self._spent_before = self._within = 0.0
+        self._epoch_began = self._spent_before = 0.0
         self._is_within = False
 
     def start(self) -> None:

@@ -29,6 +29,9 @@ MOST_UNFIT = 10
 MAX_DEPTH = 8
 """The deepest nesting of containers in which the size of a batch is searched."""
 
+CHANNELS = (1, 3, 4)
+"""The numbers of channels of images."""
+
 
 @dataclass(frozen=True)
 class CapturedBatch:
@@ -60,10 +63,6 @@ class CapturedBatch:
     def fresh(self) -> Any:
         """A copy of the batch, which the caller may change."""
         return _copied(self.batch)
-
-
-CHANNELS = (1, 3, 4)
-"""The numbers of channels of images."""
 
 
 class KeptBatches:

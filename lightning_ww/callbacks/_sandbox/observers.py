@@ -62,7 +62,9 @@ def silent_libraries() -> Iterator[None]:
     own = threading.get_ident()
     with _lock:
         if not _silent:
-            _replaced.extend(_replace(owner, name, function) for owner, name, function in list(_functions_that_log()))
+            _replaced.extend(_functions_that_log())
+            for owner, name, function in _replaced:
+                setattr(owner, name, _silent_here(function))
         _silent.append(own)
     try:
         yield
@@ -86,15 +88,14 @@ def _functions_that_log() -> Iterator[tuple[Any, str, Any]]:
                     yield owner, attribute, function
 
 
-def _replace(owner: Any, name: str, function: Any) -> tuple[Any, str, Any]:
-    """Let a function do nothing in silent threads; return what puts it back."""
+def _silent_here(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, which does nothing in silent threads."""
 
     @functools.wraps(function)
-    def silent_here(*arguments: Any, **named: Any) -> Any:
+    def call(*arguments: Any, **named: Any) -> Any:
         return None if threading.get_ident() in _silent else function(*arguments, **named)
 
-    setattr(owner, name, silent_here)
-    return owner, name, function
+    return call
 
 
 def _belongs(hook: Callable[..., Any], watching: set[int]) -> bool:
