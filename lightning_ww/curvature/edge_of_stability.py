@@ -16,6 +16,13 @@ GRADIENT_DESCENT = 2.0
 """On a quadratic of curvature λ, gradient descent diverges if lr·λ exceeds this."""
 
 
+COUPLED = (
+    *(torch.optim.SGD, torch.optim.ASGD, torch.optim.RMSprop, torch.optim.Adagrad, torch.optim.Adadelta),
+    *(torch.optim.Adam, torch.optim.Adamax, torch.optim.NAdam, torch.optim.RAdam),
+)
+"""The optimizers that add weight decay to the gradient, unless they are told to decouple it; of others it is not known."""
+
+
 @dataclass(frozen=True)
 class EdgeOfStability:
     """The sharpness in units of what the learning rates allow; 1 is the edge of stability."""
@@ -43,7 +50,8 @@ class EdgeOfStability:
         Nesterov's (2 + 2β)/(1 + 2β); for Adam and AdamW lr·λ_max(P^-½ H P^-½) = (2 + 2β₁)/(1 - β₁), where
         P = (1 - β₁ᵗ)(√v̂ + ε); RMSprop is Adam without β₁. With several learning rates, each parameter is scaled by its
         own: the ratio is λ_max of D^½HD^½, where D is the diagonal matrix of lr over its edge. Weight decay that is part of
-        the gradient (all but AdamW's) adds to the curvature, H + wd; an optimizer that maximizes descends on -H.
+        the gradient (of the optimizers in `COUPLED`) adds to the curvature, H + wd; an optimizer that maximizes descends
+        on -H.
 
         Args:
             operator: The Hessian H or the Gauss–Newton matrix G, over ``params``.
@@ -118,8 +126,7 @@ def _flat(values: Sequence[float | Tensor], params: Sequence[Tensor], operator: 
 def _coupled_decay(optimizer: torch.optim.Optimizer, group: Mapping[str, Any]) -> float:
     """The weight decay that is part of the gradient, and so of the curvature."""
     is_decoupled = isinstance(optimizer, torch.optim.AdamW) or bool(group.get("decoupled_weight_decay"))
-    decay = group.get("weight_decay", 0.0)
-    return 0.0 if is_decoupled or not isinstance(decay, int | float) else float(decay)
+    return float(group["weight_decay"]) if isinstance(optimizer, COUPLED) and not is_decoupled else 0.0
 
 
 def single_rate(params: Sequence[Tensor], optimizers: Sequence[torch.optim.Optimizer]) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import pytest
@@ -150,3 +151,40 @@ def test_decoupled_decay_does_not_count() -> None:
     params, loss = quadratic()
     plain = measured(params, loss, torch.optim.AdamW(params, lr=0.4, weight_decay=0.5)).lr_sharpness
     assert plain == pytest.approx(0.6)
+
+
+DECAYING = [
+    kind
+    for kind in vars(torch.optim).values()
+    if isinstance(kind, type) and "weight_decay" in inspect.signature(kind).parameters
+]
+
+
+@pytest.mark.parametrize("kind", DECAYING)
+@pytest.mark.parametrize("options", [{}, {"decoupled_weight_decay": True}])
+def test_decay_counts_where_a_gradient_of_minus_decay_times_weight_moves_nothing(
+    kind: Any, options: dict[str, bool]
+) -> None:
+    known = inspect.signature(kind).parameters
+    options = {name: value for name, value in options.items() if name in known}
+    own = {"lambd": 0.0} if kind is torch.optim.ASGD else {}  # the decay of its own kind
+    weight = torch.full((2, 2), 3.0, requires_grad=True)
+    optimizer = kind([weight], lr=0.1, weight_decay=0.5, **options, **own)
+    for _ in range(10):  # the first ones of RAdam are those of gradient descent
+        weight.grad = -0.5 * weight.detach()
+        optimizer.step()
+    is_coupled = bool((weight.detach() == 3.0).all())
+    assert plain_ratio(3.0, [weight], [optimizer]) == pytest.approx(0.1 * (3.0 + 0.5 * is_coupled) / 2)
+
+
+def test_a_decay_that_is_a_tensor_counts_and_an_unknown_optimizer_has_none() -> None:
+    class Unknown(torch.optim.Optimizer):
+        """Has a weight decay, nobody knows which."""
+
+        def __init__(self, params: Any) -> None:
+            super().__init__(params, {"lr": 0.1, "weight_decay": 0.5})
+
+    weight = torch.ones(2, requires_grad=True)
+    tensor = torch.optim.SGD([weight], lr=0.1, weight_decay=torch.tensor(0.5))
+    assert plain_ratio(3.0, [weight], [tensor]) == pytest.approx(0.175)
+    assert plain_ratio(3.0, [weight], [Unknown([weight])]) == pytest.approx(0.15)

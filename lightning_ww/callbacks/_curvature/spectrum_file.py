@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import secrets
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from lightning_ww._files import written_beside
 
 if TYPE_CHECKING:
     from lightning_ww.measurements import CurvatureMeasurement
@@ -50,7 +50,7 @@ class SpectrumFile:
         Raises:
             OSError: If the file cannot be written. It has whole lines only at the next success.
         """
-        said = None if self._is_open else self._open(measurement.number)
+        said = None if self._is_open and self._path.is_file() else self._open(measurement.number)
         self._is_open = False  # a write that fails may leave half a line
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"run": self._run, **_line(measurement)}) + "\n")
@@ -60,19 +60,14 @@ class SpectrumFile:
     def _open(self, number: int) -> str | None:
         """Find the run's file, and keep its whole lines of measurements before this one."""
         self._folder.mkdir(parents=True, exist_ok=True)
-        if self._name is None or _Lines(self._path).is_of_another(self._run):
+        is_taken = self._path.exists() and not self._path.is_file()  # a pipe would be waited for
+        if self._name is None or is_taken or _Lines(self._path).is_of_another(self._run):
             self._name = self._free_name()
         lines = _Lines(self._path)
         if lines.are_whole and all(known < number for known in lines.numbers):
             return None
-        partial = self._path.with_suffix(f".{os.getpid()}.partial")
-        try:
+        with written_beside(self._path) as partial:
             partial.write_text("".join(lines.before(number)), encoding="utf-8")
-            partial.replace(self._path)
-        except OSError:
-            with suppress(OSError):
-                partial.unlink(missing_ok=True)
-            raise
         if not lines.num_unreadable:
             return None
         return f"dropped {lines.num_unreadable} of the lines of `{self._path}`, which it could not read."

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-import time
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,16 +17,13 @@ import torch
 from torch import Tensor
 
 from lightning_ww._errors import LightningWWError
+from lightning_ww._files import written_beside
 from lightning_ww.weights.initial import snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from lightning_ww.weights.layers import Layer
-
-
-STALE = 3600
-"""The age in seconds from which a half-written file is taken for one that nobody writes any more."""
 
 
 class LostWeightsError(LightningWWError, RuntimeError):
@@ -120,17 +115,10 @@ class InitialWeights:
             return f"does not write the initial weights to `{self._directory}`: only local folders are supported."
         if self.path.is_file() and self._is_written:
             return None
-        partial = self.path.with_suffix(f".{os.getpid()}.partial")
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            for left in self.path.parent.glob(f"{self.path.stem}.*.partial"):  # of a process that was killed
-                if time.time() - left.stat().st_mtime > STALE:
-                    left.unlink(missing_ok=True)
-            torch.save(dict(self.slices), partial)
-            partial.replace(self.path)
+            with written_beside(self.path) as partial:
+                torch.save(dict(self.slices), partial)
         except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
-            with suppress(OSError):
-                partial.unlink(missing_ok=True)
             return (
                 f"could not write the initial weights to `{self.path}` ({error}): a run resumed from this checkpoint will "
                 "not have `distance_from_init`."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -155,3 +156,15 @@ def test_half_a_line_of_a_full_disk_is_gone_once_there_is_space(tmp_path: Path) 
     file._is_open = False  # as after a write that failed
     file.append(measured(2))
     assert written(path) == [0, 1, 2]
+
+
+def test_a_pipe_under_the_own_name_is_left_alone_and_not_waited_for(tmp_path: Path) -> None:
+    file = of_run(tmp_path, range(1))
+    state, pipe = file.state_dict(), tmp_path / "curvature.jsonl"
+    pipe.unlink()
+    os.mkfifo(pipe)
+    file.append(measured(1))  # the name is taken in the middle of a run
+    of_run(tmp_path, range(2, 3), state)
+    assert pipe.is_fifo()
+    assert written(tmp_path / "curvature.1.jsonl") == [1]
+    assert written(tmp_path / "curvature.2.jsonl") == [2]

@@ -158,13 +158,3 @@ def test_a_growing_model_has_one_file_in_which_every_checkpoint_finds_its_own(tm
     assert branch.save() is None
     assert len(list(tmp_path.iterdir())) == 2
     assert len(InitialWeights.restore(states[2], None, str(tmp_path)).slices) == 3
-
-
-def test_a_half_written_file_of_a_killed_process_is_removed_once_it_is_old(tmp_path: Path) -> None:
-    weights = snapshots("a", 1.0, tmp_path)
-    old, new = (weights.path.with_suffix(f".{number}.partial") for number in (1, 2))
-    old.write_bytes(b"half")
-    new.write_bytes(b"half")
-    os.utime(old, (0, 0))
-    weights.save()
-    assert [file.name for file in sorted(tmp_path.iterdir())] == [new.name, weights.path.name]
