@@ -1,4 +1,4 @@
-"""What is unusual about a measurement of the curvature, in words: each is said once in a run."""
+"""What is unusual about a measurement of the curvature, in words: each cause is told once in a run."""
 
 from __future__ import annotations
 
@@ -58,4 +58,5 @@ def remarks(
             "is no derivative of the loss.",
         )
     if known is not None and known != reading.density.dim:
-        yield "num_parameters", f"measures {reading.density.dim:,} parameters from step {step} on, after {known:,}."
+        dim = reading.density.dim
+        yield f"num_parameters {dim}", f"measures {dim:,} parameters from step {step} on, after {known:,}."

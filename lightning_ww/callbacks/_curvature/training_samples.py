@@ -14,10 +14,11 @@ if TYPE_CHECKING:
 
 
 def num_training_samples(trainer: Trainer) -> int | None:
-    """The number of different samples that an epoch trains on, or ``None`` if it is unknown.
+    """The number of samples that an epoch draws, at most those of the data set, or ``None`` if it is unknown.
 
-    Samplers, ``limit_train_batches`` and ``overfit_batches`` are heeded. Of several loaders, which are combined into one
-    batch, the samples cannot be told from each other's parts.
+    Samplers, ``limit_train_batches``, ``overfit_batches`` and a ``max_steps`` below an epoch are heeded. A sample that a
+    sampler draws twice counts twice. Of several loaders, which are combined into one batch, the samples cannot be told
+    from each other's parts.
     """
     loaders = training_loaders(trainer)
     if len(loaders) != 1:
@@ -25,11 +26,18 @@ def num_training_samples(trainer: Trainer) -> int | None:
     total = _samples(loaders[0], trainer.world_size)
     if total is None:
         return None
-    batches, whole = trainer.num_training_batches, _length(loaders[0])
+    batches, whole = min(trainer.num_training_batches, _most_batches(trainer)), _length(loaders[0])
     size = _batch_size(loaders[0])
     if whole is None or batches == float("inf") or batches >= whole:
         return total
     return min(total, int(batches) * size * trainer.world_size) if size is not None else None
+
+
+def _most_batches(trainer: Trainer) -> float:
+    """The most batches that ``max_steps`` allows in the whole run; steps taken by hand are not tied to batches."""
+    if trainer.max_steps == -1 or not trainer.lightning_module.automatic_optimization:
+        return float("inf")
+    return trainer.max_steps * trainer.accumulate_grad_batches
 
 
 def _samples(loader: Any, world_size: int) -> int | None:

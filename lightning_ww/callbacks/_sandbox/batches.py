@@ -187,7 +187,7 @@ def _sizes(value: Any, depth: int) -> Iterator[int]:
     known = getattr(value, "num_graphs", None)
     known = getattr(value, "batch_size", None) if known is None else known
     known = known[0] if isinstance(known, tuple) and known else known
-    if isinstance(known, int) and not isinstance(value, Tensor):
+    if isinstance(known, int) and not isinstance(known, bool) and not isinstance(value, Tensor):
         yield known
     elif isinstance(value, PackedSequence):
         yield int(value.batch_sizes[0])

@@ -29,4 +29,4 @@ def test_each_remark_names_what_it_is_about() -> None:
     assert "`loss_fn=`" in said(is_limited=True)["limited"]
     scaled = nn.Sequential(nn.Embedding(3, 2, scale_grad_by_freq=True))
     assert "`0` scales its gradients" in said(scaled)["scale_grad_by_freq"]
-    assert said(known=4)["num_parameters"] == "measures 10 parameters from step 7 on, after 4."
+    assert said(known=4)["num_parameters 10"] == "measures 10 parameters from step 7 on, after 4."

@@ -80,6 +80,7 @@ LOADERS: dict[str, tuple[Any, dict[str, Any]]] = {
     "batch sampler": (lambda: DataLoader(DATA, batch_sampler=BatchSampler(range(24), 8, False)), {}),
     "limited": (lambda: DataLoader(DATA, 16), {"limit_train_batches": 2}),
     "limited to a share": (lambda: DataLoader(DATA, 16), {"limit_train_batches": 0.5}),
+    "few steps": (lambda: DataLoader(DATA, 16), {"max_steps": 2, "accumulate_grad_batches": 2}),
     "overfit": (lambda: DataLoader(DATA, 16), {"overfit_batches": 3}),
 }
 

@@ -24,6 +24,14 @@ class Points:
     y: Tensor
 
 
+@dataclass
+class Flagged:
+    """An object with a `batch_size` that is none."""
+
+    x: Tensor
+    batch_size: bool = True
+
+
 class OfObjects(Tiny):
     """Its batches are objects that no library knows."""
 
@@ -101,6 +109,7 @@ def test_first_samples_are_cut_from_what_is_as_long_as_the_batch() -> None:
         (([torch.ones(16, 3, 8, 8)] * 2, torch.ones(16)), 16),  # two views of a batch
         ([torch.ones(4, 9, 5), torch.ones(4, 9)], 4),  # series
         (([torch.ones(3, 5, 2)] * 3, torch.ones(3)), 3),
+        (Flagged(torch.ones(8, 2)), 8),
     ],
 )
 def test_a_list_of_images_has_as_many_samples_as_images(batch: Any, size: int | None) -> None:
