@@ -14,6 +14,12 @@ OTHER_LOSS = "pass another `loss_fn=`"
 
 UNCHECKPOINTED = "pass a `loss_fn=` that does not checkpoint"
 
+NESTED = {
+    matrix: "torch cannot differentiate nested tensors twice; pass a "
+    f"`{name}=` that pads them before the layers that are measured"
+    for matrix, name in (("hessian", "loss_fn"), ("ggn", "ggn_fn"))
+}
+
 FIRST_ONLY = {
     "hessian": f'try `matrix="ggn"`, which needs first derivatives of the network only, or {OTHER_LOSS}',
     "ggn": "pass `ggn_fn=` with outputs and a loss of them that have derivatives, or leave the layer out with `params=`",
@@ -21,8 +27,7 @@ FIRST_ONLY = {
 """The remedy for operations without a second derivative, by the matrix: one that was not tried yet."""
 
 ELSEWHERE = {
-    "hessian": f"leave the layers out with `params=`, or {OTHER_LOSS}; `self_check=False` measures it as it is. "
-    'Of a target network or another detached part, leave out its parameters (`params="net.*"`)',
+    "hessian": f"leave the layers out with `params=`, or {OTHER_LOSS}; `self_check=False` measures it as it is",
     "ggn": "leave the layers out with `params=`, or pass `ggn_fn=`; `self_check=False` measures it as it is",
 }
 
@@ -40,8 +45,16 @@ REMEDIES: tuple[tuple[str, str | dict[str, str]], ...] = (
     ("Recomputed values", f"{UNCHECKPOINTED}, or leave attention and weight norm out of the checkpoint"),
     ("does not depend on any", "the loss is detached from the parameters that are measured, or taken under `no_grad`"),
     ("only for real scalar outputs", "the outputs are complex: pass `ggn_fn=` with `torch.view_as_real` of them"),
-    ("strided nested tensors", "convert them with `to_padded_tensor` in `loss_fn=`, or use `layout=torch.jagged`"),
-    ("NestedTensor", "convert nested tensors with `to_padded_tensor` in `loss_fn=`, or use `layout=torch.jagged`"),
+    (
+        "loss is detached",
+        {
+            "hessian": f"{ELSEWHERE['hessian']}. If a target network is trained along, name the parameters of the others "
+            '(`params="net.*"`)',
+            "ggn": ELSEWHERE["ggn"],
+        },
+    ),
+    ("nested", NESTED),
+    ("Nested", NESTED),
     ("ctc_loss", "no loss with CTC has second derivatives in torch: measure another loss with `loss_fn=`"),
     ("derivative for", FIRST_ONLY),
     ("double backward", FIRST_ONLY),

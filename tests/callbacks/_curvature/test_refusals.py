@@ -74,3 +74,47 @@ def test_advice_is_none_that_fails_in_its_turn(matrix: Any, caplog: pytest.LogCa
     assert ("`loss_fn=`" if matrix == "hessian" else "`ggn_fn=` with another loss") in said
     assert 'matrix="ggn"' not in said
     assert trainer.global_step == 3
+
+
+class Ragged(Tiny):
+    """Computes with nested tensors."""
+
+    layout = torch.jagged
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Any:
+        x = torch.nested.nested_tensor(
+            [x[None].expand(1 + k % 3, -1) for k, x in enumerate(batch[0])], layout=self.layout
+        )
+        hidden = torch.relu(self.hidden(x)).to_padded_tensor(0.0)
+        return functional.cross_entropy(self.head(hidden.mean(1)), batch[1])
+
+    def of_padded(self, batch: Batch) -> tuple[Any, Any]:
+        """The outputs, and the loss of them."""
+        mask = torch.arange(3) <= torch.arange(len(batch[0]))[:, None] % 3
+        hidden = torch.relu(self.hidden(batch[0][:, None].expand(-1, 3, -1))) * mask[..., None]
+        return self.head(hidden.mean(1)), lambda outputs: functional.cross_entropy(outputs, batch[1])
+
+
+class Strided(Ragged):
+    """Computes with nested tensors of the older layout."""
+
+    layout = torch.strided
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+@pytest.mark.parametrize("model", [Ragged, Strided])
+@pytest.mark.parametrize("matrix", ["hessian", "ggn"])
+def test_nested_tensors_are_refused_in_one_sentence_whose_advice_measures(
+    model: Any, matrix: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    name = {"hessian": "loss_fn", "ggn": "ggn_fn"}[matrix]
+    fit(model(), matrix=matrix, on_error="warn", precision="32-true")
+    (said,) = [record.getMessage() for record in caplog.records if record.name == "lightning_ww"]
+    assert f"torch cannot differentiate nested tensors twice; pass a `{name}=` that pads them" in said
+
+    def advised(module: Any, batch: Batch) -> Any:
+        outputs, loss_of = module.of_padded(batch)
+        return loss_of(outputs) if matrix == "hessian" else (outputs, loss_of)
+
+    monitor, _, _ = fit(model(), matrix=matrix, precision="32-true", **{name: advised})
+    assert monitor.history[0].summary["sharpness"] > 0
