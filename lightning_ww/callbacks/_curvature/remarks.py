@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from lightning_ww._torch import plain_name
 from lightning_ww.callbacks._monitor.sentences import listed
+from lightning_ww.callbacks._sandbox.rollback import MOST, MOST_BYTES
 
 if TYPE_CHECKING:
     from torch import nn
@@ -47,8 +48,8 @@ def remarks(
     if is_limited:
         yield (
             "limited",
-            "does not undo what a step does to the contents of this module beyond 10,000 objects. If it changes them, pass "
-            "`loss_fn=`.",
+            f"does not undo what a step does to the contents of this module beyond {MOST:,} objects and "
+            f"{MOST_BYTES // 2**20} MiB. If it changes them, pass `loss_fn=`.",
         )
     scaled = [name for name, part in module.named_modules() if getattr(part, "scale_grad_by_freq", False)]
     if scaled:

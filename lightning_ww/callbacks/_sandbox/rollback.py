@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import io
 import random
+from abc import ABC, abstractmethod
 from array import array
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Set
 from contextlib import contextmanager
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -24,8 +26,8 @@ from lightning_ww._threads import others_run
 from lightning_ww.callbacks._sandbox.lending import copy_to_lend, give_back, places_of_lists
 from lightning_ww.curvature.operators import unseen_writes
 
-LARGE = 64 * 2**20
-"""A tensor or array of more bytes, apart from parameters and buffers, is assumed to be data that nothing writes to."""
+MOST_BYTES = 64 * 2**20
+"""The most bytes of tensors and arrays that are copied; of further tensors, only a write is seen, of arrays nothing."""
 
 MANY = 256
 """Containers of more items, such as replay buffers, are restored, but the contents of their items are not."""
@@ -70,16 +72,18 @@ def put_back(module: nn.Module, *others: Any) -> Iterator[Undone]:
         undone.run()
 
 
-@runtime_checkable
-class Namespace(Protocol):
+class Namespace(ABC):
     """Names and values of which only some are restored: a class, or the globals of a function."""
 
+    @abstractmethod
     def values(self) -> dict[str, Any]:
         """The values by name."""
 
+    @abstractmethod
     def set(self, name: str, value: Any) -> None:
         """Give a name a value."""
 
+    @abstractmethod
     def remove(self, name: str) -> None:
         """Remove a name."""
 
@@ -135,6 +139,7 @@ class _Memory:
     def __init__(self, stack: Undone, registered: set[int]) -> None:
         """Leave the parameters and buffers of the modules with ids ``registered`` to be restored elsewhere."""
         self._stack, self._registered = stack, registered
+        self._bytes_left = MOST_BYTES
         self._lent: set[int] = set()  # lists of which the evaluation has a copy
         self._seen: dict[int, Any] = {}  # by id; kept alive, so that no other object gets that id
 
@@ -170,7 +175,7 @@ class _Memory:
             self._stack.callback(_restore_names, value, names)
             for item in names.values():
                 self.remember(item, depth + 1)
-        elif _is_plain(value):
+        elif is_plain(value):
             self._attributes(value, depth)
 
     def _module(self, module: nn.Module) -> None:
@@ -187,8 +192,8 @@ class _Memory:
         attributes = getattr(value, "__dict__", {})
         self._stack.callback(_restore, attributes, dict(attributes))
         kept = {name: getattr(value, name) for name in slots(value) if hasattr(value, name)}
-        for name, item in kept.items():
-            self._stack.callback(object.__setattr__, value, name, item)
+        if kept:
+            self._stack.callback(_restore_slots, value, kept)
         for name, item in (*attributes.items(), *kept.items()):
             if name not in leave_out:
                 self.remember(item, depth + 1)
@@ -204,11 +209,21 @@ class _Memory:
         if len(items) <= MANY:
             for item in contents:
                 self.remember(item, depth + 1)
-        else:  # too many to be copied each time: only a write to them is seen
-            tensors = [
-                (item, item._version) for item in contents if isinstance(item, Tensor) and not item.is_inference()
-            ]
-            self._stack.callback(_compare, tensors)
+        else:  # too many to be copied each time
+            self._watch([item for item in contents if isinstance(item, Tensor)])
+
+    def _watch(self, tensors: list[Tensor]) -> None:
+        """See writes to these tensors, without a copy of them."""
+        versions = [(tensor, tensor._version) for tensor in tensors if not tensor.is_inference()]
+        if versions:
+            self._stack.callback(_compare, versions)
+
+    def _fits(self, size: int) -> bool:
+        """Tell whether a copy of so many bytes is within the limit, and count it."""
+        if size > self._bytes_left:
+            return False
+        self._bytes_left -= size
+        return True
 
     def lend_copies(self, module: nn.Module) -> None:
         """While other threads run, let the evaluation append to copies of the modules' lists, and keep what others append."""
@@ -222,22 +237,31 @@ class _Memory:
         if tensor.is_leaf and tensor.requires_grad:
             self._stack.callback(setattr, tensor, "grad", tensor.grad)
             tensor.grad = None  # so that a backward pass does not add to it
-        small = tensor.numel() * tensor.element_size() <= LARGE
-        if small and tensor.layout == torch.strided and not tensor.is_meta and not tensor.is_inference():
+        if tensor.layout != torch.strided or tensor.is_meta or tensor.is_inference():
+            return
+        if self._fits(tensor.numel() * tensor.element_size()):
             self._stack.callback(_rewrite, tensor, tensor.detach().clone())
+        else:
+            self._watch([tensor])
 
     def _array(self, values: Any, depth: int) -> None:
         if values.dtype == object and values.size <= MANY:
             for item in values.flat:
                 self.remember(item, depth + 1)
-        if values.nbytes <= LARGE and values.flags.writeable:
-            self._stack.callback(np.copyto, values, values.copy())
+        if values.flags.writeable:
+            if self._fits(values.nbytes):
+                self._stack.callback(np.copyto, values, values.copy())
+            else:
+                self._stack.is_limited = True
 
 
 def _compare(tensors: list[tuple[Tensor, int]]) -> None:
     """Raise if one of these tensors was written to."""
     if any(tensor._version != version for tensor, version in tensors):
-        raise DrawnError(f"it writes to tensors in a container of more than {MANY} items, which are not copied")
+        raise DrawnError(
+            f"it writes to tensors that are not copied, as they are in a container of more than {MANY} items or beyond "
+            f"{MOST_BYTES // 2**20} MiB in all"
+        )
 
 
 def is_foreign(kind: type) -> bool:
@@ -250,20 +274,26 @@ def is_foreign_name(module: str) -> bool:
     return module.split(".")[0] in FOREIGN
 
 
-def _is_plain(value: Any) -> bool:
+def is_plain(value: Any) -> bool:
     """Tell whether this is an object of the user's, or of a library that is not in `FOREIGN`, with attributes to restore."""
     if isinstance(value, type | ModuleType | FunctionType | MethodType | BuiltinFunctionType):
         return False
     return (hasattr(value, "__dict__") or bool(slots(value))) and not is_foreign(type(value))
 
 
-def slots(value: Any) -> list[str]:
+_SLOTS: WeakKeyDictionary[type, tuple[str, ...]] = WeakKeyDictionary()
+
+
+def slots(value: Any) -> tuple[str, ...]:
     """The names of an object's slots, including those of its base classes."""
-    slots = []
-    for kind in type(value).__mro__:
-        named = vars(kind).get("__slots__", ())
-        slots += [named] if isinstance(named, str) else list(named)
-    return [name for name in slots if name not in ("__dict__", "__weakref__") and not name.startswith("__")]
+    if (known := _SLOTS.get(kind := type(value))) is not None:
+        return known
+    names: list[str] = []
+    for base in kind.__mro__:
+        named = vars(base).get("__slots__", ())
+        names += [named] if isinstance(named, str) else list(named)
+    own = tuple(name for name in names if name not in ("__dict__", "__weakref__") and not name.startswith("__"))
+    return _SLOTS.setdefault(kind, own)
 
 
 def _restore(now: dict[str, Any], before: Mapping[str, Any]) -> None:
@@ -271,6 +301,12 @@ def _restore(now: dict[str, Any], before: Mapping[str, Any]) -> None:
     for name in [name for name in now if name not in before]:
         del now[name]
     now.update(before)
+
+
+def _restore_slots(value: Any, before: Mapping[str, Any]) -> None:
+    """Give an object the old values of its slots back."""
+    for name, item in before.items():
+        object.__setattr__(value, name, item)
 
 
 def _restore_names(space: Namespace, before: Mapping[str, Any]) -> None:

@@ -7,12 +7,18 @@ from collections.abc import Callable, Iterable
 from types import CellType, FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any
 
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
 from lightning_ww._threads import others_train
 from lightning_ww.callbacks._monitor.lightning import callbacks, training_loaders
-from lightning_ww.callbacks._sandbox.rollback import MANY, is_foreign, is_foreign_name
+from lightning_ww.callbacks._sandbox.rollback import MANY, Namespace, is_foreign, is_foreign_name, is_plain
 
 if TYPE_CHECKING:
     from lightning_ww.callbacks._monitor.lightning import LightningModule, Trainer
+
+MOST_HOLDERS = 256
+"""The most data sets, callbacks and objects inside these whose attributes are restored."""
 
 
 def objects_around(trainer: Trainer, pl_module: LightningModule, *functions: Callable[..., Any] | None) -> list[Any]:
@@ -30,12 +36,10 @@ def objects_around(trainer: Trainer, pl_module: LightningModule, *functions: Cal
         [_schedule(config.scheduler) for config in trainer.lr_scheduler_configs],
         trainer.callback_metrics,
     ]
-    holders = [
-        *(callback for callback in callbacks(trainer) if not is_foreign(type(callback))),
-        getattr(trainer, "datamodule", None),
-        *(getattr(loader, "dataset", None) for loader in training_loaders(trainer)),
-    ]
-    found += [Settings(holder) for holder in holders if holder is not None]
+    holders = [*callbacks(trainer), getattr(trainer, "datamodule", None)]
+    for loader in training_loaders(trainer):
+        holders += [getattr(loader, name, None) for name in ("dataset", "sampler", "batch_sampler", "collate_fn")]
+    found += [Settings(holder) for holder in _with_those_inside(holders)]
     found.append(Numbers(trainer))
     if not others_train():
         kinds = {kind: None for part in pl_module.modules() for kind in type(part).__mro__ if not is_foreign(kind)}
@@ -47,6 +51,21 @@ def objects_around(trainer: Trainer, pl_module: LightningModule, *functions: Cal
         for function in _with_those_they_name((type(pl_module).training_step, *functions, *kept)):
             found += [Globals(function), Settings(function), _defaults(function)]
     return found
+
+
+def _with_those_inside(holders: Iterable[Any]) -> list[Any]:
+    """The data sets and the user's own objects among these and in their attributes, at any depth, `MOST_HOLDERS` in all."""
+    found: dict[int, Any] = {}
+    waiting = deque(holders)
+    while waiting and len(found) < MOST_HOLDERS:
+        holder = waiting.popleft()
+        is_one = isinstance(holder, Dataset) or (is_plain(holder) and not isinstance(holder, Tensor | nn.Module))
+        if id(holder) in found or not is_one:
+            continue
+        found[id(holder)] = holder
+        for value in list(getattr(holder, "__dict__", {}).values()):
+            waiting += value if isinstance(value, list | tuple) and len(value) <= MANY else [value]
+    return list(found.values())
 
 
 def _own(values: Iterable[Any]) -> list[FunctionType]:
@@ -68,7 +87,7 @@ def _defaults(function: FunctionType) -> list[Any]:
     return [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
 
 
-class _InDict:
+class _InDict(Namespace):
     """Names that are the keys of a dict."""
 
     _home: dict[str, Any]
@@ -103,7 +122,7 @@ class Numbers(Settings):
         }
 
 
-class Cells:
+class Cells(Namespace):
     """The variables of the enclosing functions that a function uses, and that are no functions, classes or modules."""
 
     def __init__(self, function: FunctionType) -> None:
@@ -123,7 +142,7 @@ class Cells:
         del self._cells[name].cell_contents
 
 
-class Attributes:
+class Attributes(Namespace):
     """The attributes of a class that are no functions."""
 
     def __init__(self, owner: type) -> None:

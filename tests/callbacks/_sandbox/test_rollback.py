@@ -16,7 +16,7 @@ from helpers.tiny import Tiny
 from torch import nn
 
 from lightning_ww.callbacks import CurvatureMonitor
-from lightning_ww.callbacks._sandbox.rollback import LARGE, DrawnError, put_back
+from lightning_ww.callbacks._sandbox.rollback import MOST_BYTES, DrawnError, put_back
 
 
 class Plain:
@@ -224,11 +224,28 @@ def test_a_generator_is_guarded_as_well() -> None:
     assert list(module.thing) == [1, 2]
 
 
-def test_large_tensors_are_taken_for_data_and_left_alone() -> None:
-    module = Holder(torch.zeros(LARGE // 4 + 1))
-    with put_back(module):
-        module.thing[0] = 1
-    assert module.thing[0] == 1  # as the decisions say
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_write_to_a_tensor_beyond_what_is_copied_is_an_error(count: int) -> None:
+    module = Holder([torch.zeros(MOST_BYTES // 8 + 1) for _ in range(count)])  # more than half of it
+    module.other = torch.zeros(MOST_BYTES // 4 + 1)
+    with put_back(module) as undone:
+        module.thing[0][0] = 1
+    assert not undone.errors
+    assert module.thing[0][0] == 0
+    for tensor in (*module.thing[1:], module.other):
+        with put_back(module) as undone:
+            tensor[0] = 1
+        (error,) = undone.errors
+        assert str(error).startswith(
+            "it writes to tensors that are not copied, as they are in a container of more than 256"
+        )
+
+
+def test_arrays_beyond_what_is_copied_are_said_to_be() -> None:
+    module = Holder([np.zeros(MOST_BYTES // 8 - 1), np.zeros(2)])
+    with put_back(module) as undone:
+        module.thing[0][0] = 1
+    assert (module.thing[0][0], undone.is_limited) == (0, True)
 
 
 class Stubborn(list[int]):

@@ -8,6 +8,7 @@ import torch
 from helpers.networks import Batch, data, quiet_trainer
 from helpers.tiny import Tiny
 from pytorch_lightning import Callback, LightningModule, Trainer
+from torch.utils.data import DataLoader, Dataset, Sampler, Subset
 
 from lightning_ww.callbacks._sandbox.rollback import put_back
 from lightning_ww.callbacks._sandbox.surroundings import Settings, objects_around
@@ -42,6 +43,39 @@ class Scaled(torch.nn.Module):
         return x
 
 
+class Wrapped(Dataset[Any]):
+    """A data set around another one, with a transform that has a strength of its own."""
+
+    def __init__(self, inner: Any) -> None:
+        self.inner, self.transforms = inner, [Noise()]
+
+    def __len__(self) -> int:
+        return len(self.inner)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.inner[index]
+
+
+class Noise:
+    """A transform."""
+
+    def __init__(self) -> None:
+        self.strength = 1.0
+
+
+class Curriculum(Sampler[int]):
+    """A sampler with a level."""
+
+    def __init__(self, length: int) -> None:
+        self.length, self.level = length, 0
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __iter__(self) -> Any:
+        return iter(range(self.length))
+
+
 class Curious(Tiny):
     """Changes everything around it in its step."""
 
@@ -65,8 +99,11 @@ class Curious(Tiny):
         type(self).temperature *= 0.9
         type(self).made = 1
         loader: Any = self.trainer.train_dataloader
-        loader.dataset.difficulty += 1
+        wrapped = loader.dataset.dataset
+        wrapped.inner.difficulty += 1
+        wrapped.transforms[0].strength *= 0.5
         loader.dataset.made = 1
+        loader.sampler.level += 1
         self.trainer.optimizers[0].param_groups[0]["lr"] *= 0.5
         self.trainer.callback_metrics["own"] = torch.tensor(1.0)
         return super().training_step(batch, batch_idx)
@@ -82,11 +119,13 @@ class Stepping(Callback):
         group = trainer.optimizers[0].param_groups[0]
         loader: Any = trainer.train_dataloader
         made = [hasattr(owner, "made") for owner in (Curious, loader.dataset)]
-        numbers = CALLS[0], Curious.temperature, loader.dataset.difficulty, group["lr"], Scaled.calls
+        wrapped = loader.dataset.dataset
+        numbers = CALLS[0], Curious.temperature, wrapped.inner.difficulty, group["lr"], Scaled.calls
+        moved = wrapped.transforms[0].strength, loader.sampler.level
         model: Any = trainer.lightning_module
         cells: Any = model.count.__closure__[0].cell_contents, list(*(Curious.defaulted.__defaults__ or ()))
         others = getattr(counted, "calls", 0), getattr(trainer, "phase", 0)
-        return *numbers, *cells, *others, made, dict(trainer.callback_metrics)
+        return *numbers, *moved, *cells, *others, made, dict(trainer.callback_metrics)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         found = [self.look(trainer)]
@@ -98,9 +137,9 @@ class Stepping(Callback):
 
 
 def test_what_a_step_changes_around_its_module_is_as_it_was() -> None:
-    stepping, loader = Stepping(), data()
-    dataset: Any = loader.dataset
-    dataset.difficulty = 3
+    stepping, inner = Stepping(), data().dataset
+    inner.difficulty = 3  # type: ignore[attr-defined]
+    loader = DataLoader(Subset(Wrapped(inner), range(32)), 16, sampler=Curriculum(32))
     trainer = quiet_trainer(callbacks=[stepping], max_epochs=1, limit_train_batches=1)
     trainer.fit(Curious(), loader, data(16, shuffle=False))
     before, during, after = stepping.found
