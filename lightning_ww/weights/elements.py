@@ -48,6 +48,12 @@ class ElementStatistics:
         return np.asarray(self.std > 1e-12 * np.abs(self.mean))
 
     @property
+    def noise_share(self) -> float:
+        """The share of the sum of the squared elements that is left without the slices' means."""
+        variance = np.square(self.std)
+        return float(variance.sum() / (variance + np.square(self.mean)).sum())
+
+    @property
     def trap_element(self) -> float | None:
         """``max|w - w̄| / (σ(NM)^¼)``, largest over slices; 1 = visible. ``None`` if all elements are alike."""
         return float((self.largest / self.visible)[self.varies].max()) if self.varies.any() else None

@@ -257,7 +257,8 @@ class Ingredients:
         if self._request.floors is not None:
             return self._request.floors[self._layer]
         if self.is_predicted and self._elements.predictable:
-            return shuffle.floor_of_shape(self.N, self.M, len(self.slices), self._request.shuffler.seed)
+            gaussian = shuffle.floor_of_shape(self.N, self.M, len(self.slices), self._request.shuffler.seed)
+            return float(gaussian * self._elements.noise_share**0.5)
         noise = spectra.singular_values(self._request.shuffler.shuffle(self.slices, draw=1))
         return self.distance_to_shuffle(np.square(noise).ravel())
 

@@ -188,13 +188,15 @@ def test_rank_deficit_counts_what_fell_below_a_tenth() -> None:
 
 
 @pytest.mark.parametrize(("count", "N", "M"), [(1, 256, 256), (1, 512, 256), (2, 300, 260), (1, 1024, 512)])
-@pytest.mark.parametrize("kind", ["normal", "uniform", "sparse"])
+@pytest.mark.parametrize("kind", ["normal", "uniform", "sparse", "positive", "shifted"])
 def test_the_floor_of_a_shape_is_that_of_a_layers_own_shuffle(count: int, N: int, M: int, kind: str) -> None:
     random = np.random.default_rng(M)
     made: dict[str, Array] = {
         "normal": 3 * random.standard_normal((count, N, M)) + 0.01,
         "uniform": random.uniform(-1, 1, (count, N, M)),
         "sparse": random.standard_normal((count, N, M)) * (random.random((count, N, M)) < 0.6),  # excess kurtosis 2
+        "positive": np.maximum(random.uniform(-1, 1, (count, N, M)), 0),
+        "shifted": random.standard_normal((count, N, M)) + 0.5,
     }
     slices = made[kind]
     statistics = element_statistics(slices)
@@ -202,7 +204,8 @@ def test_the_floor_of_a_shape_is_that_of_a_layers_own_shuffle(count: int, N: int
     predicted = np.square(predicted_spectra(slices, statistics)).reshape(-1, count * M)
     own = [np.square(singular_values(Shuffler(seed).shuffle(slices))).ravel() for seed in range(6)]
     floors = [jensen_shannon_distance(noise, predicted) for noise in own]
-    assert floor_of_shape(N, M, count) == pytest.approx(np.mean(floors), abs=0.002)
+    shared = floor_of_shape(N, M, count) * statistics.noise_share**0.5
+    assert shared == pytest.approx(np.mean(floors), rel=0.15)  # one draw for six
 
 
 def test_alike_elements_have_no_edge() -> None:
