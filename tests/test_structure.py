@@ -27,6 +27,8 @@ MAY_IMPORT = {
     "_torch": set(),
     "_blas": set(),
     "_columns": set(),
+    "_files": set(),
+    "_memory": set(),
     "_threads": set(),
     "_checks": {"_errors"},
     "drawing": {"drawing", "_threads", "_torch"},
@@ -35,7 +37,9 @@ MAY_IMPORT = {
     "history": {"history"} | GROUND,
     "measurements": {"measurements", "history", "curvature"} | GROUND,
     "triggers": {"triggers", "history", "weights"} | GROUND,
-    "callbacks": {"callbacks", "triggers", "history", "measurements", "weights", "curvature"} | GROUND,
+    "callbacks": {"callbacks", "triggers", "history", "measurements", "weights", "curvature"}
+    | GROUND
+    | {"_files", "_memory"},
     "__init__": {"history", "measurements", "triggers", "weights"} | GROUND,
 }
 WITHIN_CALLBACKS = {

@@ -14,8 +14,9 @@ from lightning_ww._errors import ArgumentError
 from lightning_ww._torch import plain_name
 from lightning_ww.callbacks._curvature.findings import SUMMARIES, CurvatureFindings, Reading
 from lightning_ww.callbacks._curvature.pictures import curvature_pictures
-from lightning_ww.callbacks._curvature.reading import CurvatureReader, Matrix, Settings
+from lightning_ww.callbacks._curvature.reading import CurvatureReader
 from lightning_ww.callbacks._curvature.remarks import remarks
+from lightning_ww.callbacks._curvature.settings import Matrix, Settings
 from lightning_ww.callbacks._curvature.sharded import refuse_sharded
 from lightning_ww.callbacks._curvature.spectrum_file import SpectrumFile
 from lightning_ww.callbacks._monitor.base import Monitor
@@ -39,7 +40,7 @@ from lightning_ww.triggers.trigger import Trigger
 FEWEST_STEPS = 10
 """The number of Lanczos steps below which the advice is not to take fewer."""
 
-SHOWN = ("num_steps", "num_probes", "storage", "bn_mode")
+SHOWN = ("num_steps", "num_probes", "bn_mode")
 """Arguments that are listed in the table of a measurement."""
 
 
@@ -134,11 +135,12 @@ class CurvatureMonitor(Monitor[Reading, CurvatureFindings]):
         optimizer_sharpness: Whether to measure ``curvature/optimizer_sharpness`` even if it takes more products.
             Default: ``False``.
         sharpness_every_n_steps: The number of optimizer steps from one measurement of the sharpness alone to the next,
-            between spectra. Each starts from the last direction of largest curvature, and takes three products, or more if
-            that has changed. Default: ``None``, never.
+            between spectra. Each starts from the last directions of largest curvature, and takes six products, or eighteen
+            if these have changed. Default: ``None``, never.
         storage: The storage of the Krylov basis, which has ``num_steps`` times the size of the parameters: ``"full"``
-            (default), ``"half"`` in 16 bits, or ``"none"``, for models whose basis does not fit into memory. With
-            ``"none"``, outliers are not counted, and only the largest eigenvalue is given.
+            (default), ``"half"`` in 16 bits, or ``"none"``. A basis that would take more than half of the memory left is
+            kept in the next form, with one warning. With ``"none"``, outliers are not counted, and only the largest
+            eigenvalue is given.
         self_check: Whether to check, once, that second derivatives are those of the loss: a plain backward pass must give
             the same gradient, products must be symmetric, and on two samples, in float64, they must equal differences of
             gradients. It costs at most ten gradients if a batch has at least eight samples (`benchmarks/hessians.md`).
@@ -307,6 +309,8 @@ class CurvatureMonitor(Monitor[Reading, CurvatureFindings]):
         before = known.density.dim if isinstance(known, CurvatureMeasurement) else None
         for cause, said in remarks(reading, pl_module, batches.unfit, reader.is_limited, trainer.global_step, before):
             self._run.guard.warn_once(trainer, cause, said)
+        if said := reader.short_of_memory:
+            self._run.guard.warn_once(trainer, said, said)
         return reading
 
     def _read_or_drop(self, trainer: Trainer, pl_module: LightningModule, num_steps: int) -> Reading:
@@ -336,6 +340,7 @@ class CurvatureMonitor(Monitor[Reading, CurvatureFindings]):
         facts = {
             "matrix": reading.engine,
             **{name: str(getattr(self, name)) for name in SHOWN},
+            "storage": reading.storage,
             "parameters": f"{density.dim:,}",
             "samples": "unknown" if reading.num_samples is None else f"{reading.num_samples:,}",
             **({"left out": ", ".join(plain_name(name) for name in reading.left_out)} if reading.left_out else {}),

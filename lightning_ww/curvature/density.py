@@ -202,12 +202,14 @@ def spectral_density(
     for i in range(num_probes):
         start = _start(operator, dim, seed, i, probe)
         if lanczos == "gpytorch":
-            spaces.append(gpytorch_lanczos(operator, start, num_steps))
+            space = gpytorch_lanczos(operator, start, num_steps)
         else:  # an operator in half precision is iterated in float32
             with operator.reused_memory() if isinstance(operator, CurvatureOperator) else nullcontext():
                 space = own_lanczos(lambda v: (operator @ v.to(operator.dtype)).to(v), start, num_steps, storage)
             rounding = max(space.rounding, torch.finfo(operator.dtype).eps)  # its products are no better than that
-            spaces.append(replace(space, rounding=rounding))
+            space = replace(space, rounding=rounding)
+        spaces.append(replace(space, basis=space.basis[:0].clone()))  # one basis at a time is in memory
+        del space
     return SpectralDensity.of(
         spaces,
         dim,

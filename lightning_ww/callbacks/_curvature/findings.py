@@ -10,6 +10,7 @@ from typing import get_args
 from lightning_ww.curvature.density import SpectralDensity
 from lightning_ww.curvature.edge_of_stability import EdgeOfStability
 from lightning_ww.curvature.estimates import Estimate, EstimateName
+from lightning_ww.curvature.krylov import Storage
 
 NUM_LOGGED_EIGENVALUES = 5
 """The number of largest eigenvalues that are logged: the first outliers. A classifier has about one for each class."""
@@ -36,6 +37,7 @@ class Reading:
     num_batches: int  # of each process
     engine: str  # the method of the products with the matrix, in words
     num_training_samples: int | None  # None: unknown
+    storage: Storage = "full"  # of the Krylov basis
     left_out: tuple[str, ...] = ()  # parameters that the loss does not reach
 
 

@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import compress
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -16,16 +16,17 @@ from typing_extensions import override
 from lightning_ww.callbacks._curvature.findings import Reading
 from lightning_ww.callbacks._curvature.ranks import on_all, reached_by_any, summed
 from lightning_ww.callbacks._curvature.refusals import what_helps
+from lightning_ww.callbacks._curvature.settings import Settings
 from lightning_ww.callbacks._curvature.spectrum_file import SpectrumFile
+from lightning_ww.callbacks._curvature.storage import fitting_storage
 from lightning_ww.callbacks._curvature.training_samples import num_training_samples
 from lightning_ww.callbacks._monitor.run import Memory
 from lightning_ww.callbacks._sandbox import sandbox
-from lightning_ww.callbacks._sandbox.loss import LossFn, OutputsFn, SandboxLoss
-from lightning_ww.callbacks._sandbox.mute import BatchNormMode, EvaluationMode
+from lightning_ww.callbacks._sandbox.loss import SandboxLoss
 from lightning_ww.curvature.density import spectral_density
 from lightning_ww.curvature.edge_of_stability import EdgeOfStability, plain_ratio
 from lightning_ww.curvature.ggn import Engine, GGNOperator
-from lightning_ww.curvature.krylov import Storage, lanczos
+from lightning_ww.curvature.krylov import lanczos
 from lightning_ww.curvature.operators import CurvatureOperator, HessianOperator, ReducedOperator, gradient
 from lightning_ww.curvature.parameters import select_parameters
 from lightning_ww.curvature.quadrature import UNCONVERGED
@@ -40,8 +41,6 @@ if TYPE_CHECKING:
     from lightning_ww.callbacks._monitor.lightning import LightningModule, Trainer
     from lightning_ww.callbacks._sandbox.batches import CapturedBatch
 
-Matrix = Literal["hessian", "ggn"]
-
 FAST_DEV_RUN_STEPS = 4
 """The number of Lanczos steps under `fast_dev_run`, which runs all of the code at low cost."""
 
@@ -53,23 +52,6 @@ WARM_STEPS, COLD_STEPS = 6, 12
 
 KEPT_DIRECTIONS, RANDOM_PART = 2, 0.3
 """The number of directions of largest curvature that are kept, and the length of the random part beside them."""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """The monitor's arguments that determine what is read, and how."""
-
-    matrix: Matrix
-    params: Sequence[str] | None
-    loss_fn: LossFn | None
-    outputs_fn: OutputsFn | None
-    batch_norm: BatchNormMode
-    mode: EvaluationMode
-    num_probes: int
-    seed: int
-    storage: Storage
-    self_check: bool
-    preconditioned: bool  # whether Lanczos is run also for an optimizer's preconditioner
 
 
 @dataclass(frozen=True)
@@ -92,7 +74,9 @@ class CurvatureReader(Memory):
         self._engine: Engine = "auto"
         self._tops: Tensor | None = None  # the directions of largest curvature at the last `follow`
         self._is_tried = False
+        self._storage = settings.storage  # a smaller one, once memory was short
         self.is_limited = False  # whether the module holds more than can be restored
+        self.short_of_memory = ""  # a sentence, once it was
 
     @override
     def state_dict(self) -> dict[str, Any]:
@@ -111,13 +95,16 @@ class CurvatureReader(Memory):
         """
         settings = self._settings
         most = FAST_DEV_RUN_STEPS if getattr(trainer, "fast_dev_run", False) else num_steps
+        steps = min(num_steps, most)
         with self._matrices(trainer, pl_module, batches) as matrices:
+            self._storage, said = fitting_storage(trainer, matrices.whole, steps, self._storage)
+            self.short_of_memory = said or self.short_of_memory
             density = spectral_density(
                 matrices.whole,
-                num_steps=min(num_steps, most),
+                num_steps=steps,
                 num_probes=settings.num_probes,
                 seed=settings.seed,
-                storage=settings.storage,
+                storage=self._storage,
             )
             edge = EdgeOfStability.of(
                 matrices.whole,
@@ -134,7 +121,7 @@ class CurvatureReader(Memory):
                 engine = f"Gauss–Newton, {self._engine}"
         known = num_training_samples(trainer)
         samples = matrices.num_samples
-        return Reading(density, edge, samples, len(batches), engine, known, matrices.left_out)
+        return Reading(density, edge, samples, len(batches), engine, known, self._storage, matrices.left_out)
 
     def follow(
         self, trainer: Trainer, pl_module: LightningModule, batches: Sequence[CapturedBatch]

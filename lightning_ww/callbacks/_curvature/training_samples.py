@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from torch.utils.data import BatchSampler, DataLoader
 
 from lightning_ww.callbacks._monitor.lightning import training_loaders
-from lightning_ww.callbacks._sandbox.rollback import is_foreign
+from lightning_ww.callbacks._sandbox.objects import is_foreign
 
 if TYPE_CHECKING:
     from lightning_ww.callbacks._monitor.lightning import Trainer

@@ -17,7 +17,8 @@ from lightning_ww._errors import ArgumentError
 from lightning_ww._torch import double_precision, full_precision
 from lightning_ww.callbacks._monitor.guard import PostponedError, RefusedError
 from lightning_ww.callbacks._sandbox.mute import muted, seed_streams
-from lightning_ww.callbacks._sandbox.rollback import put_back, slots
+from lightning_ww.callbacks._sandbox.objects import slots
+from lightning_ww.callbacks._sandbox.rollback import put_back
 
 if TYPE_CHECKING:
     from lightning_ww.callbacks._monitor.lightning import LightningModule, Trainer

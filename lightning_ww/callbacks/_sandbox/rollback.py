@@ -13,9 +13,7 @@ from array import array
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Set
 from contextlib import contextmanager
-from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -24,6 +22,7 @@ from torch import Tensor, nn
 from lightning_ww._errors import LightningWWError
 from lightning_ww._threads import others_run
 from lightning_ww.callbacks._sandbox.lending import copy_to_lend, give_back, places_of_lists
+from lightning_ww.callbacks._sandbox.objects import is_plain, slots
 from lightning_ww.curvature.operators import unseen_writes
 
 MOST_BYTES = 64 * 2**20
@@ -37,18 +36,6 @@ MOST = 10_000
 
 DEPTH = 6
 """The deepest nesting of containers and objects whose contents are restored."""
-
-FOREIGN = {
-    "torch",
-    "pytorch_lightning",
-    "lightning",
-    "lightning_fabric",
-    "lightning_ww",
-    "logging",
-    "threading",
-    "builtins",
-}
-"""Packages whose objects are not restored: trainers, loaders, optimizers, loggers."""
 
 
 @contextmanager
@@ -262,38 +249,6 @@ def _compare(tensors: list[tuple[Tensor, int]]) -> None:
             f"it writes to tensors that are not copied, as they are in a container of more than {MANY} items or beyond "
             f"{MOST_BYTES // 2**20} MiB in all"
         )
-
-
-def is_foreign(kind: type) -> bool:
-    """Tell whether a class is of a package in `FOREIGN`."""
-    return is_foreign_name(kind.__module__)
-
-
-def is_foreign_name(module: str) -> bool:
-    """Tell whether a module of code is in a package in `FOREIGN`."""
-    return module.split(".")[0] in FOREIGN
-
-
-def is_plain(value: Any) -> bool:
-    """Tell whether this is an object of the user's, or of a library that is not in `FOREIGN`, with attributes to restore."""
-    if isinstance(value, type | ModuleType | FunctionType | MethodType | BuiltinFunctionType):
-        return False
-    return (hasattr(value, "__dict__") or bool(slots(value))) and not is_foreign(type(value))
-
-
-_SLOTS: WeakKeyDictionary[type, tuple[str, ...]] = WeakKeyDictionary()
-
-
-def slots(value: Any) -> tuple[str, ...]:
-    """The names of an object's slots, including those of its base classes."""
-    if (known := _SLOTS.get(kind := type(value))) is not None:
-        return known
-    names: list[str] = []
-    for base in kind.__mro__:
-        named = vars(base).get("__slots__", ())
-        names += [named] if isinstance(named, str) else list(named)
-    own = tuple(name for name in names if name not in ("__dict__", "__weakref__") and not name.startswith("__"))
-    return _SLOTS.setdefault(kind, own)
 
 
 def _restore(now: dict[str, Any], before: Mapping[str, Any]) -> None:

@@ -12,7 +12,8 @@ from torch.utils.data import Dataset
 
 from lightning_ww._threads import others_train
 from lightning_ww.callbacks._monitor.lightning import callbacks, training_loaders
-from lightning_ww.callbacks._sandbox.rollback import MANY, Namespace, is_foreign, is_foreign_name, is_plain
+from lightning_ww.callbacks._sandbox.objects import is_foreign, is_foreign_name, is_plain
+from lightning_ww.callbacks._sandbox.rollback import MANY, Namespace
 
 if TYPE_CHECKING:
     from lightning_ww.callbacks._monitor.lightning import LightningModule, Trainer
