@@ -34,12 +34,13 @@ def _left_in_containers(root: Path = CGROUPS) -> Iterator[int]:
     for folder in _folders(root):
         for limit, used in FILES:
             try:
-                most, taken = (folder / limit).read_text().strip(), int((folder / used).read_text())
+                said, taken = (folder / limit).read_text().strip(), int((folder / used).read_text())
+                most = None if said == "max" else int(said)
                 facts = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
             except (OSError, ValueError):
                 continue
-            if most != "max":
-                yield int(most) - taken + int(facts.get("inactive_file", 0))
+            if most is not None:
+                yield most - taken + int(facts.get("inactive_file", 0))
 
 
 def _folders(root: Path) -> Iterator[Path]:
