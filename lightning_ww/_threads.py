@@ -35,6 +35,9 @@ LIBRARIES = {
 }
 """Packages whose own threads do not touch a module."""
 
+OWN = "lightning-ww"
+"""The beginning of the names of this package's own threads."""
+
 
 def others_run() -> bool:
     """Tell whether a thread of the user's runs beside this one, rather than only those of libraries."""
@@ -74,6 +77,8 @@ def _others_are_in(files: tuple[tuple[str, ...], ...]) -> bool:
 
 
 def _is_of_library(thread: threading.Thread) -> bool:
+    if thread.name.startswith(OWN):
+        return True
     target = getattr(thread, "_target", None)
     owners = {type(thread).__module__, getattr(target, "__module__", None) or ""} - {"threading"}
     return any(owner.split(".")[0] in LIBRARIES for owner in owners)

@@ -20,6 +20,7 @@ from lightning_ww.callbacks._curvature.settings import Matrix, Settings
 from lightning_ww.callbacks._curvature.sharded import refuse_sharded
 from lightning_ww.callbacks._curvature.spectrum_file import SpectrumFile
 from lightning_ww.callbacks._monitor.base import Monitor
+from lightning_ww.callbacks._monitor.beside import Execution
 from lightning_ww.callbacks._monitor.guard import PostponedError, RefusedError
 from lightning_ww.callbacks._monitor.lightning import LightningModule, Trainer
 from lightning_ww.callbacks._monitor.run import Between
@@ -28,7 +29,6 @@ from lightning_ww.callbacks._sandbox.batches import KeptBatches
 from lightning_ww.callbacks._sandbox.loss import UnfitBatchError, require_a_loss
 from lightning_ww.callbacks._sandbox.mute import BatchNormMode, EvaluationMode
 from lightning_ww.curvature.density import SpectralDensity
-from lightning_ww.curvature.estimates import Estimate
 from lightning_ww.curvature.krylov import Storage
 from lightning_ww.curvature.operators import NotFiniteError
 from lightning_ww.curvature.parameters import select_parameters
@@ -153,6 +153,9 @@ class CurvatureMonitor(Monitor[Reading, CurvatureFindings]):
             nor the last state; ``curvature/num_left_out`` counts. Stops and checkpoints that watch a number then depend on the
             clock. Default: ``None``, numbers never depend on it; there is one warning if the share is above a quarter at the
             tenth measurement.
+        execution: ``"auto"`` (default): pictures are drawn in a process beside training, in fits of more than ten seconds, if
+            training leaves a core for it (torch's threads and the loaders' workers count). ``"sync"``: in the process that
+            trains. ``"background"``: as ``"auto"``; the curvature itself needs the model, and is measured where it is.
         log_key_prefix: A prefix of every key, which tells two monitors apart. Default: ``""``.
         seed: The seed of the start vectors. Default: ``0``.
         max_history: The most measurements kept in `history`, and so in each checkpoint. Default: ``1000``.
@@ -205,6 +208,7 @@ class CurvatureMonitor(Monitor[Reading, CurvatureFindings]):
         triggers: Sequence[Trigger] = (),
         panels: bool = True,
         max_overhead: float | None = None,
+        execution: Execution = "auto",
         log_key_prefix: str = "",
         seed: int = 0,
         max_history: int = 1000,
@@ -240,6 +244,7 @@ class CurvatureMonitor(Monitor[Reading, CurvatureFindings]):
             measures=SUMMARIES,
             panels=panels,
             max_overhead=max_overhead,
+            execution=execution,
             log_key_prefix=log_key_prefix,
             seed=seed,
             max_history=max_history,
@@ -346,7 +351,7 @@ class CurvatureMonitor(Monitor[Reading, CurvatureFindings]):
             **({"left out": ", ".join(plain_name(name) for name in reading.left_out)} if reading.left_out else {}),
             "trace": f"{density.trace:.4g}"
             + ("" if density.trace_stderr is None else f" ± {density.trace_stderr:.2g}"),
-            **{name: _in_words(estimate) for name, estimate in measurement.estimates.items()},
+            **{name: estimate.in_words for name, estimate in measurement.estimates.items()},
         }
         return View(
             scalars=measurement.top_eigenvalues,
@@ -371,10 +376,3 @@ class CurvatureMonitor(Monitor[Reading, CurvatureFindings]):
 
     def _sharpness(self, trainer: Trainer, pl_module: LightningModule) -> Mapping[str, float]:
         return self._reader.follow(trainer, pl_module, self._batches.batches)
-
-
-def _in_words(estimate: Estimate) -> str:
-    """A number with its error, or the reason why there is none."""
-    if estimate.shown is None:
-        return f"– ({estimate.reason})"
-    return f"{estimate.shown:.4g}" + ("" if estimate.error is None else f" ± {estimate.error:.2g}")

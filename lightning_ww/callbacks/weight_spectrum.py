@@ -11,6 +11,7 @@ from typing_extensions import override
 from lightning_ww import _checks
 from lightning_ww._errors import ArgumentError
 from lightning_ww.callbacks._monitor.base import Monitor
+from lightning_ww.callbacks._monitor.beside import Execution
 from lightning_ww.callbacks._monitor.guard import RefusedError
 from lightning_ww.callbacks._monitor.lightning import LightningModule, Trainer
 from lightning_ww.callbacks._monitor.view import Chart, Histogram, View
@@ -113,6 +114,9 @@ class WeightSpectrumMonitor(Monitor[Snapshot, WeightReport]):
             is measured as three layers, as in `lightning_ww.analyze`. Default: ``None``, none.
         triggers: The triggers that flag layers: objects such as ``RankCollapse(enter=0.6)``, or your own. Default: ``None``,
             `Nonfinite`, `RankCollapse` and `CorrelationTrap` with their defaults; with ``shuffle="off"``, `Nonfinite` alone.
+        execution: ``"auto"`` (default): pictures are drawn in a process beside training, in fits of more than ten seconds, if
+            training leaves a core for it (torch's threads and the loaders' workers count). ``"sync"``: in the process that
+            trains.
         log_key_prefix: A prefix of every key, which tells two monitors apart. Default: ``""``.
         max_logged_layers: The most layers that are logged one by one; if there are more, this many are chosen evenly by
             depth. All layers are measured, and a flagged layer is logged from then on. Default: ``60``: with six metrics
@@ -169,6 +173,7 @@ class WeightSpectrumMonitor(Monitor[Snapshot, WeightReport]):
         max_logged_layers: int = 60,
         panels: bool = True,
         max_overhead: float | None = None,
+        execution: Execution = "auto",
         figure_layers: str | Sequence[str] | None = None,
         figure_every: int = 10,
         compare_tails: bool = False,
@@ -195,6 +200,7 @@ class WeightSpectrumMonitor(Monitor[Snapshot, WeightReport]):
             measures=measures,
             panels=panels,
             max_overhead=max_overhead,
+            execution=execution,
             log_key_prefix=log_key_prefix,
             seed=seed,
             max_history=max_history,

@@ -49,6 +49,13 @@ class Estimate:
         """The value, unless its error makes it worthless."""
         return None if self.reason else self.value
 
+    @property
+    def in_words(self) -> str:
+        """The number with its error, or the reason why it is not shown."""
+        if self.shown is None:
+            return f"– ({self.reason})"
+        return f"{self.shown:.4g}" + ("" if self.error is None else f" ± {self.error:.2g}")
+
 
 @dataclass(frozen=True)
 class Outliers:

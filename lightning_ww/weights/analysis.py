@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from lightning_ww import _checks
 from lightning_ww._errors import ArgumentError, NoValueError
+from lightning_ww._threads import OWN
 from lightning_ww.weights.ingredients import Ingredients, Request, Shuffle
 from lightning_ww.weights.initial import initial_slices
 from lightning_ww.weights.layers import Layer, find_layers, nothing_to_measure
@@ -179,7 +180,7 @@ def _side_by_side(
     """
     results: list[LayerReport | SkippedLayer | Future[LayerReport | SkippedLayer]] = []
     most = torch.get_num_threads()
-    with ThreadPoolExecutor(most, thread_name_prefix="lightning-ww") as pool:
+    with ThreadPoolExecutor(most, thread_name_prefix=OWN) as pool:
         running: deque[Future[LayerReport | SkippedLayer]] = deque()
         for weight in weights:
             if isinstance(weight, SkippedLayer):

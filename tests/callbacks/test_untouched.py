@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers.beside import at_once
 from helpers.networks import Busy, Witness, data, quiet_trainer
 from pytorch_lightning import Callback, seed_everything
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
@@ -52,6 +53,7 @@ RUNS: dict[str, dict[str, Any]] = {
     "bfloat16 by autocast": {"precision": "bf16-mixed"},
     "no validation": {"limit_val_batches": 0},
     "TensorBoard, where pictures are drawn": {"draws": True},
+    "pictures in a process beside training": {"draws": True, "beside": True},
     "validation within the epoch": {"val_check_interval": 0.5},
     "float64, where our copies could be the weights themselves": {"precision": "64-true"},
 }
@@ -112,10 +114,15 @@ def assert_identical(a: Any, b: Any, where: str = "run") -> None:
 
 @pytest.mark.parametrize("observers", OBSERVERS)
 @pytest.mark.parametrize("arguments", RUNS)
-def test_run_is_bit_identical_with_and_without_us(observers: str, arguments: str, tmp_path: Path) -> None:
-    without = run([], tmp_path / "without", **RUNS[arguments])
+def test_run_is_bit_identical_with_and_without_us(
+    observers: str, arguments: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = dict(RUNS[arguments])
+    if options.pop("beside", False):
+        at_once(monkeypatch)
+    without = run([], tmp_path / "without", **options)
     callbacks = OBSERVERS[observers]()
-    watched = run(callbacks, tmp_path / "with", **RUNS[arguments])
+    watched = run(callbacks, tmp_path / "with", **options)
     assert_identical(without, watched)
     assert len(without["seen"]) > 20
     for callback in callbacks:

@@ -10,12 +10,13 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar, get_args
 
 from typing_extensions import override
 
 from lightning_ww import _checks
-from lightning_ww.callbacks._monitor.budget import Bounded
+from lightning_ww.callbacks._monitor.beside import Beside, Execution
+from lightning_ww.callbacks._monitor.following import Following
 from lightning_ww.callbacks._monitor.guard import Guard
 from lightning_ww.callbacks._monitor.layout import Category, flagged_layers
 from lightning_ww.callbacks._monitor.lightning import LightningModule, Trainer, callbacks
@@ -40,7 +41,7 @@ UNEXPECTED = ("failed", "meta", "sharded", "quantised", "uninitialised", "unsupp
 """Reasons for skipping a layer that cause a warning; the others (norms, biases, ties …) are only in the report."""
 
 
-class Monitor(Bounded, Scheduled, WithTriggers, ABC, Generic[S, M]):
+class Monitor(Following, Beside, Scheduled, WithTriggers, ABC, Generic[S, M]):
     """A callback that measures on a schedule, publishes its results, and never disturbs the run.
 
     Attributes:
@@ -66,6 +67,7 @@ class Monitor(Bounded, Scheduled, WithTriggers, ABC, Generic[S, M]):
         max_history: int,
         on_error: Literal["warn", "raise"],
         max_overhead: float | None = None,
+        execution: Execution = "auto",
     ) -> None:
         super().__init__()
         call = type(self).__name__
@@ -75,6 +77,7 @@ class Monitor(Bounded, Scheduled, WithTriggers, ABC, Generic[S, M]):
         self._set_triggers(triggers, defaults, measures)
         self.panels = _checks.instance(call, "panels", panels, bool)
         self.max_overhead = _checks.optional_share(call, "max_overhead", max_overhead)
+        self.execution = _checks.choice(call, "execution", execution, get_args(Execution))
         self.log_key_prefix = _checks.instance(call, "log_key_prefix", log_key_prefix, str)
         self.seed = _checks.count(call, "seed", seed, least=0)
         self.max_history = _checks.count(call, "max_history", max_history, least=1)
@@ -234,34 +237,8 @@ class Monitor(Bounded, Scheduled, WithTriggers, ABC, Generic[S, M]):
                 if trouble:
                     run.guard.warn_once(trainer, f"file {name}", trouble)
         if self.panels:
-            run.pictures.take(publisher, view.pictures, moment, run.clock, partial(self._may_draw, trainer))
+            self._draw(trainer, publisher, view.pictures, moment)
         run.clock.spent += publisher.seconds_to_come
-
-    @override
-    def _follow(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Compute and publish the numbers that are followed between two measurements, if it is time."""
-        run, step = self._run, trainer.global_step
-        between = run.between
-        is_waiting = run.batches is not None and not run.batches.is_complete
-        if between is None or run.is_off or is_waiting or step == run.last_step:
-            return
-        if step // between.every_n_steps == run.last_followed // between.every_n_steps:
-            return
-        run.last_followed = step
-        if not self._fits(trainer, run.clock.followed):
-            return
-        with run.clock.spending() as began:
-            follow = partial(self._or_off, trainer, partial(between.follow, trainer, pl_module))
-            numbers = run.guard.run(trainer, follow, between.what)
-            self._agree_to_be_off(trainer)
-            if trainer.strategy.reduce_boolean_decision(numbers is not None, all=True) and numbers is not None:
-                numbers = trainer.strategy.broadcast(numbers)
-                run.held |= numbers
-                to_callback_metrics(trainer, numbers, self.GROUP, self.log_key_prefix)
-                if trainer.is_global_zero:
-                    publisher = self._publisher(trainer, run.guard, logged_step(trainer))
-                    publisher.scalars(numbers, View(), {})
-        run.clock.followed = time.perf_counter() - began
 
     # ── Other tasks
 
@@ -287,11 +264,3 @@ class Monitor(Bounded, Scheduled, WithTriggers, ABC, Generic[S, M]):
         if categories and categories != self._run.laid_out:
             self._run.laid_out = categories
             self._publisher(trainer, self._run.guard, 0).layout(categories)
-
-    @override
-    def _draw_the_rest(self, trainer: Trainer, guard: Guard) -> None:
-        run = self._run
-        was_training, run.is_training = run.is_training, False
-        if was_training and self.panels and run.measurement is not None and trainer.is_global_zero:
-            publisher = self._publisher(trainer, guard, run.measurement.moment.logged_step)
-            run.pictures.finish(publisher, run.clock)

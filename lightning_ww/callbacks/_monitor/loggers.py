@@ -9,16 +9,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 
-from lightning_ww.drawing.png import palette_png
-
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from lightning_ww.callbacks._monitor.layout import Layout
     from lightning_ww.callbacks._monitor.view import Histogram
-
-    Pixels = NDArray[np.uint8]
+    from lightning_ww.drawing.png import Drawn
 
 Kind = Literal["histograms", "texts", "images"]
 """The kinds of content that a logger may take in addition to scalars, which every logger takes."""
@@ -61,7 +55,7 @@ class Sink:
         """Log a text."""
         raise NotImplementedError
 
-    def image(self, key: str, pixels: Pixels, step: int) -> None:
+    def image(self, key: str, drawn: Drawn, step: int) -> None:
         """Log a picture."""
         raise NotImplementedError
 
@@ -97,15 +91,15 @@ class TensorBoardSink(Sink):
         self.logger.experiment.add_text(self.prefix + key, markdown, global_step=step)
         self.written += len(markdown)
 
-    def image(self, key: str, pixels: Pixels, step: int) -> None:
+    def image(self, key: str, drawn: Drawn, step: int) -> None:
         """Log a picture, as a PNG file with a palette; `add_image` would make one of full color."""
         experiment = self.logger.experiment
         if (writer := experiment._get_file_writer()) is None:  # Lightning's own stand-in under `fast_dev_run`
             return
         is_other = any(base.__module__.startswith("tensorboardX") for base in type(experiment).__mro__)
         proto = import_module(("tensorboardX" if is_other else "tensorboard.compat") + ".proto.summary_pb2")
-        file = palette_png(pixels)
-        image = proto.Summary.Image(height=len(pixels), width=len(pixels[0]), colorspace=3, encoded_image_string=file)
+        file, (height, width, _) = drawn.png, drawn.pixels.shape
+        image = proto.Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=file)
         writer.add_summary(proto.Summary(value=[proto.Summary.Value(tag=self.prefix + key, image=image)]), step)
         self.written += len(file)
 
@@ -131,8 +125,8 @@ class WandbSink(Sink):
     def text(self, key: str, markdown: str, step: int) -> None:
         self.logger.log_text(key=key, columns=["Markdown"], data=[[markdown]], step=step)
 
-    def image(self, key: str, pixels: Pixels, step: int) -> None:
-        self.logger.log_image(key=key, images=[pixels], step=step)
+    def image(self, key: str, drawn: Drawn, step: int) -> None:
+        self.logger.log_image(key=key, images=[drawn.pixels], step=step)
 
 
 class MLflowSink(Sink):
@@ -148,9 +142,9 @@ class MLflowSink(Sink):
         file = f"{self.prefix}{_allowed(key)}/step_{step}.md"
         self.logger.experiment.log_text(self.logger.run_id, markdown, artifact_file=file)
 
-    def image(self, key: str, pixels: Pixels, step: int) -> None:
+    def image(self, key: str, drawn: Drawn, step: int) -> None:
         file = f"{self.prefix}{_allowed(key)}/step_{step}.png"
-        self.logger.experiment.log_image(self.logger.run_id, pixels, artifact_file=file)
+        self.logger.experiment.log_image(self.logger.run_id, drawn.pixels, artifact_file=file)
 
 
 class CometSink(Sink):
@@ -164,8 +158,8 @@ class CometSink(Sink):
     def text(self, key: str, markdown: str, step: int) -> None:
         self.logger.experiment.log_text(markdown, step=step, metadata={"name": self.prefix + key})
 
-    def image(self, key: str, pixels: Pixels, step: int) -> None:
-        self.logger.experiment.log_image(pixels, name=self.prefix + key, step=step)
+    def image(self, key: str, drawn: Drawn, step: int) -> None:
+        self.logger.experiment.log_image(drawn.pixels, name=self.prefix + key, step=step)
 
 
 class ImageSink(Sink):
@@ -173,11 +167,11 @@ class ImageSink(Sink):
 
     takes = frozenset({"images"})
 
-    def image(self, key: str, pixels: Pixels, step: int) -> None:
+    def image(self, key: str, drawn: Drawn, step: int) -> None:
         if _has(type(self.logger), "log_image"):
-            self.logger.log_image(key=key, images=[pixels], step=step)
+            self.logger.log_image(key=key, images=[drawn.pixels], step=step)
         else:
-            self.logger.experiment.log_image(pixels, name=self.prefix + key, step=step)
+            self.logger.experiment.log_image(drawn.pixels, name=self.prefix + key, step=step)
 
 
 def sink_for(logger: Any) -> Sink:

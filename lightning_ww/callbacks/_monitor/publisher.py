@@ -14,12 +14,10 @@ from lightning_ww.callbacks._monitor.loggers import SECONDS_PER_BYTE, Kind, Sink
 from lightning_ww.callbacks._monitor.view import full_key
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from lightning_ww.callbacks._monitor.guard import Guard
     from lightning_ww.callbacks._monitor.lightning import Trainer
     from lightning_ww.callbacks._monitor.view import View
+    from lightning_ww.drawing.png import Drawn
 
 
 def to_callback_metrics(trainer: Trainer, values: Mapping[str, float], group: str, prefix: str) -> None:
@@ -79,15 +77,15 @@ class Publisher:
             for key, text in view.texts.items():
                 sink.text(self.key(key), text, self._step)
 
-    def image(self, key: str, draw: Callable[[], NDArray[np.uint8] | None], step: int) -> bool:
+    def image(self, key: str, draw: Callable[[], Drawn | None], step: int) -> bool:
         """Draw a picture and log it at a step, which may be an earlier one; return whether that succeeded."""
         full = self.key(key)
-        pixels = self.guard.run(self.trainer, draw, f"draw `{full.partition('/')[0]}`")
-        if pixels is None:
+        drawn = self.guard.run(self.trainer, draw, f"draw `{full.partition('/')[0]}`")
+        if drawn is None:
             return False
         takers = [sink for sink in self._sinks if "images" in sink.takes]
         logged = [
-            self.guard.succeeds(self.trainer, partial(sink.image, full, pixels, step), _log_to(sink)) for sink in takers
+            self.guard.succeeds(self.trainer, partial(sink.image, full, drawn, step), _log_to(sink)) for sink in takers
         ]
         return any(logged)
 

@@ -16,6 +16,7 @@ from lightning_ww.triggers.diagnosis import Diagnosis
 
 if TYPE_CHECKING:
     from lightning_ww.callbacks._monitor.layout import Category
+    from lightning_ww.callbacks._monitor.worker import Worker
 
 M = TypeVar("M")
 
@@ -84,6 +85,8 @@ class Run(Generic[M]):
     memory: Memory | None = None  # the monitor's own
     batches: Batches | None = None  # if the monitor measures on batches
     between: Between | None = None
+    worker: Worker | None = None  # of all monitors of the Trainer, if this is the first of them
+    has_lost_worker: bool = False  # whether that process has ended by itself
     last_step: int | None = None  # the step of the last measurement
     attempts: int = 0  # measurements begun, equal on all processes
     last_followed: int = 0
@@ -126,5 +129,5 @@ class Run(Generic[M]):
         return restoring.finish()
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out the batches, and the function that is called with the Trainer."""
-        return {**vars(self), "batches": None, "between": None}
+        """Leave out the batches, the function that is called with the Trainer, and the process beside training."""
+        return {**vars(self), "batches": None, "between": None, "worker": None}

@@ -76,6 +76,10 @@ class Scheduled(Resumable, ABC):
         """Tell whether the current weights were not measured because of `max_overhead`."""
 
     @abstractmethod
+    def _collect(self, trainer: Trainer) -> None:
+        """Log what has come from the process beside training."""
+
+    @abstractmethod
     def _draw_the_rest(self, trainer: Trainer, guard: Guard) -> None:
         """Draw the pictures that waited for the end of the fit."""
 
@@ -162,6 +166,7 @@ class Scheduled(Resumable, ABC):
         if self._schedule.due_after_batch(trainer, self._run.last_step):
             self._take_measurement(trainer, pl_module)
         self._follow(trainer, pl_module)
+        self._collect(trainer)
         self._lay_out(trainer)
 
     @override
@@ -169,6 +174,7 @@ class Scheduled(Resumable, ABC):
         self._close_batches(trainer)  # for an epoch that was cut short
         if self._schedule.due_after_epoch(trainer, self._run.last_step):
             self._take_measurement(trainer, pl_module, after_epoch=True)
+        self._collect(trainer)
         self._say_if_slow(trainer)
 
     @override

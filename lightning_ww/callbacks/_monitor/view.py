@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from lightning_ww.drawing.png import Drawn
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -35,6 +37,11 @@ class Picture:
     key: str
     draw: Callable[[], Pixels | None]  # (height, width, 3); None: there is nothing to draw
     when: Literal["now", "end"] = "now"  # "end": at the end of the fit, if no newer one replaces it
+
+    def drawn(self) -> Drawn | None:
+        """Draw it."""
+        pixels = self.draw()
+        return None if pixels is None else Drawn(pixels)
 
 
 @dataclass(frozen=True)

@@ -152,6 +152,10 @@ class Maps:
             title, labels(rows), columns, self.values(metric), TABLE[metric].scale, framed=framed, note=note
         )
 
+    def __getstate__(self) -> dict[str, object]:
+        """The parts that are shown; the history stays where it is."""
+        return {"_history": (), "columns": self.columns, "rows": self.rows}
+
     def values(self, metric: str) -> NDArray[np.float64]:
         """The cells' values, shape ``(rows, columns)``, NaN where there is none."""
         return np.column_stack([_column(column, metric, self.rows[0]) for column in self.columns])

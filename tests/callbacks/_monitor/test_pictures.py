@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import replace
 from functools import partial
 from itertools import pairwise
@@ -20,6 +21,7 @@ from lightning_ww.callbacks import CurvatureMonitor, WeightSpectrumMonitor
 from lightning_ww.callbacks._monitor.clock import Clock
 from lightning_ww.callbacks._monitor.pictures import EXPECTED, WITH_IMPORTS, Pictures, is_redrawn
 from lightning_ww.callbacks._monitor.view import Picture, View
+from lightning_ww.callbacks._monitor.worker import WorkerLostError
 from lightning_ww.history import Moment
 
 PIXELS = np.zeros((1, 1, 3), dtype=np.uint8)
@@ -31,6 +33,7 @@ class Taker:
     def __init__(self, *failing: str, fast: bool = False) -> None:
         self.trainer: Any = type("Trainer", (), {"fast_dev_run": fast})()
         self.failing, self.taken, self.steps = failing, list[str](), list[int]()
+        self.said: list[str] = []
 
     def takes(self, kind: str) -> bool:
         return kind == "images"
@@ -39,6 +42,13 @@ class Taker:
         self.taken.append(key)
         self.steps.append(step)
         return key not in self.failing and draw() is not None
+
+    @property
+    def guard(self) -> Any:
+        return self
+
+    def warn_once(self, trainer: Any, cause: str, message: str) -> None:
+        self.said.append(cause)
 
 
 def offered(**when: Any) -> list[Picture]:
@@ -286,3 +296,88 @@ def test_no_picture_of_one_run_gets_into_another(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="not today"):
         fit(*callbacks, logger=logger, epochs=1, model=Refusing())
     assert not Path(logger.log_dir).exists() or images(logger.log_dir) == {}
+
+
+class Later:
+    """In place of a process beside training: draws when it is told to."""
+
+    process_id = 1
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.asked: list[tuple[Future[Any], Any]] = []
+        self.error = error
+
+    @property
+    def num_waiting(self) -> int:
+        return sum(not future.done() for future, _ in self.asked)
+
+    def submit(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        self.asked.append((future, partial(function, *arguments)))
+        return future
+
+    def answer(self) -> None:
+        for future, call in self.asked:
+            if not future.done() and self.error is None:
+                future.set_result(call())
+            elif not future.done():
+                future.set_exception(self.error)
+
+
+def from_another(pictures: Any, taker: Taker, clock: Clock, later: Later) -> Any:
+    return partial(pictures.take, taker, clock=clock, worker=later)
+
+
+def test_pictures_of_another_process_are_logged_when_they_come_at_their_own_step() -> None:
+    pictures, taker, clock, later = Pictures(), Taker(), Clock(), Later()
+    take = from_another(pictures, taker, clock, later)
+    take(offered(maps_a="now", maps_b="now"), at(0))
+    assert (taker.taken, pictures.drawn, pictures.have_come) == ([], {"maps/a": 0, "maps/b": 0}, False)
+    take(offered(maps_a="now"), at(1))
+    take(offered(maps_a="now"), at(2))  # too many wait: its turn comes later
+    later.answer()
+    assert pictures.have_come
+    pictures.collect(taker, clock)  # type: ignore[arg-type]
+    assert (taker.taken, taker.steps) == (["maps/a", "maps/b", "maps/a"], [0, 0, 10])
+    take(offered(), at(3))
+    later.answer()
+    pictures.finish(taker, clock)  # type: ignore[arg-type]
+    assert (taker.taken[3:], taker.steps[3:]) == (["maps/a"], [20])
+
+
+def test_what_another_process_cannot_draw_is_drawn_here() -> None:
+    def failing() -> Any:
+        raise RuntimeError
+
+    pictures, clock, later, taker = Pictures(), Clock(), Later(), Taker("bad")
+    drawn: list[str] = []
+
+    def once() -> Any:  # fails there, but not here
+        drawn.append("a")
+        if len(drawn) == 1:
+            raise RuntimeError
+        return PIXELS
+
+    offer = [Picture("first", once), Picture("bad", failing), Picture("good", lambda: PIXELS)]
+    take = from_another(pictures, taker, clock, later)
+    take(offer, at(0))
+    later.answer()
+    pictures.collect(taker, clock)  # type: ignore[arg-type]
+    assert taker.taken == ["first", "bad", "good"]
+    assert pictures.drawn == {"first": 0, "good": 0}
+
+
+def test_pictures_that_cannot_be_sent_or_whose_process_is_lost_are_drawn_here() -> None:
+    class Strict(Later):
+        def submit(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
+            raise TypeError("no name")
+
+    for later in (Strict(), Later(WorkerLostError("gone"))):
+        pictures, clock, taker = Pictures(), Clock(), Taker()
+        take = from_another(pictures, taker, clock, later)
+        take(offered(a="now"), at(0))
+        later.answer()
+        pictures.collect(taker, clock)  # type: ignore[arg-type]
+        assert taker.taken == ["a"]
+        assert pictures.drawn == {"a": 0}
+        assert taker.said == ([] if isinstance(later, Strict) else ["worker"])
