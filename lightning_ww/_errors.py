@@ -15,6 +15,8 @@
     ├── RefusedError           a refusal to measure in this run (a RuntimeError)
     │   └── UnsuitableLossError    a step that gives no loss, or that has side effects that cannot be undone
     ├── LostWeightsError       initial weights that cannot be found (a RuntimeError)
+    ├── WorkerFailedError      an error in the process beside training (a RuntimeError)
+    ├── WorkerLostError        the end of that process before it answered (a RuntimeError)
     └── PostponedError         a measurement that cannot be made yet (a RuntimeError)
 
 Every unfit argument raises an `ArgumentError`: a value out of its domain as well as an object of the wrong type. So
@@ -36,6 +38,7 @@ class LightningWWError(Exception):
     - ``DrawnError`` (a ``RuntimeError``): a step draws from an iterator, which cannot be undone.
     - ``UnfitBatchError`` (a ``RuntimeError``): the loss cannot be measured on this batch; another one may do.
     - ``LostWeightsError`` (a ``RuntimeError``): a run's initial weights cannot be found.
+    - ``WorkerFailedError``, ``WorkerLostError`` (a ``RuntimeError``): the process beside training failed, or has ended.
     - ``PostponedError`` (a ``RuntimeError``): a measurement cannot be made yet, and is tried again.
     - ``RefusedError`` (a ``RuntimeError``): nothing can be measured in this run; ``UnsuitableLossError`` is one: a step
       gives no loss, or has side effects that cannot be undone.

@@ -20,10 +20,14 @@ def test_it_is_at_most_what_the_system_has_and_falls_by_what_is_taken() -> None:
     assert before is not None
     facts = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
     assert 0 < before <= 1024 * int(facts["MemTotal"].split()[0])
-    taken = torch.ones(2**28, dtype=torch.uint8)
-    after = available_bytes(CPU)
-    assert after is not None
-    assert before - after > 0.3 * taken.numel()  # other processes give and take meanwhile
+    assert any(falls(2**29) for _ in range(10))  # other processes give and take meanwhile
+
+
+def falls(size: int) -> bool:
+    """Tell whether less is left after an allocation."""
+    before = available_bytes(CPU) or 0
+    taken = torch.ones(size, dtype=torch.uint8)
+    return before - (available_bytes(CPU) or 0) > 0.2 * taken.numel()
 
 
 def test_a_limit_of_addresses_is_heeded() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from concurrent.futures import Future
 from typing import Any, Literal, cast, get_args
 
 from typing_extensions import override
@@ -14,15 +14,18 @@ from lightning_ww.callbacks._monitor.base import Monitor
 from lightning_ww.callbacks._monitor.beside import Execution
 from lightning_ww.callbacks._monitor.guard import RefusedError
 from lightning_ww.callbacks._monitor.lightning import LightningModule, Trainer
+from lightning_ww.callbacks._monitor.ranks import owners
 from lightning_ww.callbacks._monitor.view import Chart, Histogram, View
+from lightning_ww.callbacks._monitor.worker import Worker
 from lightning_ww.callbacks._weights.initial_weights import InitialWeightsKeeper
 from lightning_ww.callbacks._weights.logged_layers import LoggedLayers
 from lightning_ww.callbacks._weights.memory import WeightMemory
 from lightning_ww.callbacks._weights.pictures import WeightPictures
+from lightning_ww.callbacks._weights.snapshot import Snapshot, joined, work
 from lightning_ww.history import Moment
 from lightning_ww.triggers.diagnosis import DEFAULTS
 from lightning_ww.triggers.trigger import Trigger
-from lightning_ww.weights.analysis import measure, read
+from lightning_ww.weights.analysis import copied, read
 from lightning_ww.weights.ingredients import Request, Shuffle
 from lightning_ww.weights.layers import find_layers, nothing_to_measure
 from lightning_ww.weights.metric import Need
@@ -30,8 +33,6 @@ from lightning_ww.weights.metrics import BANDS, KEY_METRICS, METRICS, needing
 from lightning_ww.weights.plots.table import report_table
 from lightning_ww.weights.report import WeightReport
 from lightning_ww.weights.shuffle import Shuffler
-from lightning_ww.weights.slices import SkippedLayer, Weight
-from lightning_ww.weights.unchanged import Unchanged
 
 LEVERS: Mapping[Need, str] = {
     "mp_fit": "not asked for (name it in `metrics=`)",
@@ -45,17 +46,6 @@ LEVERS: Mapping[Need, str] = {
 
 BOOTSTRAP = 100
 """The number of draws for `alpha_bootstrap_stderr`: enough for its first digit."""
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """The inputs of a measurement of the weights."""
-
-    weights: Sequence[Weight | SkippedLayer]  # copies, and those that could not be read
-    skipped: Sequence[SkippedLayer]  # those that are skipped without being read
-    request: Request
-    levers: Mapping[Need, str]
-    unchanged: Unchanged  # the reports of the last measurement
 
 
 class WeightSpectrumMonitor(Monitor[Snapshot, WeightReport]):
@@ -116,7 +106,9 @@ class WeightSpectrumMonitor(Monitor[Snapshot, WeightReport]):
             `Nonfinite`, `RankCollapse` and `CorrelationTrap` with their defaults; with ``shuffle="off"``, `Nonfinite` alone.
         execution: ``"auto"`` (default): pictures are drawn in a process beside training, in fits of more than ten seconds, if
             training leaves a core for it (torch's threads and the loaders' workers count). ``"sync"``: in the process that
-            trains.
+            trains. ``"background"``: the numbers are found there, too, with the same digits, and are logged at the step
+            that they belong to, but only some steps later, at the latest at the next measurement, checkpoint or end. So
+            ``EarlyStopping``, ``ModelCheckpoint`` and schedules cannot watch them.
         log_key_prefix: A prefix of every key, which tells two monitors apart. Default: ``""``.
         max_logged_layers: The most layers that are logged one by one; if there are more, this many are chosen evenly by
             depth. All layers are measured, and a flagged layer is logged from then on. Default: ``60``: with six metrics
@@ -154,6 +146,7 @@ class WeightSpectrumMonitor(Monitor[Snapshot, WeightReport]):
     """
 
     GROUP = "ww"
+    MOVES = SHARES = True
     BEGIN_ANEW = "starts a new history, and measures any `distance_from_init` from the current weights"
     IDENTITY = ("layers", "log_key_prefix")
 
@@ -271,8 +264,16 @@ class WeightSpectrumMonitor(Monitor[Snapshot, WeightReport]):
             bootstrap=BOOTSTRAP if self._needs("bootstrap") else 0,
             floors=None if takes_floors else memory.floors or {},
         )
-        weights = tuple(read(matrices, include_frozen=self.include_frozen, copies=True))
-        return Snapshot(weights, skipped, request, self._levers(), memory.unchanged)
+        found = list(read(matrices, include_frozen=self.include_frozen, copies=trainer.world_size == 1))
+        memory.order = [one.name for one in found]
+        if trainer.world_size > 1:
+            ranks = owners([work(one) for one in found], trainer.world_size)
+            found = [copied(one) for one, rank in zip(found, ranks, strict=True) if rank == trainer.global_rank]
+        return Snapshot(found, skipped, request, self._levers(), memory.unchanged)
+
+    @override
+    def _joined(self, parts: Sequence[WeightReport]) -> WeightReport:
+        return joined(parts, self._memory.order)
 
     def _levers(self) -> Mapping[Need, str]:
         """The reasons for metrics without a value in this run."""
@@ -285,9 +286,11 @@ class WeightSpectrumMonitor(Monitor[Snapshot, WeightReport]):
 
     @override
     def _measure(self, snapshot: Snapshot, moment: Moment) -> WeightReport:
-        return measure(
-            snapshot.weights, snapshot.skipped, snapshot.request, snapshot.levers, unchanged=snapshot.unchanged
-        )
+        return snapshot.measure()
+
+    @override
+    def _ask(self, worker: Worker, snapshot: Snapshot, moment: Moment) -> Future[tuple[WeightReport, float]]:
+        return self._memory.messenger.ask(worker, snapshot)
 
     @override
     def _view(self, measurement: WeightReport) -> View:

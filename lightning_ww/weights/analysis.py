@@ -6,6 +6,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import replace
 from typing import TYPE_CHECKING, get_args
 
 import numpy as np
@@ -139,11 +140,16 @@ def read(layers: Sequence[Layer], *, include_frozen: bool, copies: bool = False)
             if not include_frozen and layer.is_frozen:
                 raise UnreadableWeightError("frozen", "nothing in this layer is trained")
             check_size(slices)
-            slices = slices.to("cpu", copy=True) if copies else slices
             facts = (layer.name, layer.kind, layer.is_embedding, layer.is_convolution, layer.is_frozen)
-            yield Weight(*facts, slices)
+            weight = Weight(*facts, slices)
+            yield copied(weight) if copies else weight
         except Exception as error:  # an error in one layer must not stop the analysis of the others
             yield _skipped(layer.name, error)
+
+
+def copied(weight: Weight | SkippedLayer) -> Weight | SkippedLayer:
+    """Copy a weight to the CPU, so that later steps of training do not change it."""
+    return replace(weight, slices=weight.slices.to("cpu", copy=True)) if isinstance(weight, Weight) else weight
 
 
 def measure(

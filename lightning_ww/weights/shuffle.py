@@ -49,6 +49,10 @@ class Shuffler:
         self._max_cached_bytes = max_cached_bytes
         self._cache: dict[tuple[int, int, int], NDArray[np.int32]] = {}
 
+    def __getstate__(self) -> dict[str, object]:
+        """Leave out the permutations, which can be drawn again."""
+        return {**vars(self), "_cache": {}}
+
     def shuffle(self, slices: Elements, *, draw: int = 0) -> Elements:
         """Return each slice's elements in random order, shape as given; each ``draw`` is an independent shuffle.
 

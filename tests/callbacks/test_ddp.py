@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import pickle
 import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -235,3 +237,94 @@ def test_sharded_weights_are_as_without_us_under_a_strategy_of_any_name(tmp_path
     assert found[0] == found[1]
     assert found[0]
     assert done.stderr.count("`CurvatureMonitor` cannot measure in this run, and stops trying. Under `MyStrategy`") == 1
+
+
+SHARED = """
+import pickle, sys, warnings
+warnings.filterwarnings("ignore")
+sys.path.insert(0, {tests!r})
+import torch
+from pytorch_lightning import Callback, seed_everything
+from torch import nn
+from helpers.networks import Classifier, data, quiet_trainer
+from lightning_ww.callbacks import WeightSpectrumMonitor
+from lightning_ww.callbacks._monitor import beside
+beside.usable_cores = lambda: 1000
+
+class Mixed(Classifier):
+    def __init__(self, lr=0.0):
+        super().__init__(lr=lr)
+        self.blocks = nn.ModuleList(nn.Linear(24 + 8 * i, 40) for i in range(6))
+        self.conv, self.small = nn.Conv2d(16, 20, 3), nn.Linear(2, 2)
+        self.gone = nn.Linear(20, 20)
+        with torch.no_grad():
+            self.gone.weight[0, 0] = torch.nan
+        for part in (self.blocks, self.conv, self.small, self.gone):
+            part.requires_grad_(False)  # the loss does not need them
+
+TIMES = ("seconds", "overhead")
+
+def plain(layer):
+    values = {{name: value for name, value in vars(layer).items() if name != "spectrum"}}
+    return {{name: value.tobytes() if hasattr(value, "tobytes") else value for name, value in values.items()}}
+
+class Say(Callback):
+    def on_train_end(self, trainer, pl_module):
+        found = []
+        for monitor in (c for c in trainer.callbacks if isinstance(c, WeightSpectrumMonitor)):
+            layers = [plain(layer) for layer in monitor.report.layers]
+            summaries = [{{k: v for k, v in past.summary.items() if k not in TIMES}} for past in monitor.history]
+            values = [past.values.numpy().tobytes() for past in monitor.history]
+            skips = [(skip.name, skip.reason, skip.sentence) for skip in monitor.report.skipped]
+            found.append((layers, summaries, values, skips, [past.layers for past in monitor.history]))
+        with open(f"{{trainer.world_size}}-{{trainer.global_rank}}.pickle", "wb") as file:
+            pickle.dump(found, file)
+
+class Counted(WeightSpectrumMonitor):
+    "Says how many layers each process has measured."
+    def _snapshot(self, trainer, pl_module):
+        snapshot = super()._snapshot(trainer, pl_module)
+        with open(f"{{trainer.world_size}}-{{trainer.global_rank}}.count", "w") as file:
+            file.write(str(len(snapshot.weights)))
+        return snapshot
+
+if __name__ == "__main__":
+    devices, strategy = int(sys.argv[1]), sys.argv[2]
+    seed_everything(0)
+    callbacks = [
+        Counted(every_n_train_steps=2, metrics="all"),
+        WeightSpectrumMonitor(execution="background", log_key_prefix="b/"),
+        Say(),
+    ]
+    trainer = quiet_trainer(devices=devices, strategy=strategy, max_epochs=1, callbacks=callbacks, limit_val_batches=0)
+    trainer.fit(Mixed(), data(32 * devices, batch_size=16, shuffle=False))
+"""
+
+
+def shared(folder: Path, devices: int, strategy: str) -> tuple[list[Any], list[int]]:
+    """What each process has found, and how many layers it has measured itself."""
+    script = folder / "train.py"
+    script.write_text(SHARED.format(tests=str(Path(__file__).parents[1])))
+    command = [sys.executable, str(script), str(devices), strategy]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = [pickle.loads((folder / f"{devices}-{rank}.pickle").read_bytes()) for rank in range(devices)]
+    return found, [int((folder / f"{devices}-{rank}.count").read_text()) for rank in range(devices)]
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, int]:
+    (found,), (count,) = shared(tmp_path_factory.mktemp("alone"), 1, "auto")
+    return found, count
+
+
+@pytest.mark.parametrize(("devices", "strategy"), [(2, "ddp"), (2, "ddp_spawn"), (4, "ddp_fork")])
+def test_layers_are_shared_out_and_each_process_has_the_report_of_one(
+    devices: int, strategy: str, alone: tuple[Any, int], tmp_path: Path
+) -> None:
+    expected, whole = alone
+    assert [skip[:2] for skip in expected[0][3]].count(("gone", "nonfinite")) == 1
+    found, counts = shared(tmp_path, devices, strategy)
+    assert all(one == expected for one in found)
+    assert sum(counts) == whole
+    assert max(counts) < whole

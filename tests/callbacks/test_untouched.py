@@ -41,6 +41,7 @@ OBSERVERS: dict[str, Callable[[], Sequence[Callback]]] = {
         CurvatureMonitor(every_n_epochs=1, num_batches=3, sharpness_every_n_steps=1, storage="half", on_error="raise"),
         WeightSpectrumMonitor(on_error="raise"),
     ],
+    "weights in the background": lambda: [WeightSpectrumMonitor(execution="background", on_error="raise")],
     "weights and stopping": lambda: [
         SpectralEarlyStopping(stop_on=["rank_collapse"], min_epochs=99),
         WeightSpectrumMonitor(on_error="raise"),

@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar, get_
 from typing_extensions import override
 
 from lightning_ww import _checks
-from lightning_ww.callbacks._monitor.beside import Beside, Execution
+from lightning_ww.callbacks._monitor.background import Background, Taken
+from lightning_ww.callbacks._monitor.beside import Execution
 from lightning_ww.callbacks._monitor.following import Following
 from lightning_ww.callbacks._monitor.guard import Guard
 from lightning_ww.callbacks._monitor.layout import Category, flagged_layers
 from lightning_ww.callbacks._monitor.lightning import LightningModule, Trainer, callbacks
 from lightning_ww.callbacks._monitor.publisher import Publisher, to_callback_metrics
-from lightning_ww.callbacks._monitor.run import Run
+from lightning_ww.callbacks._monitor.run import Pending, Run
 from lightning_ww.callbacks._monitor.schedule import Schedule, logged_step
-from lightning_ww.callbacks._monitor.scheduled import Scheduled
 from lightning_ww.callbacks._monitor.sentences import about_flags, about_skips
 from lightning_ww.callbacks._monitor.triggers import WithTriggers, flag_scalars, judged, others_of
 from lightning_ww.callbacks._monitor.view import View
@@ -41,7 +41,7 @@ UNEXPECTED = ("failed", "meta", "sharded", "quantised", "uninitialised", "unsupp
 """Reasons for skipping a layer that cause a warning; the others (norms, biases, ties …) are only in the report."""
 
 
-class Monitor(Following, Beside, Scheduled, WithTriggers, ABC, Generic[S, M]):
+class Monitor(Following, Background[S, M], WithTriggers, ABC, Generic[S, M]):
     """A callback that measures on a schedule, publishes its results, and never disturbs the run.
 
     Attributes:
@@ -152,44 +152,36 @@ class Monitor(Following, Beside, Scheduled, WithTriggers, ABC, Generic[S, M]):
         is_last: bool = False,
         fatal: tuple[type[Exception], ...] = (),
     ) -> None:
-        """Measure, judge, publish, remember."""
+        """Measure, judge, publish, remember; in the background, only begin."""
         run = self._run
         is_waiting = run.batches is not None and not run.batches.is_complete
         if run.is_off or is_waiting or getattr(trainer, "barebones", False):
             return
+        self._join(trainer)  # the one before comes first
         if not is_baseline and not is_last and self._leaves_out(trainer):
             return
         self._go_on()
-        run.last_step, run.attempts = trainer.global_step, run.attempts + 1
+        run.last_step = trainer.global_step
         step = logged_step(trainer, after_epoch=after_epoch)
         moment = Moment(run.history.next_number, trainer.global_step, step, trainer.current_epoch, is_baseline)
         with run.clock.spending() as began:
-            take = partial(self._or_off, trainer, partial(self._taken, trainer, pl_module, moment, began))
-            taken = run.guard.run(trainer, take, fatal=fatal)
-            # Every rank takes part, even if it failed. A failure on one rank counts for all, so that histories agree.
-            if not trainer.strategy.reduce_boolean_decision(taken is not None, all=True) or taken is None:
-                self._agree_to_be_off(trainer)
-                run.guard.tell(trainer)
+            if self._is_in_background(trainer) and not is_last:
+                begin = partial(self._or_off, trainer, partial(self._begun, trainer, pl_module, moment))
+                begun = run.guard.run(trainer, begin, fatal=fatal)
+                run.pending = begun or Pending(trainer, moment, None, 0.0)
                 return
-            findings, measurement, summary = taken
-            summary = trainer.strategy.broadcast(summary)  # equal on all ranks
-            run.held |= summary  # a number without a value now keeps its last value
-            to_callback_metrics(trainer, run.held, self.GROUP, self.log_key_prefix)
-            remember = partial(self._remember, trainer, measurement, summary)
-            run.guard.run(trainer, remember, "remember a measurement")
-            publish = partial(self._publish, trainer, findings, summary, moment)
-            run.guard.run(trainer, publish, "show a measurement")
-            run.guard.tell(trainer)
-            if not is_baseline:
-                self._log_overhead(trainer, began, step)
-        run.clock.last = time.perf_counter() - began
+            take = partial(self._or_off, trainer, partial(self._taken, trainer, pl_module, moment, began))
+            self._complete(trainer, run.guard.run(trainer, take, fatal=fatal), moment, began)
 
-    def _taken(
-        self, trainer: Trainer, pl_module: LightningModule, moment: Moment, began: float
-    ) -> tuple[M, Measurement, dict[str, float]]:
-        """Measure and judge; return the findings, the measurement, and its summary."""
+    def _taken(self, trainer: Trainer, pl_module: LightningModule, moment: Moment, began: float) -> Taken[M]:
+        """Measure and judge."""
+        findings = self._of_all(trainer, lambda: self._measure(self._snapshot(trainer, pl_module), moment))
+        return self._judged(trainer, findings, moment, time.perf_counter() - began)
+
+    @override
+    def _judged(self, trainer: Trainer, findings: M, moment: Moment, seconds: float) -> Taken[M]:
+        """Judge what was found; return it with the measurement and its summary."""
         run = self._run
-        findings = self._measure(self._snapshot(trainer, pl_module), moment)
         metrics = self._kept_metrics if findings.layers or findings.skipped else ()
         measurement = self.KEPT.of(moment, findings, metrics)
         seen = run.history.up_to(measurement, findings, others_of(self, trainer))
@@ -198,8 +190,30 @@ class Monitor(Following, Beside, Scheduled, WithTriggers, ABC, Generic[S, M]):
         summary = dict(findings.summary)
         if self.triggers:
             summary["num_flagged"] = float(len(run.diagnosis.flagged_layers))
-        summary["seconds"] = time.perf_counter() - began
+        summary["seconds"] = seconds
         return findings, measurement, summary
+
+    @override
+    def _complete(self, trainer: Trainer, taken: Taken[M] | None, moment: Moment, began: float) -> None:
+        """Publish and remember, if this succeeded on all processes; all take part, even those where it failed."""
+        run = self._run
+        run.attempts += 1
+        if not trainer.strategy.reduce_boolean_decision(taken is not None, all=True) or taken is None:
+            self._agree_to_be_off(trainer)
+            run.guard.tell(trainer)
+            return
+        findings, measurement, summary = taken
+        summary = trainer.strategy.broadcast(summary)  # equal on all ranks
+        run.held |= summary  # a number without a value now keeps its last value
+        to_callback_metrics(trainer, run.held, self.GROUP, self.log_key_prefix)
+        remember = partial(self._remember, trainer, measurement, summary)
+        run.guard.run(trainer, remember, "remember a measurement")
+        publish = partial(self._publish, trainer, findings, summary, moment)
+        run.guard.run(trainer, publish, "show a measurement")
+        run.guard.tell(trainer)
+        if not moment.is_baseline:
+            self._log_overhead(trainer, began, moment.logged_step)
+        run.clock.last = time.perf_counter() - began
 
     def _remember(self, trainer: Trainer, measurement: Measurement, summary: Mapping[str, float]) -> None:
         run, diagnosis = self._run, self._run.diagnosis

@@ -42,7 +42,8 @@ class Beside(Bounded):
         if self.execution == "sync" or getattr(trainer, "fast_dev_run", False) or not has_spare_core(trainer):
             return None
         home = _monitors(trainer)[0]._run
-        if home.worker is None and not home.has_lost_worker and self._run.clock.elapsed > STARTED_AFTER:
+        is_worth_it = self.execution == "background" or self._run.clock.elapsed > STARTED_AFTER
+        if home.worker is None and not home.has_lost_worker and is_worth_it:
             home.worker = Worker()
         if home.worker is not None and home.worker.is_lost:
             home.worker.close()

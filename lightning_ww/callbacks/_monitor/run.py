@@ -15,8 +15,12 @@ from lightning_ww.history import History, Measurement
 from lightning_ww.triggers.diagnosis import Diagnosis
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     from lightning_ww.callbacks._monitor.layout import Category
+    from lightning_ww.callbacks._monitor.lightning import Trainer
     from lightning_ww.callbacks._monitor.worker import Worker
+    from lightning_ww.history import Moment
 
 M = TypeVar("M")
 
@@ -65,6 +69,22 @@ class Between:
     follow: Callable[[Any, Any], Mapping[str, float]]  # (trainer, module) -> numbers by name
 
 
+@dataclass(frozen=True)
+class Pending:
+    """A measurement that was begun."""
+
+    trainer: Trainer
+    moment: Moment
+    find: Callable[[], tuple[Any, float]] | None  # gives the findings and the seconds that they took; None: it failed
+    seconds: float  # that it took to begin
+    future: Future[Any] | None = None  # the answer of another process
+
+    @property
+    def is_done(self) -> bool:
+        """Tell whether it can be completed without waiting."""
+        return self.future is None or self.future.done()
+
+
 @dataclass
 class Run(Generic[M]):
     """The state of a monitor in one run."""
@@ -85,6 +105,7 @@ class Run(Generic[M]):
     memory: Memory | None = None  # the monitor's own
     batches: Batches | None = None  # if the monitor measures on batches
     between: Between | None = None
+    pending: Pending | None = None  # a measurement in the background
     worker: Worker | None = None  # of all monitors of the Trainer, if this is the first of them
     has_lost_worker: bool = False  # whether that process has ended by itself
     last_step: int | None = None  # the step of the last measurement
@@ -129,5 +150,5 @@ class Run(Generic[M]):
         return restoring.finish()
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out the batches, the function that is called with the Trainer, and the process beside training."""
-        return {**vars(self), "batches": None, "between": None, "worker": None}
+        """Leave out the batches, what refers to the Trainer, and the process beside training."""
+        return {**vars(self), "batches": None, "between": None, "pending": None, "worker": None}

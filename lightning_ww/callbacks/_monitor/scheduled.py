@@ -60,6 +60,18 @@ class Scheduled(Resumable, ABC):
         """Measure, judge, publish, remember; errors of the classes ``fatal`` are raised whatever `on_error` is."""
 
     @abstractmethod
+    def _join(self, trainer: Trainer, *, is_awaited: bool = True) -> None:
+        """Complete a measurement in the background; unless it is awaited, only if it is done."""
+
+    @abstractmethod
+    def _join_after_error(self, trainer: Trainer, guard: Guard) -> None:
+        """Complete a measurement in the background while an error of the user's is raised."""
+
+    @abstractmethod
+    def _refuse_watchers(self, trainer: Trainer) -> None:
+        """Raise `ArgumentError` if something reads this monitor's numbers before they come."""
+
+    @abstractmethod
     def _follow(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Compute and publish the numbers that are followed between two measurements, if it is time."""
 
@@ -106,6 +118,7 @@ class Scheduled(Resumable, ABC):
         if getattr(trainer, "barebones", False):
             warn(trainer, f"`{type(self).__name__}` does nothing under `Trainer(barebones=True)`.")
             return
+        self._refuse_watchers(trainer)
         is_new, state = self._begin(trainer, pl_module)
         if is_new or state is not None:
             self._run = self._new_run()
@@ -161,6 +174,7 @@ class Scheduled(Resumable, ABC):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        self._join(trainer, is_awaited=False)
         if trainer.is_last_batch:
             self._close_batches(trainer)
         if self._schedule.due_after_batch(trainer, self._run.last_step):
@@ -179,6 +193,7 @@ class Scheduled(Resumable, ABC):
 
     @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._join(trainer)
         self._run.guard.tell(trainer)
         run = self._run
         if run.batches is not None and not run.is_off and (why := run.batches.why_none()):
@@ -189,7 +204,9 @@ class Scheduled(Resumable, ABC):
 
     @override
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        self._draw_the_rest(trainer, self._run.guard.only_warning())  # only the user's error may be raised
+        guard = self._run.guard.only_warning()  # only the user's error may be raised
+        self._join_after_error(trainer, guard)
+        self._draw_the_rest(trainer, guard)
 
     @override
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -199,6 +216,8 @@ class Scheduled(Resumable, ABC):
 
     @override
     def _state(self) -> dict[str, Any]:
+        if self._run.pending is not None:  # a checkpoint has all that was measured before it
+            self._join(self._run.pending.trainer)
         return self._run.state_dict()
 
     def _or_off(self, trainer: Trainer, action: Callable[[], T]) -> T | None:

@@ -46,11 +46,11 @@ LENGTH = struct.Struct("<Q")
 
 
 class WorkerLostError(LightningWWError, RuntimeError):
-    """The end of the process before it answered."""
+    """The end of that process before it answered."""
 
 
 class WorkerFailedError(LightningWWError, RuntimeError):
-    """An error in the process; the message names it."""
+    """An error in the process beside training; the message names it."""
 
 
 class Worker:

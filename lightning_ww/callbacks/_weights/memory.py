@@ -10,6 +10,7 @@ from typing_extensions import override
 
 from lightning_ww.callbacks._monitor.restoring import Restoring
 from lightning_ww.callbacks._monitor.run import Memory
+from lightning_ww.callbacks._weights.snapshot import Messenger
 from lightning_ww.weights.unchanged import Unchanged
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ class WeightMemory(Memory):
     logged: LoggedLayers
     pictures: WeightPictures
     unchanged: Unchanged = field(default_factory=Unchanged)
+    messenger: Messenger = field(default_factory=Messenger)
+    order: list[str] = field(default_factory=list)  # the names of all layers of the latest snapshot
     floors: dict[str, float] | None = None  # the rand_distance of noise, by layer; None: not measured yet
 
     @override
