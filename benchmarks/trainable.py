@@ -67,7 +67,8 @@ class GPT(nn.Module):
         return torch.as_tensor(self.head(self.norm(self.blocks(self.tokens(x) + places))).flatten(0, 1))
 
 
-def _resnet(widths: list[int], per_stage: int) -> nn.Sequential:
+def residual_network(widths: list[int], per_stage: int) -> nn.Sequential:
+    """A ResNet for small images; three blocks of 16, 32 and 64 channels are a ResNet-20."""
     blocks, inside = [], widths[0]
     for stage, width in enumerate(widths):
         for i in range(per_stage):
@@ -82,5 +83,7 @@ def network(name: str) -> tuple[nn.Module, Batch]:
     torch.manual_seed(0)
     if name == "gpt":
         return GPT().eval(), (torch.randint(512, (8, 128)), torch.randint(512, (8 * 128,)))
-    model, size = (_resnet([16, 32, 64], 3), 64) if name == "cnn" else (_resnet([48, 96, 128], 1), 128)
+    model, size = (
+        (residual_network([16, 32, 64], 3), 64) if name == "cnn" else (residual_network([48, 96, 128], 1), 128)
+    )
     return model.eval(), (torch.randn(size, 3, 32, 32), torch.randint(10, (size,)))
