@@ -14,18 +14,17 @@ from lightning_ww.callbacks._monitor.base import Monitor
 from lightning_ww.callbacks._monitor.beside import Execution
 from lightning_ww.callbacks._monitor.guard import RefusedError
 from lightning_ww.callbacks._monitor.lightning import LightningModule, Trainer
-from lightning_ww.callbacks._monitor.ranks import owners
 from lightning_ww.callbacks._monitor.view import Chart, Histogram, View
 from lightning_ww.callbacks._monitor.worker import Worker
 from lightning_ww.callbacks._weights.initial_weights import InitialWeightsKeeper
 from lightning_ww.callbacks._weights.logged_layers import LoggedLayers
 from lightning_ww.callbacks._weights.memory import WeightMemory
 from lightning_ww.callbacks._weights.pictures import WeightPictures
-from lightning_ww.callbacks._weights.snapshot import Snapshot, joined, work
+from lightning_ww.callbacks._weights.snapshot import Snapshot, joined, own_share
 from lightning_ww.history import Moment
 from lightning_ww.triggers.diagnosis import DEFAULTS
 from lightning_ww.triggers.trigger import Trigger
-from lightning_ww.weights.analysis import copied, read
+from lightning_ww.weights.analysis import read
 from lightning_ww.weights.ingredients import Request, Shuffle
 from lightning_ww.weights.layers import find_layers, nothing_to_measure
 from lightning_ww.weights.metric import Need
@@ -254,21 +253,24 @@ class WeightSpectrumMonitor(Monitor[Snapshot, WeightReport]):
             pl_module, self.layers, call=type(self).__name__, strict=False, split=self.split
         )
         memory = self._memory
+        if trainer.world_size == 1:
+            found = list(read(matrices, include_frozen=self.include_frozen, copies=True))
+            memory.order = [one.name for one in found]
+        else:
+            rank, ranks = trainer.global_rank, trainer.world_size
+            share = own_share(matrices, rank, ranks, include_frozen=self.include_frozen)
+            memory.order = [name for name, _ in share]
+            found = [one for _, one in share if one is not None]
         takes_floors = memory.floors is None and self.shuffle != "off" and not getattr(trainer, "fast_dev_run", False)
         request = Request(
             self._shuffler,
             self.shuffle,
-            None if memory.initial is None else memory.initial.slices(matrices),
+            None if memory.initial is None else memory.initial.slices(matrices, found),
             mp_fit=self._needs("mp_fit"),
             cka=self._needs("cka"),
             bootstrap=BOOTSTRAP if self._needs("bootstrap") else 0,
             floors=None if takes_floors else memory.floors or {},
         )
-        found = list(read(matrices, include_frozen=self.include_frozen, copies=trainer.world_size == 1))
-        memory.order = [one.name for one in found]
-        if trainer.world_size > 1:
-            ranks = owners([work(one) for one in found], trainer.world_size)
-            found = [copied(one) for one, rank in zip(found, ranks, strict=True) if rank == trainer.global_rank]
         return Snapshot(found, skipped, request, self._levers(), memory.unchanged)
 
     @override

@@ -122,7 +122,9 @@ def analyze(
     return measure(read(matrices, include_frozen=include_frozen), skipped, request)
 
 
-def read(layers: Sequence[Layer], *, include_frozen: bool, copies: bool = False) -> Iterator[Weight | SkippedLayer]:
+def read(
+    layers: Sequence[Layer], *, include_frozen: bool, copies: bool = False, outlines: bool = False
+) -> Iterator[Weight | SkippedLayer]:
     """Read the weights of layers, one after the other.
 
     Args:
@@ -130,13 +132,15 @@ def read(layers: Sequence[Layer], *, include_frozen: bool, copies: bool = False)
         include_frozen: Whether layers without trainable parameters are measured, too.
         copies: Whether to copy the weights to the CPU, so that later steps of training do not change them. Default:
             ``False``.
+        outlines: Whether weights that are spread over several processes are given as zeros of their shape, rather than
+            skipped. Default: ``False``.
 
     Yields:
         A weight, or the reason why it is skipped.
     """
     for layer in layers:
         try:
-            slices = layer.read()
+            slices = layer.outline() if outlines and layer.is_sharded else layer.read()
             if not include_frozen and layer.is_frozen:
                 raise UnreadableWeightError("frozen", "nothing in this layer is trained")
             check_size(slices)
@@ -144,7 +148,7 @@ def read(layers: Sequence[Layer], *, include_frozen: bool, copies: bool = False)
             weight = Weight(*facts, slices)
             yield copied(weight) if copies else weight
         except Exception as error:  # an error in one layer must not stop the analysis of the others
-            yield _skipped(layer.name, error)
+            yield skip(layer.name, error)
 
 
 def copied(weight: Weight | SkippedLayer) -> Weight | SkippedLayer:
@@ -211,10 +215,11 @@ def _measured(
     try:
         return measured() if unchanged is None else unchanged.report(weight, request.options(weight.name), measured)
     except Exception as error:  # an error in one layer must not stop the analysis of the others
-        return _skipped(weight.name, error)
+        return skip(weight.name, error)
 
 
-def _skipped(name: str, error: Exception) -> SkippedLayer:
+def skip(name: str, error: Exception) -> SkippedLayer:
+    """The record of a layer that an error has kept from being analyzed."""
     if isinstance(error, UnreadableWeightError):
         return SkippedLayer(name, error.reason, error.sentence)
     return SkippedLayer(name, "failed", f"{type(error).__name__}: {error}")

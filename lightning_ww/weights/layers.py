@@ -67,16 +67,35 @@ class Layer:
         sources = effective.sources(self.module, self.attribute)
         return not any(source.requires_grad for source in sources)
 
-    def read(self) -> Tensor:
+    @property
+    def is_sharded(self) -> bool:
+        """Tell whether the tensors that make up the weight are spread over several processes (`DTensor`)."""
+        return any(hasattr(source, "full_tensor") for source in effective.sources(self.module, self.attribute))
+
+    def outline(self) -> Tensor:
+        """Zeros of the shape that `read` gives, without memory, for a weight that is spread over several processes."""
+        weight = effective.weight(self.module, self.attribute)
+        assert weight is not None
+        if weight.ndim < 2:  # each process checks its own part
+            check_finite(weight.detach().to_local())  # type: ignore[attr-defined]
+        return self.slices_of(torch.zeros(1, dtype=weight.dtype).expand(weight.shape))
+
+    def read(self, *, whole: bool = False) -> Tensor:
         """The weight as a stack of matrices, detached, in its own dtype, shape ``(slices, rows, cols)``.
 
         A convolution has one ``out × in/groups`` matrix per kernel position; a depthwise one (``in/groups = 1``) has a
         single matrix, ``out × kernel positions``. Anything else is one matrix.
 
+        Args:
+            whole: Whether to gather a weight that is spread over several processes; then this is a collective call.
+                Default: ``False``.
+
         Raises:
             UnreadableWeightError: If the weight cannot be analyzed; it has the reason.
         """
         weight = effective.weight(self.module, self.attribute)
+        if whole and weight is not None:
+            weight = weight.detach().full_tensor()  # type: ignore[attr-defined]
         if weight is not None and not isinstance(weight, UninitializedParameter) and not weight.is_meta:
             weight = effective.decoded(self.module, weight)
             if (scale := effective.scale_beside(self.module, weight)) is not None:
@@ -259,7 +278,10 @@ def _layers_of(name: str, module: nn.Module) -> Iterable[Layer]:
 def _kind(module: nn.Module) -> str:
     """The name of the module's class, even if parametrization or scripting has replaced that class."""
     scripted = getattr(module, "original_name", None) if isinstance(module, torch.jit.ScriptModule) else None
-    return str(scripted or parametrize.type_before_parametrizations(module).__name__)
+    own = parametrize.type_before_parametrizations(module)
+    if any(base.__name__ == "FSDPModule" for base in own.__mro__):  # a class that `fully_shard` has made of the user's
+        own = own.__mro__[2]
+    return str(scripted or own.__name__)
 
 
 def _is_a(module: nn.Module, *kinds: type) -> bool:

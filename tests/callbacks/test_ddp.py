@@ -328,3 +328,94 @@ def test_layers_are_shared_out_and_each_process_has_the_report_of_one(
     assert all(one == expected for one in found)
     assert sum(counts) == whole
     assert max(counts) < whole
+
+
+SPREAD = """
+import pickle, sys, warnings
+warnings.filterwarnings("ignore")
+sys.path.insert(0, {tests!r})
+import torch
+from pytorch_lightning import Callback, seed_everything
+from pytorch_lightning.strategies import ModelParallelStrategy
+from torch import nn
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
+from helpers.networks import Classifier, data, quiet_trainer
+from lightning_ww.callbacks import WeightSpectrumMonitor
+
+KIND = sys.argv[1]
+SIZES = {{"alone": None, "fsdp": (2, 1), "tensor parallel": (1, 2), "both": (2, 2)}}
+
+class Spread(Classifier):
+    def __init__(self, lr=0.1):
+        super().__init__(lr=lr)
+        self.first, self.second = nn.Linear(24, 38), nn.Linear(38, 24)
+        self.conv, self.norm = nn.Conv2d(9, 16, 3), nn.LayerNorm(24)
+
+    def forward(self, x):
+        x = self.norm(x + self.second(torch.relu(self.first(x))))
+        return super().forward(x) + 0 * self.conv(x.mean() * torch.ones(1, 9, 4, 4)).mean()
+
+    def configure_model(self):
+        if KIND in ("tensor parallel", "both"):
+            plan = {{"first": ColwiseParallel(), "second": RowwiseParallel()}}
+            parallelize_module(self, self.device_mesh["tensor_parallel"], plan)
+        if KIND in ("fsdp", "both"):
+            mesh = self.device_mesh["data_parallel"]
+            for layer in (self.first, self.second, self.conv, self.head):
+                fully_shard(layer, mesh=mesh)
+            fully_shard(self, mesh=mesh)
+
+TIMES = ("seconds", "overhead")
+
+def plain(layer):
+    values = {{name: value for name, value in vars(layer).items() if name != "spectrum"}}
+    return {{name: value.tobytes() if hasattr(value, "tobytes") else value for name, value in values.items()}}
+
+class Say(Callback):
+    def on_train_end(self, trainer, pl_module):
+        found = []
+        for monitor in (c for c in trainer.callbacks if isinstance(c, WeightSpectrumMonitor)):
+            summaries = [{{k: v for k, v in past.summary.items() if k not in TIMES}} for past in monitor.history]
+            values = [past.values.numpy().tobytes() for past in monitor.history]
+            skips = [(skip.name, skip.reason) for skip in monitor.report.skipped]
+            found.append(([plain(layer) for layer in monitor.report.layers], summaries, values, skips))
+        with open(f"{{KIND}}-{{trainer.global_rank}}.pickle", "wb") as file:
+            pickle.dump(found, file)
+
+if __name__ == "__main__":
+    seed_everything(0)
+    callbacks = [WeightSpectrumMonitor(metrics="all", on_error="raise"), Say()]
+    sizes = SIZES[KIND]
+    options = dict(devices=1) if sizes is None else dict(
+        devices=sizes[0] * sizes[1],
+        strategy=ModelParallelStrategy(data_parallel_size=sizes[0], tensor_parallel_size=sizes[1]),
+    )
+    trainer = quiet_trainer(max_epochs=1, callbacks=callbacks, limit_val_batches=0, **options)
+    trainer.fit(Spread(lr=0.0), data(64, batch_size=16, shuffle=False))
+"""
+
+
+def spread(folder: Path, kind: str) -> list[Any]:
+    script = folder / "train.py"
+    script.write_text(SPREAD.format(tests=str(Path(__file__).parents[1])))
+    done = subprocess.run([sys.executable, str(script), kind], capture_output=True, text=True, cwd=folder, timeout=120)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return [pickle.loads(file.read_bytes()) for file in sorted(folder.glob(f"{kind}-*.pickle"))]
+
+
+@pytest.fixture(scope="module")
+def dense(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    (found,) = spread(tmp_path_factory.mktemp("dense"), "alone")
+    return found
+
+
+@pytest.mark.parametrize(("kind", "count"), [("fsdp", 2), ("tensor parallel", 2), ("both", 4)])
+def test_weights_that_are_spread_over_processes_are_measured_as_one_process_would(
+    kind: str, count: int, dense: Any, tmp_path: Path
+) -> None:
+    found = spread(tmp_path, kind)
+    assert len(found) == count
+    for one in found:
+        assert one == dense
+    assert len(dense[0][0]) >= 4

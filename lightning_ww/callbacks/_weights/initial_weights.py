@@ -19,6 +19,7 @@ from torch import Tensor
 from lightning_ww._errors import LightningWWError
 from lightning_ww._files import written_beside
 from lightning_ww.weights.initial import snapshot
+from lightning_ww.weights.slices import SkippedLayer, Weight
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,11 +45,17 @@ class InitialWeights:
         self._fingerprint: str | None = None
         self._path: Path | None = None  # fixed when it is first needed, so that a growing model has one file
         self._is_settled = self._is_written = False
+        self.is_partial = False  # whether other processes have others
 
-    def add(self, layers: Sequence[Layer]) -> None:
-        """Add layers that were created later."""
-        late = [layer for layer in layers if layer.name not in self.slices]
-        if late and (slices := snapshot(late)):
+    def add(self, layers: Sequence[Layer], weights: Sequence[Weight | SkippedLayer] = ()) -> None:
+        """Add layers that were created later; of those that are spread over processes, only those in ``weights``."""
+        late = {layer.name: layer for layer in layers if layer.name not in self.slices}
+        slices = snapshot([layer for layer in late.values() if not layer.is_sharded])
+        for weight in weights:
+            if isinstance(weight, Weight) and weight.name in late and weight.name not in slices:
+                slices[weight.name] = weight.slices.clone()
+                self.is_partial = True
+        if slices:
             self.slices |= slices
             self._fingerprint, self._is_settled, self._is_written = None, False, False
 
@@ -111,6 +118,11 @@ class InitialWeights:
 
     def save(self) -> str | None:
         """Write the file if it is not there, so that a reader never sees half of it; return a warning if that failed."""
+        if self.is_partial:
+            return (
+                "does not write the initial weights of layers that are spread over processes: a run resumed from this "
+                "checkpoint will not have `distance_from_init`."
+            )
         if "://" in self._directory:
             return f"does not write the initial weights to `{self._directory}`: only local folders are supported."
         if self.path.is_file() and self._is_written:
@@ -183,14 +195,17 @@ class InitialWeightsKeeper:
             return None
         return f"resumes without the initial weights, and omits `distance_from_init`. {why}"
 
-    def slices(self, layers: Sequence[Layer]) -> Mapping[str, Tensor] | None:
+    def slices(
+        self, layers: Sequence[Layer], weights: Sequence[Weight | SkippedLayer] = ()
+    ) -> Mapping[str, Tensor] | None:
         """The initial slices by layer, or ``None`` if they are lost.
 
-        For a layer that is created during the run, they are its slices when it is first seen; in a resumed run, it has none.
+        Of layers that are spread over processes, this process has those that are its own to measure, ``weights``. For a
+        layer that is created during the run, they are its slices when it is first seen; in a resumed run, it has none.
         """
         if not self._is_resumed:
             self._weights = self._weights or InitialWeights({}, self._directory)
-            self._weights.add(layers)
+            self._weights.add(layers, weights)
         return None if self._weights is None else self._weights.slices
 
     @property
@@ -200,7 +215,9 @@ class InitialWeightsKeeper:
 
     def state_dict(self) -> dict[str, Any] | None:
         """The path and the fingerprint; in a resumed run without its initial weights, those from the checkpoint."""
-        return self._resumed if self._weights is None else self._weights.state_dict()
+        if self._weights is None or self._weights.is_partial:
+            return self._resumed
+        return self._weights.state_dict()
 
     def save(self) -> str | None:
         """Write the initial weights, if there are any; return a warning if that failed."""

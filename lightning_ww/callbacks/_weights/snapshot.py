@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from lightning_ww.weights.analysis import measure
+from lightning_ww.callbacks._monitor.ranks import owners
+from lightning_ww.weights.analysis import copied, measure, read, skip
 from lightning_ww.weights.ingredients import Request
 from lightning_ww.weights.report import WeightReport
 from lightning_ww.weights.slices import SkippedLayer, Weight
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from lightning_ww.callbacks._monitor.worker import Worker
+    from lightning_ww.weights.layers import Layer
     from lightning_ww.weights.metric import Need
 
 
@@ -56,6 +58,36 @@ def work(weight: Weight | SkippedLayer) -> float:
     return 1e-3 + count * (1e-4 + 4e-8 * N * M + 3e-11 * N * M**2 + 1.8e-10 * M**3)
 
 
+def own_share(
+    layers: Sequence[Layer], rank: int, ranks: int, *, include_frozen: bool
+) -> list[tuple[str, Weight | SkippedLayer | None]]:
+    """Copy the weights that are this process's to measure, also those that are spread over several; a collective call.
+
+    A weight that is spread over processes is gathered on all of them, one at a time, and kept by its owner alone.
+
+    Args:
+        layers: All layers.
+        rank: The number of this process.
+        ranks: The number of processes.
+        include_frozen: Whether layers without trainable parameters are measured, too.
+
+    Returns:
+        The name of each layer, with its weight or the reason why it is skipped, or ``None`` if it is another process's.
+    """
+    found = list(read(layers, include_frozen=include_frozen, outlines=True))
+    owned = owners([work(one) for one in found], ranks)
+    share: list[tuple[str, Weight | SkippedLayer | None]] = []
+    for layer, one, owner in zip(layers, found, owned, strict=True):
+        weight = one
+        if layer.is_sharded and isinstance(one, Weight):
+            try:
+                weight = replace(one, slices=layer.read(whole=True))
+            except Exception as error:  # the same on all processes
+                weight = skip(one.name, error)
+        share.append((one.name, copied(weight) if owner == rank else None))
+    return share
+
+
 def joined(parts: Sequence[WeightReport], order: Sequence[str]) -> WeightReport:
     """Join the reports of several processes, each on its share of the layers.
 
@@ -64,7 +96,8 @@ def joined(parts: Sequence[WeightReport], order: Sequence[str]) -> WeightReport:
         order: The names of all layers.
     """
     reports = {layer.name: layer for part in parts for layer in part.layers}
-    skips = {skip.name: skip for part in reversed(parts) for skip in part.skipped if skip.name not in reports}
+    told = [skip for part in reversed(parts) for skip in part.skipped if skip.name not in reports]
+    skips = {skip.name: skip for skip in sorted(told, key=lambda skip: skip.reason == "nonfinite")}  # of any process
     first = [name for name in skips if name not in set(order)]
     for name in order:
         if name not in reports and name not in skips:

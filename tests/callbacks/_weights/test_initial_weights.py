@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,8 +19,9 @@ from pytorch_lightning.loggers import CSVLogger
 from torch import nn
 
 from lightning_ww.callbacks import WeightSpectrumMonitor
-from lightning_ww.callbacks._weights.initial_weights import InitialWeights
+from lightning_ww.callbacks._weights.initial_weights import InitialWeights, InitialWeightsKeeper
 from lightning_ww.weights.layers import find_layers
+from lightning_ww.weights.slices import SkippedLayer, Weight
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The dirpath has changed"),  # ModelCheckpoint's, and meant
@@ -158,3 +160,20 @@ def test_a_growing_model_has_one_file_in_which_every_checkpoint_finds_its_own(tm
     assert branch.save() is None
     assert len(list(tmp_path.iterdir())) == 2
     assert len(InitialWeights.restore(states[2], None, str(tmp_path)).slices) == 3
+
+
+def test_of_layers_that_are_spread_over_processes_only_the_own_are_kept_and_no_file_is_written(tmp_path: Path) -> None:
+    layers: Any = [SimpleNamespace(name=name, is_sharded=True) for name in "ab"]
+    own = Weight("b", "Linear", False, False, False, torch.ones(1, 9, 9))
+    keeper = InitialWeightsKeeper()
+    keeper.begin(None, None, str(tmp_path))
+    slices = keeper.slices(layers, [SkippedLayer("c", "one_axis", ""), own])
+    assert slices is not None
+    assert list(slices) == ["b"]
+    own.slices.zero_()
+    kept = keeper.slices(layers, [own])
+    assert kept is not None
+    assert kept["b"].sum() == 81
+    assert keeper.state_dict() is None
+    assert "layers that are spread over processes" in str(keeper.save())
+    assert not list(tmp_path.iterdir())

@@ -106,3 +106,9 @@ def test_work_grows_with_what_a_layer_takes() -> None:
 
 
 SIZES = [(9, 9), (64, 64), (64, 256), (256, 256), (256, 1024), (512, 512)]
+
+
+def test_numbers_that_one_process_alone_finds_not_finite_are_not_finite_for_all() -> None:
+    reasons = [["one_axis"], ["nonfinite"], ["one_axis"]]
+    parts = [WeightReport((), tuple(SkippedLayer("norm", reason, "") for reason in some), 0.0) for some in reasons]  # type: ignore[arg-type]
+    assert [skip.reason for skip in joined(parts, ["norm"]).skipped] == ["nonfinite"]
