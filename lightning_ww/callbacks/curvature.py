@@ -254,7 +254,8 @@ class CurvatureMonitor(Monitor[Reading, CurvatureFindings]):
     @property
     def density(self) -> SpectralDensity | None:
         """The latest spectral density, or ``None``."""
-        return None if self._run.findings is None else self._run.findings.density
+        found = self._own_run.findings
+        return None if found is None else found.density
 
     @override
     def _prepare(self, trainer: Trainer, pl_module: LightningModule, state: Mapping[str, Any] | None) -> None:

@@ -207,7 +207,7 @@ class WeightSpectrumMonitor(Monitor[Snapshot, WeightReport]):
     @property
     def report(self) -> WeightReport | None:
         """The latest report, or ``None``."""
-        return self._run.findings
+        return self._own_run.findings
 
     @override
     def _prepare(self, trainer: Trainer, pl_module: LightningModule, state: Mapping[str, Any] | None) -> None:

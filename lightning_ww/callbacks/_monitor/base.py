@@ -19,6 +19,7 @@ from lightning_ww.callbacks._monitor.background import Background, Taken
 from lightning_ww.callbacks._monitor.beside import Execution
 from lightning_ww.callbacks._monitor.following import Following
 from lightning_ww.callbacks._monitor.guard import Guard
+from lightning_ww.callbacks._monitor.handing_over import Heir
 from lightning_ww.callbacks._monitor.layout import Category, flagged_layers
 from lightning_ww.callbacks._monitor.lightning import LightningModule, Trainer, callbacks
 from lightning_ww.callbacks._monitor.publisher import Publisher, to_callback_metrics
@@ -83,6 +84,7 @@ class Monitor(Following, Background[S, M], WithTriggers, ABC, Generic[S, M]):
         self.max_history = _checks.count(call, "max_history", max_history, least=1)
         self.on_error = _checks.choice(call, "on_error", on_error, ("warn", "raise"))
         self._run: Run[M] = self._new_run()
+        self._heir = Heir(self)
 
     # ── The methods that each monitor defines
 
@@ -122,22 +124,35 @@ class Monitor(Following, Background[S, M], WithTriggers, ABC, Generic[S, M]):
     @property
     def attempts(self) -> int:
         """The number of measurements that were begun, whether or not they succeeded."""
-        return self._run.attempts
+        return self._own_run.attempts
 
     @property
     def history(self) -> History[Any]:
         """The measurements so far."""
-        return self._run.history
+        return self._own_run.history
 
     @property
     def measurement(self) -> Measurement | None:
         """The latest measurement, or ``None``."""
-        return self._run.measurement
+        return self._own_run.measurement
 
     @property
     def diagnosis(self) -> Diagnosis:
         """The latest flags."""
-        return self._run.diagnosis
+        return self._own_run.diagnosis
+
+    @property
+    def _own_run(self) -> Run[M]:
+        """The run of this monitor, also if its copy in a process that Lightning has started has made it."""
+        if (run := self._heir.take()) is not None:
+            self._run = run
+        return self._run
+
+    @override
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        super().teardown(trainer, pl_module, stage)
+        if stage == "fit":
+            self._run.guard.run(trainer, partial(self._heir.leave, trainer, self._run), "hand over its history")
 
     # ── A measurement
 
