@@ -154,8 +154,9 @@ class CurvatureMonitor(Monitor[Reading, CurvatureFindings]):
             clock. Default: ``None``, numbers never depend on it; there is one warning if the share is above a quarter at the
             tenth measurement.
         execution: ``"auto"`` (default): pictures are drawn in a process beside training, in fits of more than ten seconds, if
-            training leaves a core for it (torch's threads and the loaders' workers count). ``"sync"``: in the process that
-            trains. ``"background"``: as ``"auto"``; the curvature itself needs the model, and is measured where it is.
+            training leaves it a core (torch's threads and the loaders' workers count) and 2 GB of memory. ``"sync"``: in
+            the process that trains. ``"background"``: as ``"auto"``; the curvature itself needs the model, and is measured
+            where it is.
         log_key_prefix: A prefix of every key, which tells two monitors apart. Default: ``""``.
         seed: The seed of the start vectors. Default: ``0``.
         max_history: The most measurements kept in `history`, and so in each checkpoint. Default: ``1000``.

@@ -249,7 +249,7 @@ from torch import nn
 from helpers.networks import Classifier, data, quiet_trainer
 from lightning_ww.callbacks import WeightSpectrumMonitor
 from lightning_ww.callbacks._monitor import beside
-beside.usable_cores = lambda: 1000
+beside.usable_cores, beside.available_bytes = (lambda: 1000), (lambda device: None)
 
 class Mixed(Classifier):
     def __init__(self, lr=0.0):

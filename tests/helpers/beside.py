@@ -15,6 +15,7 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Start the process in short fits, too, as if there were cores to spare."""
     monkeypatch.setattr(beside, "STARTED_AFTER", -1.0)
     monkeypatch.setattr(beside, "usable_cores", lambda: CORES)
+    monkeypatch.setattr(beside, "available_bytes", lambda device: None)
 
 
 def children() -> set[int]:

@@ -81,17 +81,20 @@ class Background(Beside, Scheduled, Generic[S, M]):
         if (worker := self._worker(trainer)) is not None and (
             future := self._ask(worker, snapshot, moment)
         ) is not None:
-            find = partial(self._answered, trainer, future, snapshot, moment)
+            find = partial(self._answered, trainer, worker, future, snapshot, moment)
             return Pending(trainer, moment, find, time.perf_counter() - began, future)
         findings = self._measure(snapshot, moment)
         return Pending(trainer, moment, lambda: (findings, 0.0), time.perf_counter() - began)
 
     def _answered(
-        self, trainer: Trainer, future: Future[tuple[M, float]], snapshot: S, moment: Moment
+        self, trainer: Trainer, worker: Worker, future: Future[tuple[M, float]], snapshot: S, moment: Moment
     ) -> tuple[M, float]:
-        """The findings of another process, and the seconds that they took; if it failed, they are found here."""
+        """The findings of another process, and the seconds that they took; if it failed, they are found here.
+
+        Its start, which takes seconds, is not waited for either.
+        """
         try:
-            return future.result()
+            return future.result(timeout=None if worker.is_ready else 0)
         except Exception as error:  # whatever went wrong there, here it goes as without it
             if isinstance(error, WorkerLostError):
                 said = "measures in the training process from now on, since the process beside it has ended."
@@ -114,7 +117,8 @@ class Background(Beside, Scheduled, Generic[S, M]):
             take = partial(self._or_off, trainer, partial(self._found, trainer, pending))
             is_alone = trainer.world_size == 1 or not self.SHARES
             taken = None if pending.find is None and is_alone else run.guard.run(trainer, take)
-            self._complete(trainer, taken, pending.moment, began - pending.seconds)
+            self._complete(trainer, taken, pending.moment, began)
+        run.clock.last += pending.seconds
 
     def _found(self, trainer: Trainer, pending: Pending) -> Taken[M]:
         seconds = [pending.seconds]

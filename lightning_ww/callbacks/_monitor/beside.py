@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
+from lightning_ww._memory import available_bytes
 from lightning_ww.callbacks._monitor.budget import Bounded
 from lightning_ww.callbacks._monitor.lightning import callbacks, training_loaders
 from lightning_ww.callbacks._monitor.worker import Worker, usable_cores
@@ -27,6 +28,10 @@ STARTED_AFTER = 10.0
 """The seconds of a fit after which the process is started: shorter fits end before it could help."""
 
 
+MEMORY = 2_000_000_000
+"""The bytes of memory that have to be left to start it: four times what it takes."""
+
+
 class Beside(Bounded):
     """A monitor that draws in a process beside training, where there is a core for it."""
 
@@ -39,11 +44,11 @@ class Beside(Bounded):
 
     def _worker(self, trainer: Trainer) -> Worker | None:
         """The process beside training, if this monitor uses it; it belongs to the first monitor of the Trainer."""
-        if self.execution == "sync" or getattr(trainer, "fast_dev_run", False) or not has_spare_core(trainer):
+        if self.execution == "sync" or getattr(trainer, "fast_dev_run", False):
             return None
         home = _monitors(trainer)[0]._run
         is_worth_it = self.execution == "background" or self._run.clock.elapsed > STARTED_AFTER
-        if home.worker is None and not home.has_lost_worker and is_worth_it:
+        if home.worker is None and not home.has_lost_worker and is_worth_it and has_room(trainer):
             home.worker = Worker()
         if home.worker is not None and home.worker.is_lost:
             home.worker.close()
@@ -82,8 +87,8 @@ class Beside(Bounded):
                     worker.close()
 
 
-def has_spare_core(trainer: Trainer) -> bool:
-    """Tell whether a core is left over by training.
+def has_room(trainer: Trainer) -> bool:
+    """Tell whether training leaves a core and memory for another process.
 
     On the CPU, torch's threads of each process and the loaders' workers all have work; beside an accelerator, only the
     processes themselves. A process that shares a core with torch's threads makes all of them wait.
@@ -91,7 +96,9 @@ def has_spare_core(trainer: Trainer) -> bool:
     each = 1
     if trainer.strategy.root_device.type == "cpu":
         each = torch.get_num_threads() + sum(getattr(loader, "num_workers", 0) for loader in training_loaders(trainer))
-    return usable_cores() > each * max(1, trainer.num_devices)
+    processes = max(1, trainer.num_devices)
+    left = available_bytes(torch.device("cpu"))
+    return usable_cores() > each * processes and (left is None or left > MEMORY * processes)
 
 
 def _monitors(trainer: Trainer) -> list[Beside]:

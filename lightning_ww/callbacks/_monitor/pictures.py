@@ -27,8 +27,8 @@ SENT = 0.005
 MOST_REQUESTS = 2
 """The most requests for pictures that wait in another process; further pictures wait for their turn."""
 
-LONGEST_WAIT = 60.0
-"""The seconds that pictures of another process are waited for when the fit ends."""
+LONGEST_WAIT, AT_ONCE = 60.0, 1e-3
+"""The seconds that pictures of another process are waited for when the fit ends; the second, if it never answered."""
 
 
 def is_redrawn(number: int, kept: int) -> bool:
@@ -148,14 +148,15 @@ class Pictures:
 
     def finish(self, publisher: Publisher, clock: Clock, worker: Worker | None = None) -> None:
         """Draw the pictures that are left of the last measurement, and those of earlier ones whose turn it was."""
-        self.collect(publisher, clock, seconds=LONGEST_WAIT)
+        is_ready = worker is not None and worker.is_ready  # its start is not waited for
+        self.collect(publisher, clock, seconds=LONGEST_WAIT if is_ready else AT_ONCE)
         last = [one for one in self._left if self.drawn.get(one.picture.key, -1) < one.number]
         shown_later = {one.picture.key for one in last if one.picture.key.startswith("maps")}
         due = [one for one in self._due.values() if one not in last and one.picture.key not in shown_later]
         self._left, self._due = [], {}
         if getattr(publisher.trainer, "fast_dev_run", False):
             return
-        if worker is not None and worker.process_id is not None and due + last and publisher.takes("images"):
+        if worker is not None and is_ready and due + last and publisher.takes("images"):
             self._send(publisher, due + last, clock, worker)
             self.collect(publisher, clock, seconds=LONGEST_WAIT)
         else:

@@ -61,6 +61,7 @@ class Worker:
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._is_closed = False
+        self.is_ready = False  # whether it has answered, so that its imports are done
         self.is_lost = False  # whether the process has ended before it answered
         self.num_waiting = 0  # requests that were not answered yet
 
@@ -105,6 +106,7 @@ class Worker:
         except (OSError, EOFError, ValueError) as error:  # it was ended, or its pipes closed
             self.is_lost = True
             raise WorkerLostError(f"the process has ended ({process.wait()})") from error
+        self.is_ready = True
         if not is_fine:
             raise WorkerFailedError(answer)
         return answer

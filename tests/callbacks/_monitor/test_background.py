@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from torch import nn
 
 from lightning_ww._errors import ArgumentError
 from lightning_ww.callbacks import CurvatureMonitor, SpectralEarlyStopping, WeightSpectrumMonitor
+from lightning_ww.callbacks._monitor import worker
 
 TIMES = ("seconds", "overhead")
 
@@ -115,6 +117,16 @@ def test_without_a_core_to_spare_numbers_are_found_here(monkeypatch: pytest.Monk
     for monitor in (here, there):
         fit(monitor)
     assert numbers(there) == numbers(here)
+
+
+def test_a_process_that_is_still_starting_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "PROGRAM", "import time; time.sleep(1000)")
+    here, beside = (WeightSpectrumMonitor(execution=kind) for kind in ("sync", "background"))
+    began = time.monotonic()
+    for monitor in (here, beside):
+        fit(monitor)
+    assert time.monotonic() - began < 60
+    assert numbers(beside) == numbers(here)
 
 
 def test_a_process_that_is_killed_costs_one_warning_and_no_number(caplog: pytest.LogCaptureFixture) -> None:

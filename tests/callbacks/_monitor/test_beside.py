@@ -20,7 +20,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from lightning_ww.callbacks import CurvatureMonitor, WeightSpectrumMonitor
 from lightning_ww.callbacks._monitor import beside
-from lightning_ww.callbacks._monitor.beside import has_spare_core
+from lightning_ww.callbacks._monitor.beside import has_room
 
 
 def files(folder: str | None) -> dict[str, list[tuple[int, bytes]]]:
@@ -126,14 +126,18 @@ def test_a_short_fit_has_no_process(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("device", "workers", "devices", "spare"),
-    [("cpu", 0, 1, True), ("cpu", 0, 2, False), ("cpu", 5, 1, False), ("cuda", 0, 4, True), ("cuda", 0, 5, False)],
+    ("device", "workers", "devices", "left", "room"),
+    [
+        *(("cpu", 0, 1, 10**10, True), ("cpu", 0, 2, 10**10, False), ("cpu", 5, 1, 10**10, False)),
+        *(("cuda", 0, 4, 10**10, True), ("cuda", 0, 5, 10**10, False), ("cuda", 0, 4, 7 * 10**9, False)),
+        *(("cpu", 0, 1, 10**9, False), ("cpu", 0, 1, None, True)),
+    ],
 )
-def test_a_core_is_spare_if_training_does_not_need_it(
-    device: str, workers: int, devices: int, spare: bool, monkeypatch: pytest.MonkeyPatch
+def test_there_is_room_for_a_process_if_training_needs_neither_its_core_nor_its_memory(
+    device: str, workers: int, devices: int, left: int | None, room: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    at_once(monkeypatch)
     monkeypatch.setattr(beside, "usable_cores", lambda: 5)
+    monkeypatch.setattr(beside, "available_bytes", lambda device: left)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
     trainer: Any = SimpleNamespace(
         strategy=SimpleNamespace(root_device=torch.device(device)),
@@ -141,4 +145,4 @@ def test_a_core_is_spare_if_training_does_not_need_it(
         fit_loop=SimpleNamespace(),
         train_dataloader=SimpleNamespace(num_workers=workers),
     )
-    assert has_spare_core(trainer) == spare
+    assert has_room(trainer) == room

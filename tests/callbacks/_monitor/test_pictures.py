@@ -301,7 +301,7 @@ def test_no_picture_of_one_run_gets_into_another(tmp_path: Path) -> None:
 class Later:
     """In place of a process beside training: draws when it is told to."""
 
-    process_id = 1
+    is_ready = True
 
     def __init__(self, error: Exception | None = None) -> None:
         self.asked: list[tuple[Future[Any], Any]] = []
@@ -343,6 +343,18 @@ def test_pictures_of_another_process_are_logged_when_they_come_at_their_own_step
     later.answer()
     pictures.finish(taker, clock)  # type: ignore[arg-type]
     assert (taker.taken[3:], taker.steps[3:]) == (["maps/a"], [20])
+
+
+def test_a_process_that_is_still_starting_when_the_fit_ends_is_not_waited_for() -> None:
+    pictures, clock, later, taker = Pictures(), Clock(), Later(), Taker()
+    later.is_ready = False
+    take = from_another(pictures, taker, clock, later)
+    take(offered(a="now", b="end"), at(0))
+    began = time.monotonic()
+    pictures.finish(taker, clock, later)  # type: ignore[arg-type]
+    assert time.monotonic() - began < 5
+    assert taker.taken == ["a", "b"]
+    assert pictures.drawn == {"a": 0, "b": 0}
 
 
 def test_what_another_process_cannot_draw_is_drawn_here() -> None:
