@@ -1,4 +1,4 @@
-"""What both monitors add to whole fits, with their defaults and a TensorBoard logger: wall time and CPU time of the process.
+"""What the monitors add to whole fits, with their defaults and a TensorBoard logger: wall time and CPU time of the process.
 
 A perceptron on scikit-learn's digits, a ResNet-20 and a GPT with three million parameters, in short epochs of 50 to 100 steps.
 One thread for torch, so that a second core is idle; the kinds take turns, and the least time of each is compared with that
@@ -81,27 +81,31 @@ RUNS: dict[str, tuple[Callable[[], tuple[nn.Module, Batches]], int]] = {
     "GPT, 5 epochs": (gpt, 5),
 }
 
-KINDS: dict[str, dict[str, Any] | None] = {
-    "without": None,
-    "sync": {"execution": "sync"},
-    "auto": {},
-    "background": {"execution": "background"},
-    "sync, max_overhead=0.02": {"execution": "sync", "max_overhead": 0.02},
+KINDS: dict[str, list[Callable[[], Any]]] = {
+    "without": [],
+    "weights, sync": [lambda: WeightSpectrumMonitor(execution="sync")],
+    "weights, auto": [WeightSpectrumMonitor],
+    "weights, background": [lambda: WeightSpectrumMonitor(execution="background")],
+    "both, sync": [lambda: WeightSpectrumMonitor(execution="sync"), lambda: CurvatureMonitor(execution="sync")],
+    "both, auto": [WeightSpectrumMonitor, CurvatureMonitor],
+    "both, max_overhead=0.02": [
+        lambda: WeightSpectrumMonitor(max_overhead=0.02),
+        lambda: CurvatureMonitor(max_overhead=0.02),
+    ],
 }
 
 
 def fit(
-    make: Callable[[], tuple[nn.Module, Batches]], epochs: int, options: dict[str, Any] | None
+    make: Callable[[], tuple[nn.Module, Batches]], epochs: int, monitors: list[Callable[[], Any]]
 ) -> tuple[float, float]:
     """Wall and CPU seconds of a fit."""
     seed_everything(0, verbose=False)
     net, batches = make()
-    monitors: list[Any] = [] if options is None else [WeightSpectrumMonitor(**options), CurvatureMonitor(**options)]
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(
             max_epochs=epochs,
             logger=TensorBoardLogger(folder),
-            callbacks=monitors,
+            callbacks=[monitor() for monitor in monitors],
             accelerator="cpu",
             enable_checkpointing=False,
             enable_progress_bar=False,
@@ -117,8 +121,8 @@ def rows(name: str) -> list[Row]:
     make, epochs = RUNS[name]
     taken: dict[str, list[tuple[float, float]]] = {kind: [] for kind in KINDS}
     for _ in range(ROUNDS):
-        for kind, options in KINDS.items():
-            taken[kind].append(fit(make, epochs, options))
+        for kind, monitors in KINDS.items():
+            taken[kind].append(fit(make, epochs, monitors))
     least = {kind: [min(some) for some in zip(*times, strict=True)] for kind, times in taken.items()}
     return [
         (
@@ -141,7 +145,7 @@ def main() -> None:
     warnings.filterwarnings("ignore")
     for logger in ("pytorch_lightning", "lightning.pytorch"):
         logging.getLogger(logger).setLevel(logging.ERROR)
-    fit(perceptron, 1, {})  # whatever is imported when it is first needed
+    fit(perceptron, 1, [WeightSpectrumMonitor, CurvatureMonitor])  # whatever is imported when it is first needed
     found = [row for name in ([only] if only else RUNS) for row in rows(name)]
     heading = "What monitors add to a fit\n\nWritten by `make bench`; the script says what is compared."
     if only:
