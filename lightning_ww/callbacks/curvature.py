@@ -56,9 +56,10 @@ class CurvatureMonitor(Monitor[Reading, CurvatureFindings]):
     the evaluations, and calls of the modules of W&B, MLflow, Comet, SwanLab, Trackio and TensorBoard do nothing meanwhile.
     **Not undone** is what a step does elsewhere: output that it prints or writes to files
     itself, requests that it sends, its own forward hooks' effects outside of the model, what hooks of all modules, profilers
-    and counters of operations see, and changes to items of containers of more than 256. Where that matters, pass
-    ``loss_fn``, which only computes the loss. A thread of yours that calls the module while it trains must call a copy of
-    it: during a measurement it would find the module in evaluation mode, with copies of the weights.
+    and counters of operations see, changes to items of containers of more than 256, and to arrays of a data set of more
+    than 1 MiB. Where that matters, pass ``loss_fn``, which only computes the loss. A thread of yours that calls the module
+    while it trains must call a copy of it: during a measurement it would find the module in evaluation mode, with copies of
+    the weights.
 
     Small batches bias the sharpness upward: compare it between runs at equal ``curvature/num_samples``.
 

@@ -32,6 +32,9 @@ WIDEST_MEDIAN = 4.0
 CLEAR_GAP, EQUAL_GAP = 2.5, 0.95
 """The smallest relative gap below outliers, and the share of the widest at which a gap higher up is preferred."""
 
+EQUAL_NODES = 1e-5
+"""Nodes closer than this, relative to the largest, are one eigenvalue: a repeated one comes again after enough steps."""
+
 FLOOR = 1e-6
 """The share of the largest eigenvalue below which the next one does not widen a gap any more."""
 
@@ -145,7 +148,9 @@ def _widest_gap(density: Quadrature) -> Outliers | None:
     own = density.probes == density.probes[density.nodes.argmax()]
     values, residuals = density.nodes[own].flip(0).tolist(), density.residuals[own].flip(0).tolist()
     most = max(1, density.dim // 10)
-    pairs = list(zip(values, residuals, strict=True))
+    nodes = zip(values, residuals, [values[0] * 2, *values], strict=False)
+    pairs = [(v, r) for v, r, before in nodes if before - v > EQUAL_NODES * abs(values[0])]  # equal ones once
+    values = [v for v, _ in pairs]
     count = next((i for i, (v, r) in enumerate(pairs) if v <= density.tol or r > UNCONVERGED * v), len(pairs))
     known = values[: min(count, most)]
     if not known:
@@ -168,9 +173,11 @@ def _condition(density: Quadrature) -> Estimate:
     value = density.sharpness / median
     if not density.is_gaussian:
         return Estimate(value)
-    lower = ((density.nodes > tol) & (density.nodes <= median)).double()
-    total = float(density.weights[density.nodes > tol].sum())
-    scatter = density.scatter(lower) / density.dim / total
+    positive = density.nodes > tol
+    total = float(density.weights[positive].sum())
+    # of the shares up to the median and below it, as the median may be the largest node, up to which there is everything
+    parts = ((positive & (density.nodes <= median)).double(), (positive & (density.nodes < median)).double())
+    scatter = max(density.scatter(part) for part in parts) / density.dim / total
     ends = [_quantile(density, tol, 0.5 - 2 * scatter), _quantile(density, tol, 0.5 + 2 * scatter)]
     ends += [_quantile(fewer, tol, 0.5) for fewer in _fewer(density)]
     known = [end for end in (median, *ends) if end is not None]

@@ -10,7 +10,7 @@ import pytest
 import torch
 from helpers.spectra import Diagonal, known_spectra, network_like, symmetric
 
-from lightning_ww.curvature import spectral_density
+from lightning_ww.curvature import HessianOperator, spectral_density
 
 
 @pytest.mark.parametrize("num_steps", [15, 30, 60])
@@ -88,3 +88,39 @@ def test_an_edge_far_below_the_largest_eigenvalue_is_zero() -> None:
     values = torch.cat([torch.zeros(300), torch.tensor([3.0, 4.0])]).double()
     density = spectral_density(Diagonal(values))
     assert (density.num_outliers, density.bulk_edge) == (2, 0.0)
+
+
+@pytest.mark.parametrize("num_steps", [20, 30, 60])
+@pytest.mark.parametrize("seed", range(4))
+def test_an_eigenvalue_that_is_repeated_is_one_outlier_however_often_its_copies_are_found(
+    num_steps: int, seed: int
+) -> None:
+    bulk = np.random.default_rng(seed).uniform(0.5, 1, 500)
+    density = spectral_density(Diagonal(torch.tensor([10.0] * 3 + [*bulk])), num_steps=num_steps, seed=seed)
+    assert density.num_outliers == 1
+    assert density.outlier_gap == pytest.approx(10 / bulk.max(), rel=0.05)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_outlier_of_a_linear_layer_under_squared_error_is_the_one_of_its_inputs(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    inputs, layer = torch.randn(256, 40, dtype=dtype), torch.nn.Linear(40, 5, bias=False).to(dtype)
+    inputs[:, 0] *= 4
+    targets = torch.randn(256, 5, dtype=dtype)
+    exact = torch.linalg.eigvalsh((inputs.T @ inputs).double() / 256 * 2 / 5).flip(0)  # five times each
+    H = HessianOperator(lambda: torch.nn.functional.mse_loss(layer(inputs), targets), list(layer.parameters()))
+    for seed in range(4):
+        density = spectral_density(H, num_steps=30, seed=seed)
+        assert density.num_outliers == 1
+        assert density.outlier_gap == pytest.approx(float(exact[0] / exact[1]), rel=0.01)
+
+
+@pytest.mark.parametrize("large", [960, 980, 1020, 1040])
+def test_a_median_between_two_clusters_is_withheld_or_right(large: int) -> None:
+    values = torch.tensor([1.0] * large + [0.01] * (2000 - large))
+    exact = 1.0 if large > 1000 else 100.0
+    for seed in range(40):
+        found = spectral_density(Diagonal(values), seed=seed).estimate("condition")
+        assert found.value is not None
+        assert found.error is not None
+        assert found.shown is None or abs(found.value - exact) <= found.error + 2e-3 * exact

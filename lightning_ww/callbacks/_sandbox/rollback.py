@@ -247,7 +247,8 @@ def _compare(tensors: list[tuple[Tensor, int]]) -> None:
     if any(tensor._version != version for tensor, version in tensors):
         raise DrawnError(
             f"it writes to tensors that are not copied, as they are in a container of more than {MANY} items or beyond "
-            f"{MOST_BYTES // 2**20} MiB in all"
+            f"{MOST_BYTES // 2**20} MiB in all; what it has written stays, so that this run is not the same as without the "
+            "monitor"
         )
 
 

@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+import random
 from collections import deque
 from collections.abc import Callable, Iterable
 from types import CellType, FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Sampler
 
-from lightning_ww._threads import others_train
+from lightning_ww._threads import others_draw, others_train
 from lightning_ww.callbacks._monitor.lightning import callbacks, training_loaders
-from lightning_ww.callbacks._sandbox.objects import is_foreign, is_foreign_name, is_plain
-from lightning_ww.callbacks._sandbox.rollback import MANY, Namespace
+from lightning_ww.callbacks._sandbox.objects import is_foreign, is_foreign_name, is_plain, slots
+from lightning_ww.callbacks._sandbox.rollback import MANY, MOST, Namespace
 
 if TYPE_CHECKING:
     from lightning_ww.callbacks._monitor.lightning import LightningModule, Trainer
 
 MOST_HOLDERS = 256
 """The most data sets, callbacks and objects inside these whose attributes are restored."""
+
+SMALL_ARRAY = 2**20
+"""The most bytes of a tensor or an array among these attributes; larger ones are assumed to be the data themselves."""
+
+SIMPLE = (bool, int, float, str)
+"""The types of numbers and words."""
 
 
 def objects_around(trainer: Trainer, pl_module: LightningModule, *functions: Callable[..., Any] | None) -> list[Any]:
@@ -60,11 +69,14 @@ def _with_those_inside(holders: Iterable[Any]) -> list[Any]:
     waiting = deque(holders)
     while waiting and len(found) < MOST_HOLDERS:
         holder = waiting.popleft()
-        is_one = isinstance(holder, Dataset) or (is_plain(holder) and not isinstance(holder, Tensor | nn.Module))
+        is_one = isinstance(holder, Dataset | Sampler) or (
+            is_plain(holder) and not isinstance(holder, Tensor | nn.Module)
+        )
         if id(holder) in found or not is_one:
             continue
         found[id(holder)] = holder
-        for value in list(getattr(holder, "__dict__", {}).values()):
+        slotted = [getattr(holder, name) for name in slots(holder) if hasattr(holder, name)]
+        for value in (*getattr(holder, "__dict__", {}).values(), *slotted):
             waiting += value if isinstance(value, list | tuple) and len(value) <= MANY else [value]
     return list(found.values())
 
@@ -103,14 +115,29 @@ class _InDict(Namespace):
 
 
 class Settings(_InDict):
-    """The attributes of a data set, a data module or a callback, apart from the data."""
+    """The attributes of a data set, a sampler, a data module or a callback, apart from the data."""
 
     def __init__(self, owner: Any) -> None:
-        self._home = getattr(owner, "__dict__", {})
+        self._owner, self._home = owner, getattr(owner, "__dict__", {})
 
     def values(self) -> dict[str, Any]:
-        """The numbers, words and small containers among the attributes."""
-        return {name: value for name, value in self._home.items() if _is_small(value)}
+        """The numbers, words, generators, small containers and small arrays among the attributes."""
+        slotted = {name: getattr(self._owner, name) for name in slots(self._owner) if hasattr(self._owner, name)}
+        return {name: value for name, value in (self._home | slotted).items() if _is_small(value)}
+
+    def set(self, name: str, value: Any) -> None:
+        """Give an attribute a value."""
+        if name in slots(self._owner):
+            object.__setattr__(self._owner, name, value)
+        else:
+            super().set(name, value)
+
+    def remove(self, name: str) -> None:
+        """Remove an attribute."""
+        if name in slots(self._owner):
+            object.__delattr__(self._owner, name)
+        else:
+            super().remove(name)
 
 
 class Numbers(Settings):
@@ -118,9 +145,7 @@ class Numbers(Settings):
 
     def values(self) -> dict[str, Any]:
         """The numbers and words by name."""
-        return {
-            name: value for name, value in super().values().items() if not isinstance(value, list | dict | set | deque)
-        }
+        return {name: value for name, value in self._home.items() if value is None or isinstance(value, SIMPLE)}
 
 
 class Cells(Namespace):
@@ -184,8 +209,13 @@ def _is_empty(cell: CellType) -> bool:
 
 
 def _is_small(value: Any) -> bool:
-    is_container = isinstance(value, list | dict | set | deque) and len(value) <= MANY
-    return is_container or value is None or isinstance(value, bool | int | float | str)
+    if isinstance(value, list | dict | set | deque):
+        return len(value) <= MOST
+    if isinstance(value, Tensor | np.ndarray):
+        return int(value.nbytes) <= SMALL_ARRAY
+    if isinstance(value, torch.Generator | np.random.Generator | np.random.RandomState | random.Random):
+        return not others_draw()
+    return value is None or isinstance(value, SIMPLE)
 
 
 def _is_state(name: str, value: Any) -> bool:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from typing import Any, ClassVar
 
+import numpy as np
+import pytest
 import torch
 from helpers.networks import Batch, data, quiet_trainer
 from helpers.tiny import Tiny
 from pytorch_lightning import Callback, LightningModule, Trainer
-from torch.utils.data import DataLoader, Dataset, Sampler, Subset
+from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler, Subset, WeightedRandomSampler
 
 from lightning_ww.callbacks._sandbox.rollback import put_back
-from lightning_ww.callbacks._sandbox.surroundings import Settings, objects_around
+from lightning_ww.callbacks._sandbox.surroundings import SMALL_ARRAY, Settings, objects_around
 
 CALLS = [0]
 
@@ -152,5 +156,85 @@ def test_the_data_themselves_are_not_copied() -> None:
         pass
 
     owner: Any = Owner()
-    owner.level, owner.images, owner.index = 2, torch.zeros(3), list(range(1000))
+    owner.level, owner.images, owner.index = 2, torch.zeros(SMALL_ARRAY // 4 + 1), list(range(10_001))
+    owner.array = np.zeros(SMALL_ARRAY // 8 + 1)
     assert Settings(owner).values() == {"level": 2}
+
+
+class Slotted(Sampler[int]):
+    """Has its level in a slot."""
+
+    __slots__ = ("level", "made")
+
+    def __init__(self) -> None:
+        self.level = torch.zeros(3)
+
+    def __len__(self) -> int:
+        return 32
+
+    def __iter__(self) -> Any:
+        return iter(range(32))
+
+
+class Writing(Callback):
+    """Writes to samplers and data sets in a rollback, and compares."""
+
+    def __init__(self, change: Any) -> None:
+        self.change, self.found = change, list[list[bytes]]()
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        loader: Any = trainer.train_dataloader
+        before = held(loader)
+        with put_back(pl_module, *objects_around(trainer, pl_module)) as undone:
+            self.change(loader)
+            during = held(loader)
+        assert not undone.errors
+        self.found = [before, during, held(loader)]
+
+
+def held(loader: DataLoader[Any]) -> list[bytes]:
+    """All that a loader's samplers and data set hold, as bytes."""
+    places: list[Any] = [loader.dataset, loader.sampler, loader.batch_sampler]
+    places += [getattr(place, "sampler", None) for place in places]
+    found = []
+    for place in places:
+        values = dict(getattr(place, "__dict__", {})) | {name: getattr(place, name, None) for name in ("level", "made")}
+        for value in values.values():
+            value = value.get_state() if isinstance(value, torch.Generator) else value
+            if isinstance(value, torch.Tensor | np.ndarray | list | int | float | None):
+                found.append(value.numpy().tobytes() if isinstance(value, torch.Tensor) else pickle.dumps(value))
+    return found
+
+
+def loaders() -> dict[str, tuple[Any, Any]]:
+    """Loaders, and what a step may do to them."""
+    dataset: Any = data().dataset
+    weighted = WeightedRandomSampler([1.0] * 32, 32, generator=torch.Generator())
+    inner, counted = Slotted(), copy.copy(dataset)
+    counted.counts, counted.array, counted.seen = torch.zeros(4), np.zeros(4), list(range(1000))
+
+    def count(loader: Any) -> None:
+        loader.dataset.counts += 1
+        loader.dataset.array[0] = 1
+        loader.dataset.seen.append(1)
+
+    def mark(loader: Any) -> None:
+        loader.batch_sampler.sampler.level += 1
+        loader.batch_sampler.sampler.made = 1
+
+    return {
+        "weights of a sampler": (DataLoader(dataset, 16, sampler=weighted), lambda one: one.sampler.weights.mul_(2)),
+        "its generator": (DataLoader(dataset, 16, sampler=weighted), lambda one: one.sampler.generator.manual_seed(5)),
+        "a sampler in a batch sampler": (DataLoader(dataset, batch_sampler=BatchSampler(inner, 16, False)), mark),
+        "arrays of the data set": (DataLoader(counted, 16), count),
+    }
+
+
+@pytest.mark.parametrize("kind", loaders())
+def test_what_a_step_writes_to_samplers_and_data_sets_is_undone(kind: str) -> None:
+    loader, change = loaders()[kind]
+    writing = Writing(change)
+    trainer = quiet_trainer(callbacks=[writing], max_epochs=1, limit_train_batches=1)
+    trainer.fit(Tiny(), loader, data(16, shuffle=False))
+    before, during, after = writing.found
+    assert before == after != during
