@@ -1,8 +1,8 @@
 """What the monitors add to whole fits, with their defaults and a TensorBoard logger: wall time and CPU time of the process.
 
 A perceptron on scikit-learn's digits, a ResNet-20 and a GPT with three million parameters, in short epochs of 50 to 100 steps.
-One thread for torch, so that a second core is idle; the kinds take turns, and the least time of each is compared with that
-without monitors. Writes `benchmarks/overhead.md`.
+One thread for torch, so that a second core is idle; the kinds take turns, once each, so that the figures are good to about
+ten percent; with more `ROUNDS` the least time counts. Writes `benchmarks/overhead.md`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from trainable import GPT, residual_network
 
 from lightning_ww.callbacks import CurvatureMonitor, WeightSpectrumMonitor
 
-ROUNDS = 2
+ROUNDS = 1
 
 Batches = DataLoader[tuple[torch.Tensor, ...]]
 
@@ -137,7 +137,7 @@ def rows(name: str) -> list[Row]:
 
 
 def main() -> None:
-    """Run everything; about a quarter of an hour."""
+    """Run everything; about ten minutes."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", choices=list(RUNS), help="one of the fits, without writing the table")
     only = parser.parse_args().only

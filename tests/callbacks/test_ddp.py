@@ -247,6 +247,7 @@ import torch
 from pytorch_lightning import Callback, seed_everything
 from torch import nn
 from helpers.networks import Classifier, data, quiet_trainer
+from helpers.reports import all_of_run
 from lightning_ww.callbacks import WeightSpectrumMonitor
 from lightning_ww.callbacks._monitor import beside
 beside.usable_cores, beside.available_bytes = (lambda: 1000), (lambda device: None)
@@ -262,21 +263,9 @@ class Mixed(Classifier):
         for part in (self.blocks, self.conv, self.small, self.gone):
             part.requires_grad_(False)  # the loss does not need them
 
-TIMES = ("seconds", "overhead")
-
-def plain(layer):
-    values = {{name: value for name, value in vars(layer).items() if name != "spectrum"}}
-    return {{name: value.tobytes() if hasattr(value, "tobytes") else value for name, value in values.items()}}
-
 class Say(Callback):
     def on_train_end(self, trainer, pl_module):
-        found = []
-        for monitor in (c for c in trainer.callbacks if isinstance(c, WeightSpectrumMonitor)):
-            layers = [plain(layer) for layer in monitor.report.layers]
-            summaries = [{{k: v for k, v in past.summary.items() if k not in TIMES}} for past in monitor.history]
-            values = [past.values.numpy().tobytes() for past in monitor.history]
-            skips = [(skip.name, skip.reason, skip.sentence) for skip in monitor.report.skipped]
-            found.append((layers, summaries, values, skips, [past.layers for past in monitor.history]))
+        found = [all_of_run(c) for c in trainer.callbacks if isinstance(c, WeightSpectrumMonitor)]
         with open(f"{{trainer.world_size}}-{{trainer.global_rank}}.pickle", "wb") as file:
             pickle.dump(found, file)
 
@@ -345,6 +334,7 @@ from torch import nn
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 from helpers.networks import Classifier, data, quiet_trainer
+from helpers.reports import all_of_run
 from lightning_ww.callbacks import WeightSpectrumMonitor
 
 KIND = sys.argv[1]
@@ -370,20 +360,9 @@ class Spread(Classifier):
                 fully_shard(layer, mesh=mesh)
             fully_shard(self, mesh=mesh)
 
-TIMES = ("seconds", "overhead")
-
-def plain(layer):
-    values = {{name: value for name, value in vars(layer).items() if name != "spectrum"}}
-    return {{name: value.tobytes() if hasattr(value, "tobytes") else value for name, value in values.items()}}
-
 class Say(Callback):
     def on_train_end(self, trainer, pl_module):
-        found = []
-        for monitor in (c for c in trainer.callbacks if isinstance(c, WeightSpectrumMonitor)):
-            summaries = [{{k: v for k, v in past.summary.items() if k not in TIMES}} for past in monitor.history]
-            values = [past.values.numpy().tobytes() for past in monitor.history]
-            skips = [(skip.name, skip.reason) for skip in monitor.report.skipped]
-            found.append(([plain(layer) for layer in monitor.report.layers], summaries, values, skips))
+        found = [all_of_run(c) for c in trainer.callbacks if isinstance(c, WeightSpectrumMonitor)]
         with open(f"{{KIND}}-{{trainer.global_rank}}.pickle", "wb") as file:
             pickle.dump(found, file)
 

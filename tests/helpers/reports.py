@@ -55,3 +55,27 @@ def heavy_noisy_and_narrow() -> WeightReport:
         first.weight.add_(u @ v / 200)
         first.weight[3, 5] = 1.5
     return analyze(model)
+
+
+TIMES = ("seconds", "overhead")
+"""Numbers of a summary that no two runs have in common."""
+
+
+def plain(layer: LayerReport) -> dict[str, Any]:
+    """All that a layer's report says, to be compared to the last bit."""
+    values = {name: value for name, value in vars(layer).items() if name != "spectrum"}
+    return {name: value.tobytes() if hasattr(value, "tobytes") else value for name, value in values.items()}
+
+
+def all_of_run(monitor: Any) -> Any:
+    """All that a monitor of the weights has found in a run, apart from the time it took, to be compared and pickled."""
+    summaries = [{k: v for k, v in past.summary.items() if k not in TIMES} for past in monitor.history]
+    values = [past.values.numpy().tobytes() for past in monitor.history]
+    skips = [(skip.name, skip.reason, skip.sentence) for skip in monitor.report.skipped]
+    return (
+        [plain(layer) for layer in monitor.report.layers],
+        summaries,
+        values,
+        skips,
+        [past.layers for past in monitor.history],
+    )

@@ -19,6 +19,7 @@ NESTED = {
     f"`{name}=` that pads them before the layers that are measured"
     for matrix, name in (("hessian", "loss_fn"), ("ggn", "ggn_fn"))
 }
+"""The remedy for nested tensors, by the matrix."""
 
 FIRST_ONLY = {
     "hessian": f'try `matrix="ggn"`, which needs first derivatives of the network only, or {OTHER_LOSS}',

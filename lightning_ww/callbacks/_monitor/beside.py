@@ -27,7 +27,6 @@ Execution = Literal["auto", "sync", "background"]
 STARTED_AFTER = 10.0
 """The seconds of a fit after which the process is started: shorter fits end before it could help."""
 
-
 MEMORY = 2_000_000_000
 """The bytes of memory that have to be left to start it: four times what it takes."""
 
@@ -97,8 +96,10 @@ def has_room(trainer: Trainer) -> bool:
     if trainer.strategy.root_device.type == "cpu":
         each = torch.get_num_threads() + sum(getattr(loader, "num_workers", 0) for loader in training_loaders(trainer))
     processes = max(1, trainer.num_devices)
+    if usable_cores() <= each * processes:
+        return False
     left = available_bytes(torch.device("cpu"))
-    return usable_cores() > each * processes and (left is None or left > MEMORY * processes)
+    return left is None or left > MEMORY * processes
 
 
 def _monitors(trainer: Trainer) -> list[Beside]:

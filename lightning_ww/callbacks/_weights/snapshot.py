@@ -96,14 +96,14 @@ def joined(parts: Sequence[WeightReport], order: Sequence[str]) -> WeightReport:
         order: The names of all layers.
     """
     reports = {layer.name: layer for part in parts for layer in part.layers}
-    told = [skip for part in reversed(parts) for skip in part.skipped if skip.name not in reports]
-    skips = {skip.name: skip for skip in sorted(told, key=lambda skip: skip.reason == "nonfinite")}  # of any process
-    first = [name for name in skips if name not in set(order)]
-    for name in order:
-        if name not in reports and name not in skips:
-            skips[name] = SkippedLayer(name, "failed", "no process has measured it")
+    told = [one for part in reversed(parts) for one in part.skipped if one.name not in reports]
+    skips = {one.name: one for one in sorted(told, key=lambda one: one.reason == "nonfinite")}  # of any process
+    known = set(order)
+    names = [*(name for name in skips if name not in known), *order]
+    lost = {name: SkippedLayer(name, "failed", "no process has measured it") for name in order if name not in reports}
+    skips = lost | skips
     layers = tuple(reports[name] for name in order if name in reports)
-    skipped = tuple(skips[name] for name in (*first, *order) if name in skips)
+    skipped = tuple(skips[name] for name in names if name in skips)
     return WeightReport(layers, skipped, max(part.seconds for part in parts))
 
 

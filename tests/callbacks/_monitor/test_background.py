@@ -13,6 +13,7 @@ import pytest
 import torch
 from helpers.beside import at_once, children
 from helpers.networks import Classifier, data, quiet_trainer
+from helpers.reports import TIMES
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger
@@ -21,8 +22,6 @@ from torch import nn
 from lightning_ww._errors import ArgumentError
 from lightning_ww.callbacks import CurvatureMonitor, SpectralEarlyStopping, WeightSpectrumMonitor
 from lightning_ww.callbacks._monitor import worker
-
-TIMES = ("seconds", "overhead")
 
 
 @pytest.fixture(autouse=True)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.reports import plain
 from torch import nn
 
 from lightning_ww.callbacks._weights.snapshot import Messenger, Snapshot, joined, work
@@ -45,14 +46,7 @@ def taken(model: nn.Module, initial: Any = None, shuffler: Shuffler | None = Non
 
 
 def numbers(report: WeightReport) -> Any:
-    return [
-        {
-            name: value.tobytes() if hasattr(value, "tobytes") else value
-            for name, value in vars(layer).items()
-            if name != "spectrum"
-        }
-        for layer in report.layers
-    ]
+    return [plain(layer) for layer in report.layers]
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
