@@ -20,11 +20,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Array = NDArray[np.float64]
+    Floats = NDArray[np.floating]
 
 ROW_MAJOR, UPPER, NO_TRANSPOSE, TRANSPOSE = 101, 121, 111, 112
 """CBLAS's codes."""
 
-_Code, _Integer, _Address, _Double = ctypes.c_int, ctypes.c_int64, ctypes.c_void_p, ctypes.c_double
+_Code, _Integer, _Address = ctypes.c_int, ctypes.c_int64, ctypes.c_void_p
 
 
 def _library() -> ctypes.CDLL:
@@ -39,28 +40,32 @@ def _loaded() -> ctypes.CDLL:
     import scipy_openblas64
 
     library = ctypes.CDLL(str(Path(scipy_openblas64.get_lib_dir()) / scipy_openblas64.get_library(fullname=True)))
-    one_matrix, number, size = (_Address, _Integer), _Double, _Integer
-    library.scipy_cblas_dsyrk64_.argtypes = [*[_Code] * 3, size, size, number, *one_matrix, number, *one_matrix]
+    one_matrix, size = (_Address, _Integer), _Integer
+    for letter, number in (("s", ctypes.c_float), ("d", ctypes.c_double)):
+        syrk = getattr(library, f"scipy_cblas_{letter}syrk64_")
+        syrk.argtypes = [*[_Code] * 3, size, size, number, *one_matrix, number, *one_matrix]
+        syrk.restype = None
     library.scipy_cblas_dgemm64_.argtypes = [
-        *[_Code] * 3, size, size, size, number, *one_matrix, *one_matrix, number, *one_matrix,
+        *[_Code] * 3, size, size, size, ctypes.c_double, *one_matrix, *one_matrix, ctypes.c_double, *one_matrix,
     ]  # fmt: skip
-    for name in ("scipy_cblas_dsyrk64_", "scipy_cblas_dgemm64_", "scipy_dsyevd_64_", "scipy_dgesdd_64_"):
+    for name in ("scipy_cblas_dgemm64_", "scipy_dsyevd_64_", "scipy_dgesdd_64_"):
         getattr(library, name).restype = None
     return library
 
 
-def add_gram(total: Array, rows: Array) -> None:
-    """Add ``rows.T @ rows`` to the upper triangle of ``total``.
+def add_gram(total: Floats, rows: Floats) -> None:
+    """Add ``rows.T @ rows`` to the upper triangle of ``total``, in float32 or in float64.
 
     Args:
         total: Shape ``(M, M)``, contiguous.
-        rows: Shape ``(n, M)``; it, or its transpose, has adjacent elements along the last axis.
+        rows: Shape ``(n, M)``, of the same dtype; it, or its transpose, has adjacent elements along the last axis.
     """
     order = rows.shape[1]
-    code, rows, step = _stored(rows)
-    _library().scipy_cblas_dsyrk64_(
+    code, stored, step = _stored(rows)
+    syrk = _library().scipy_cblas_ssyrk64_ if total.dtype == np.float32 else _library().scipy_cblas_dsyrk64_
+    syrk(
         *(ROW_MAJOR, UPPER, NO_TRANSPOSE + TRANSPOSE - code, order, rows.shape[0]),  # the product of rows.T with itself
-        *(1.0, rows.ctypes.data, step, 1.0, total.ctypes.data, order),
+        *(1.0, stored.ctypes.data, step, 1.0, total.ctypes.data, order),
     )
 
 
@@ -74,11 +79,11 @@ def gram(tall: Array) -> Array:
 def product(left: Array, right: Array) -> Array:
     """``left @ right``, of two matrices of which each, or its transpose, has adjacent elements along the last axis."""
     result = np.empty((left.shape[0], right.shape[1]))
-    (left_code, left, left_step), (right_code, right, right_step) = _stored(left), _stored(right)
+    (left_code, a, left_step), (right_code, b, right_step) = _stored(left), _stored(right)
     rows, cols, inner = *result.shape, left.shape[1]
     _library().scipy_cblas_dgemm64_(
-        *(ROW_MAJOR, left_code, right_code, rows, cols, inner, 1.0, left.ctypes.data, left_step),
-        *(right.ctypes.data, right_step, 0.0, result.ctypes.data, cols),
+        *(ROW_MAJOR, left_code, right_code, rows, cols, inner, 1.0, a.ctypes.data, left_step),
+        *(b.ctypes.data, right_step, 0.0, result.ctypes.data, cols),
     )
     return result
 
@@ -136,7 +141,7 @@ def _with_work_space(call: Callable[[Array, int, NDArray[np.int64]], int], whole
         raise np.linalg.LinAlgError("LAPACK's iteration did not converge")
 
 
-def _stored(matrix: Array) -> tuple[int, Array, int]:
+def _stored(matrix: Floats) -> tuple[int, Floats, int]:
     """How a matrix is stored: CBLAS's code, the matrix, and the step from one row (transposed: column) to the next."""
     for code, axis in ((NO_TRANSPOSE, 1), (TRANSPOSE, 0)):
         if matrix.strides[axis] == matrix.itemsize:

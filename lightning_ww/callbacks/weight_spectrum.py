@@ -25,13 +25,14 @@ from lightning_ww.history import Moment
 from lightning_ww.triggers.diagnosis import DEFAULTS
 from lightning_ww.triggers.trigger import Trigger
 from lightning_ww.weights.analysis import read
-from lightning_ww.weights.ingredients import Request, Shuffle
+from lightning_ww.weights.ingredients import Request
 from lightning_ww.weights.layers import find_layers, nothing_to_measure
 from lightning_ww.weights.metric import Need
 from lightning_ww.weights.metrics import BANDS, KEY_METRICS, METRICS, needing
 from lightning_ww.weights.plots.table import report_table
 from lightning_ww.weights.report import WeightReport
 from lightning_ww.weights.shuffle import Shuffler
+from lightning_ww.weights.shuffled import Shuffle
 
 LEVERS: Mapping[Need, str] = {
     "mp_fit": "not asked for (name it in `metrics=`)",
@@ -95,8 +96,10 @@ class WeightSpectrumMonitor(Monitor[Snapshot, WeightReport]):
         layers: Names or shell patterns of the layers to measure. Default: ``None``, all.
         metrics: The metrics to log for each layer: names in `lightning_ww.METRICS`, or ``"all"``. If none begins with
             ``distance_from_init``, no copy of the initial weights is kept. Default: `KEY_METRICS`.
-        shuffle: How the shuffles' spectra are made, as in `lightning_ww.analyze`. ``"off"`` leaves out ``ww/rand_distance``,
-            ``ww/rank_deficit`` and the flags `rank_collapse` and `correlation_trap`. Default: ``"auto"``.
+        shuffle: How the shuffles' spectra are made, as in `lightning_ww.analyze`. ``"auto"`` (default) also keeps the drawn
+            spectrum of a large layer for the next measurements, as long as the layer's elements are distributed so much alike
+            that a new draw would differ as much (``layer.shuffle`` is ``"kept"``). ``"off"`` leaves out ``ww/rand_distance``,
+            ``ww/rank_deficit`` and the flags `rank_collapse` and `correlation_trap`.
         seed: The seed of the shuffles. Default: ``0``.
         include_frozen: Whether layers without trainable parameters are measured, too. Default: ``True``.
         split: Names or patterns of weights that hold queries, keys and values together, such as ``"*.c_attn"``, each of which
@@ -270,6 +273,7 @@ class WeightSpectrumMonitor(Monitor[Snapshot, WeightReport]):
             cka=self._needs("cka"),
             bootstrap=BOOTSTRAP if self._needs("bootstrap") else 0,
             floors=None if takes_floors else memory.floors or {},
+            kept=memory.kept,
         )
         return Snapshot(found, skipped, request, self._levers(), memory.unchanged)
 
@@ -301,6 +305,7 @@ class WeightSpectrumMonitor(Monitor[Snapshot, WeightReport]):
             floors = {layer.name: layer.rand_distance_floor for layer in report.layers}
             memory.floors = {name: floor for name, floor in floors.items() if floor is not None}
         flagged = run.diagnosis.flagged_layers
+        memory.kept = {layer.name: layer.kept_shuffle for layer in report.layers if layer.kept_shuffle is not None}
         memory.logged.choose(report, flagged)
         histograms = {
             f"esd/{layer.name}": Histogram(bins.logs(layer.spectrum.eigenvalues), bins.edges)

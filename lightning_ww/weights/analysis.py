@@ -16,13 +16,14 @@ from torch import Tensor, nn
 from lightning_ww import _checks
 from lightning_ww._errors import ArgumentError, NoValueError
 from lightning_ww._threads import OWN
-from lightning_ww.weights.ingredients import Ingredients, Request, Shuffle
+from lightning_ww.weights.ingredients import Ingredients, Request
 from lightning_ww.weights.initial import initial_slices
 from lightning_ww.weights.layers import Layer, find_layers, nothing_to_measure
 from lightning_ww.weights.metric import Metric, Need
 from lightning_ww.weights.metrics import TABLE
 from lightning_ww.weights.report import LayerReport, WeightReport
 from lightning_ww.weights.shuffle import Shuffler
+from lightning_ww.weights.shuffled import Shuffle
 from lightning_ww.weights.slices import SkippedLayer, UnreadableWeightError, Weight, check_size
 from lightning_ww.weights.unchanged import Unchanged
 
@@ -248,10 +249,11 @@ def _measure_layer(weight: Weight, request: Request, levers: Mapping[Need, str])
         is_frozen=weight.is_frozen,
         zero_share=ingredients.zero_share,
         approximate=ingredients.is_approximate,
-        shuffle=("analytic" if ingredients.is_predicted else "exact") if compared else "off",
+        shuffle=ingredients.shuffle.way if compared else "off",
         reasons=reasons,
         spectrum=ingredients.own_spectrum if has_spectrum else None,
         shuffled=ingredients.shuffled * ingredients.unit if compared else None,
+        kept_shuffle=ingredients.shuffle.to_keep if compared else None,
         trap_eigenvalues=ingredients.traps * ingredients.unit * ingredients.unit
         if "correlation_traps" in numbers
         else None,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -18,9 +18,11 @@ from lightning_ww._errors import NoValueError
 from lightning_ww.weights import drift, shuffle
 from lightning_ww.weights import spectrum as spectra
 from lightning_ww.weights.elements import ElementStatistics, element_statistics
+from lightning_ww.weights.kept_shuffle import KeptShuffle
 from lightning_ww.weights.marchenko_pastur import MarchenkoPasturFit, fit_marchenko_pastur, tracy_widom_threshold
 from lightning_ww.weights.power_law import PowerLawFit, bootstrap_stderr, fit_power_law
 from lightning_ww.weights.shuffle import Shuffler
+from lightning_ww.weights.shuffled import Keeping, Shuffle, Shuffled
 from lightning_ww.weights.slices import check_finite
 
 if TYPE_CHECKING:
@@ -34,9 +36,6 @@ if TYPE_CHECKING:
 SMALLEST, LARGEST = 1e-60, 1e60
 """The range of the largest element in which sums of fourth powers neither overflow nor lose digits by underflow."""
 
-Shuffle = Literal["auto", "exact", "analytic", "off"]
-"""The ways of making a shuffle's spectrum."""
-
 
 @dataclass(frozen=True)
 class Request:
@@ -49,6 +48,7 @@ class Request:
     cka: bool = False
     bootstrap: int = 0  # the number of draws
     floors: Mapping[str, float] | None = field(default_factory=dict)  # known floors by layer; None: measure them
+    kept: Mapping[str, KeptShuffle] | None = None  # earlier shuffles by layer; None: none is used, and none kept
 
     def asks_for(self, need: str, layer: str) -> bool:
         """Tell whether an input that a metric needs is requested for this layer."""
@@ -197,34 +197,26 @@ class Ingredients:
             raise NoValueError("the weight is zero" if not self._elements.mean.any() else "all elements are alike")
         return self._elements
 
-    @property
-    def is_predicted(self) -> bool:
-        """Tell whether the shuffle's spectrum is predicted, rather than drawn and decomposed."""
-        way = self._request.shuffle
-        return (way == "analytic" and bool(self._elements.varies.all())) or (
-            way == "auto" and self._elements.predictable
-        )
-
     @cached_property
-    def shuffles(self) -> Array:
-        """The shuffle's singular values, shape ``(draws, slices, M)``: one exact draw, or several that are predicted."""
+    def shuffle(self) -> Shuffled:
+        """The layer's shuffle."""
         if self.is_vector:
             raise NoValueError(
                 "a matrix with a single row or column has one singular value, whatever its elements' order"
             )
-        if self.is_predicted:
-            return shuffle.predicted_spectra(self.slices, self._elements, seed=self._request.shuffler.seed)
-        return spectra.singular_values(self._request.shuffler.shuffle(self.slices))[None]
+        request = self._request
+        keeping = None if request.kept is None else Keeping(request.kept.get(self._layer))
+        return Shuffled(self.slices, self._elements, request.shuffler, request.shuffle, keeping)
 
     @cached_property
     def shuffled(self) -> Array:
         """The shuffle's singular values, shape ``(slices, M)``, ascending within a slice: the mean over predicted draws."""
-        return np.asarray(self.shuffles.mean(axis=0))
+        return np.asarray(self.shuffle.draws.mean(axis=0))
 
     def distance_to_shuffle(self, eigenvalues: Array) -> float:
         """The Jensen–Shannon distance of a spectrum to the shuffle's, the root mean square over predicted draws."""
-        _ = self.live
-        return shuffle.jensen_shannon_distance(eigenvalues, np.square(self.shuffles).reshape(len(self.shuffles), -1))
+        _, draws = self.live, self.shuffle.draws
+        return shuffle.jensen_shannon_distance(eigenvalues, np.square(draws).reshape(len(draws), -1))
 
     @cached_property
     def shuffled_eigenvalues(self) -> Array:
@@ -256,11 +248,10 @@ class Ingredients:
         """The `rand_distance` of a shuffle of the layer: what noise of these elements has."""
         if self._request.floors is not None:
             return self._request.floors[self._layer]
-        if self.is_predicted and self._elements.predictable:
+        if self.shuffle.is_predicted and self._elements.predictable:
             gaussian = shuffle.floor_of_shape(self.N, self.M, len(self.slices), self._request.shuffler.seed)
             return float(gaussian * self._elements.noise_share**0.5)
-        noise = spectra.singular_values(self._request.shuffler.shuffle(self.slices, draw=1))
-        return self.distance_to_shuffle(np.square(noise).ravel())
+        return self.distance_to_shuffle(np.square(self.shuffle.another()).ravel())
 
     @cached_property
     def drift(self) -> drift.Drift:

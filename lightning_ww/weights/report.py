@@ -12,6 +12,7 @@ import numpy as np
 from lightning_ww import _checks
 from lightning_ww._errors import UnknownLayerError
 from lightning_ww._pandas import data_frame
+from lightning_ww.weights.kept_shuffle import KeptShuffle
 from lightning_ww.weights.metrics import BANDS, KEY_METRICS, METRICS, TABLE, LayerMetrics
 from lightning_ww.weights.slices import SkippedLayer
 from lightning_ww.weights.spectrum import Spectrum
@@ -50,12 +51,13 @@ class LayerReport(LayerMetrics):
     is_frozen: bool
     zero_share: float = 0.0  # of elements that are exactly zero, as under a mask
     approximate: bool = False  # too large for an exact spectrum: metrics that need a spectrum are None
-    shuffle: Literal["exact", "analytic", "off"] = "off"  # the way in which the shuffle's spectrum was made
+    shuffle: Literal["exact", "analytic", "kept", "off"] = "off"  # the way in which the shuffle's spectrum was made
 
     # ── The sources of its numbers
     reasons: Mapping[str, str] = field(default_factory=dict)  # why a metric is None, by metric
     spectrum: Spectrum | None = field(default=None, repr=False, compare=False)
     shuffled: Array | None = field(default=None, repr=False, compare=False)  # singular values, (slices, M)
+    kept_shuffle: KeptShuffle | None = field(default=None, repr=False, compare=False)  # for the next measurement
     trap_eigenvalues: Array | None = field(
         default=None, repr=False, compare=False
     )  # the eigenvalues of the shuffle that are traps

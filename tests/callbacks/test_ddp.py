@@ -258,10 +258,14 @@ class Mixed(Classifier):
         self.blocks = nn.ModuleList(nn.Linear(24 + 8 * i, 40) for i in range(6))
         self.conv, self.small = nn.Conv2d(16, 20, 3), nn.Linear(2, 2)
         self.gone = nn.Linear(20, 20)
+        self.wide = nn.Linear(150, 140)  # so large that its shuffle is kept
         with torch.no_grad():
             self.gone.weight[0, 0] = torch.nan
-        for part in (self.blocks, self.conv, self.small, self.gone):
+        for part in (self.blocks, self.conv, self.small, self.gone, self.wide):
             part.requires_grad_(False)  # the loss does not need them
+
+    def on_train_batch_start(self, batch, batch_idx):
+        self.wide.weight.add_(1e-3 * self.wide.weight.flip(0))
 
 class Say(Callback):
     def on_train_end(self, trainer, pl_module):
@@ -290,6 +294,7 @@ if __name__ == "__main__":
     if trainer.is_global_zero:  # in the process that the program goes on in
         monitor = callbacks[0]
         print("STEPS", [past.step for past in monitor.history], len(monitor.report.layers), monitor.measurement.step)
+        print("SHUFFLE", monitor.report["wide"].shuffle)
 """
 
 
@@ -300,7 +305,8 @@ def shared(folder: Path, devices: int, strategy: str) -> tuple[list[Any], list[i
     command = [sys.executable, str(script), str(devices), strategy]
     done = subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=120, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert "STEPS [0, 2] 9 2" in done.stdout
+    assert "STEPS [0, 2] 10 2" in done.stdout
+    assert "SHUFFLE kept" in done.stdout
     found = [pickle.loads((folder / f"{devices}-{rank}.pickle").read_bytes()) for rank in range(devices)]
     return found, [int((folder / f"{devices}-{rank}.count").read_text()) for rank in range(devices)]
 

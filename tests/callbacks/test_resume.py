@@ -15,6 +15,7 @@ from helpers.measured import altered, measurements_in
 from helpers.networks import Classifier, data, quiet_trainer
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import BatchSizeFinder, LearningRateFinder, ModelCheckpoint
+from torch import nn
 
 from lightning_ww.callbacks import CurvatureMonitor, SpectralEarlyStopping, WeightSpectrumMonitor
 
@@ -30,6 +31,36 @@ def test_a_resumed_run_has_the_history_and_distances_of_an_uninterrupted_one(tmp
     _, resumed = fit(tmp_path / "second", 4, last(tmp_path / "first"))
     assert [past.step for past in resumed.history] == [past.step for past in whole.history] == [0, 6, 12, 18, 24]
     assert [past.epoch for past in resumed.history] == [past.epoch for past in whole.history] == [0, 0, 1, 2, 3]
+    for a, b in zip(resumed.history, whole.history, strict=True):
+        torch.testing.assert_close(a.values, b.values, rtol=0, atol=0, equal_nan=True)
+
+
+class Wide(Classifier):
+    """Has a layer so large that its shuffle is kept."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wide = nn.Linear(150, 140)
+
+    def on_train_epoch_start(self) -> None:
+        with torch.no_grad():
+            self.wide.weight.add_(1e-3 * self.wide.weight.flip(0))
+
+
+def test_a_resumed_run_uses_the_shuffles_that_the_uninterrupted_one_has_kept(tmp_path: Path) -> None:
+    def run(folder: str, epochs: int, checkpoint: Path | None = None) -> WeightSpectrumMonitor:
+        monitor = WeightSpectrumMonitor(on_error="raise")
+        keeping = ModelCheckpoint(tmp_path / folder, save_last=True)
+        trainer = quiet_trainer(callbacks=[monitor, keeping], max_epochs=epochs, enable_checkpointing=True)
+        torch.manual_seed(0)
+        trainer.fit(Wide(), data(shuffle=False), data(32, shuffle=False), ckpt_path=checkpoint)
+        return monitor
+
+    whole = run("whole", 4)
+    run("first", 2)
+    resumed = run("second", 4, tmp_path / "first" / "last.ckpt")
+    assert whole.report is not None
+    assert whole.report["wide"].shuffle == "kept"
     for a, b in zip(resumed.history, whole.history, strict=True):
         torch.testing.assert_close(a.values, b.values, rtol=0, atol=0, equal_nan=True)
 

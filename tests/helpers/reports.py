@@ -63,7 +63,8 @@ TIMES = ("seconds", "overhead")
 
 def plain(layer: LayerReport) -> dict[str, Any]:
     """All that a layer's report says, to be compared to the last bit."""
-    values = {name: value for name, value in vars(layer).items() if name != "spectrum"}
+    values = {name: value for name, value in vars(layer).items() if name not in ("spectrum", "kept_shuffle")}
+    values |= {} if layer.kept_shuffle is None else vars(layer.kept_shuffle)
     return {name: value.tobytes() if hasattr(value, "tobytes") else value for name, value in values.items()}
 
 

@@ -11,6 +11,7 @@ from typing_extensions import override
 from lightning_ww.callbacks._monitor.restoring import Restoring
 from lightning_ww.callbacks._monitor.run import Memory
 from lightning_ww.callbacks._weights.snapshot import Messenger
+from lightning_ww.weights.kept_shuffle import KeptShuffle
 from lightning_ww.weights.unchanged import Unchanged
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ class WeightMemory(Memory):
     messenger: Messenger = field(default_factory=Messenger)
     order: list[str] = field(default_factory=list)  # the names of all layers of the latest snapshot
     floors: dict[str, float] | None = None  # the rand_distance of noise, by layer; None: not measured yet
+    kept: dict[str, KeptShuffle] = field(default_factory=dict)  # the latest shuffle, by layer
 
     @override
     def state_dict(self) -> dict[str, Any]:
@@ -38,6 +40,7 @@ class WeightMemory(Memory):
             "logged": self.logged.state_dict(),
             "undrawn": self.pictures.waiting,
             "floors": None if self.floors is None else dict(self.floors),
+            "kept": {name: kept.state_dict() for name, kept in self.kept.items()},
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> list[str]:
@@ -52,10 +55,14 @@ class WeightMemory(Memory):
         restoring.part("logged", self.logged.load_state_dict)
         restoring.part("undrawn", lambda names: self.pictures.wait([str(name) for name in names]))
         restoring.part("floors", self._load_floors)
+        restoring.part("kept", self._load_kept)
         return restoring.finish()
 
     def _load_floors(self, floors: Any) -> None:
         self.floors = None if floors is None else {str(name): float(floor) for name, floor in floors.items()}
+
+    def _load_kept(self, kept: Any) -> None:
+        self.kept = {str(name): KeptShuffle.of_state_dict(state) for name, state in kept.items()}
 
     @override
     def write(self) -> str | None:

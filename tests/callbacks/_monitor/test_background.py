@@ -37,10 +37,12 @@ class Mixed(Classifier):
         self.frozen = nn.Linear(40, 30).requires_grad_(False)
         self.sixteen = nn.Linear(20, 20).bfloat16()
         self.small = nn.Linear(2, 2)
+        self.wide = nn.Linear(150, 140)  # so large that its shuffle is kept
 
     def on_train_epoch_start(self) -> None:
         with torch.no_grad():
             self.sixteen.weight.mul_(1.5)
+            self.wide.weight.add_(1e-3 * self.wide.weight.flip(0))
 
 
 class Growing(Mixed):
@@ -96,6 +98,9 @@ def test_numbers_are_the_same_to_the_bit_and_at_the_same_steps(others: Any, tmp_
     assert numbers(beside) == numbers(here)
     assert len(here.history) == 5
     assert {"sixteen", "frozen", "late"} <= set(here.history[-1].layers)
+    assert here.report is not None
+    assert beside.report is not None
+    assert here.report["wide"].shuffle == beside.report["wide"].shuffle == "kept"
     assert children() == before
     ends = [
         {key: value for key, value in trainer.callback_metrics.items() if key.rpartition("/")[2] not in TIMES}

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import torch
+
 from lightning_ww import analyze
 from lightning_ww.callbacks._weights.initial_weights import InitialWeightsKeeper
 from lightning_ww.callbacks._weights.logged_layers import LoggedLayers
 from lightning_ww.callbacks._weights.memory import WeightMemory
 from lightning_ww.callbacks._weights.pictures import WeightPictures
+from lightning_ww.weights.kept_shuffle import KeptShuffle
 
 
 def memory(initial: InitialWeightsKeeper | None = None) -> WeightMemory:
@@ -14,16 +17,18 @@ def memory(initial: InitialWeightsKeeper | None = None) -> WeightMemory:
 
 
 def test_its_state_gives_the_same_back() -> None:
-    import torch
-
     first, second = memory(), memory()
     first.logged.choose(analyze(torch.nn.Linear(32, 32)), [])
     first.pictures.wait(["weight"], 3)
     first.floors = {"weight": 0.01}
+    numbers = torch.arange(3.0, dtype=torch.float64)
+    first.kept = {"weight": KeptShuffle(numbers[None].numpy(), numbers.numpy(), numbers.numpy(), numbers.numpy(), 3, 0)}
     state = first.state_dict()
-    assert state == {"initial": None, "logged": state["logged"], "undrawn": ["weight"], "floors": {"weight": 0.01}}
-    second.load_state_dict(state)
-    assert second.state_dict() == state
+    floors, kept = {"weight": 0.01}, state["kept"]
+    assert state == {"initial": None, "logged": state["logged"], "undrawn": ["weight"], "floors": floors, "kept": kept}
+    assert not second.load_state_dict(state)
+    assert second.state_dict().keys() == state.keys()
+    torch.testing.assert_close(second.state_dict()["kept"], kept, rtol=0, atol=0)
     assert second.logged.names == ["weight"]
 
 
