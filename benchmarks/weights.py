@@ -18,6 +18,7 @@ import logging
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import models
@@ -29,7 +30,16 @@ from torch import nn
 
 from lightning_ww import analyze
 from lightning_ww.weights import fit_power_law
+from lightning_ww.weights.analysis import measure, read
+from lightning_ww.weights.ingredients import Request
+from lightning_ww.weights.initial import initial_slices
+from lightning_ww.weights.kept_shuffle import KeptShuffle
 from lightning_ww.weights.layers import find_layers
+from lightning_ww.weights.report import WeightReport
+from lightning_ww.weights.shuffle import Shuffler
+from lightning_ww.weights.shuffled import Shuffle
+from lightning_ww.weights.spectrum import singular_values
+from lightning_ww.weights.unchanged import Unchanged
 
 
 def interleaved(rounds: int, **candidates: Callable[[], Any]) -> dict[str, float]:
@@ -110,6 +120,73 @@ def against_lapack(name: str, model: nn.Module, rounds: int) -> list[Row]:
     ]
 
 
+def a_monitor(model: nn.Module) -> Callable[[bool], WeightReport]:
+    """The measurements of a monitor: a call with ``True`` makes the first one, floors included, and else a later one."""
+    initial = copy.deepcopy(model)
+    kept: dict[str, KeptShuffle] = {}
+    shuffler = Shuffler()
+
+    def call(is_first: bool) -> WeightReport:
+        matrices, skipped = find_layers(model)
+        before = initial_slices(matrices, initial)
+        floors = None if is_first else dict.fromkeys((layer.name for layer in matrices), 0.0)
+        source = Shuffler() if is_first else shuffler
+        request = Request(source, initial=before, floors=floors, kept={} if is_first else kept)
+        report = measure(read(matrices, include_frozen=True, copies=True), skipped, request, unchanged=Unchanged())
+        kept.update({layer.name: layer.kept_shuffle for layer in report.layers if layer.kept_shuffle is not None})
+        return report
+
+    return call
+
+
+def in_a_run(name: str, model: nn.Module, rounds: int) -> list[Row]:
+    """The first and later measurements of a monitor; from one to the next each weight moves by a hundredth of itself."""
+    measured, generator = a_monitor(model), torch.Generator().manual_seed(1)
+    measured(False)
+    models.moved(model, generator)
+
+    def later() -> WeightReport:
+        return measured(False)
+
+    kept = statistics.fmean(layer.shuffle == "kept" for layer in later().layers)
+    taken = interleaved(
+        rounds,
+        theirs=weightwatcher_analysis(model, randomize=True, detX=True),
+        first=lambda: measured(True),
+        later=later,
+    )
+    return [
+        ratio(f"{name}: weightwatcher / first measurement", taken["theirs"] / taken["first"], 15, at_least=True),
+        ratio(f"{name}: weightwatcher / later ones", taken["theirs"] / taken["later"], 25, at_least=True),
+        (f"{name}: layers whose shuffle is kept", f"{100 * kept:.0f} %", "–", "–"),
+    ]
+
+
+def against_bare_spectra(rounds: int) -> list[Row]:
+    """The whole analysis over bare eigenvalues of Gram matrices: two where a shuffle is decomposed, else one."""
+    rows = []
+    for N, M in ((256, 256), (512, 512), (1024, 1024), (3072, 768)):
+        model = nn.Linear(M, N)  # uniform elements, whose shuffle is predicted
+        taken = interleaved(
+            rounds,
+            bare=partial(singular_values, model.weight.detach().numpy()[None]),
+            exact=partial(_analysis, model, copy.deepcopy(model), Shuffler(), "exact"),
+            default=partial(_analysis, model, copy.deepcopy(model), Shuffler(), "auto"),
+        )
+        rows += [
+            ratio(f"{N} × {M}: exact / two bare spectra", taken["exact"] / taken["bare"] / 2, 1.12, at_least=False),
+            ratio(f"{N} × {M}: predicted / one bare spectrum", taken["default"] / taken["bare"], 1.15, at_least=False),
+        ]
+    return rows
+
+
+def _analysis(model: nn.Module, initial: nn.Module, shuffler: Shuffler, how: Shuffle) -> WeightReport:
+    """What `analyze` finds, with a source of permutations that has them ready."""
+    matrices, skipped = find_layers(model)
+    request = Request(shuffler, how, initial_slices(matrices, initial))
+    return measure(read(matrices, include_frozen=True), skipped, request)
+
+
 def power_law_fits(rounds: int) -> list[Row]:
     """The fit alone, on spectra of trained-like matrices."""
     from weightwatcher.WW_powerlaw import WWFit
@@ -155,11 +232,15 @@ def power_law_fits(rounds: int) -> list[Row]:
 
 def fixed_cost(rounds: int) -> list[Row]:
     """What a layer costs that has hardly anything to decompose."""
-    model = models.tiny()
-    initial = copy.deepcopy(model)
-    taken = interleaved(rounds, ours=lambda: analyze(model, initial=initial))
-    cost = 1e3 * taken["ours"] / 100
-    return [("a 16 × 16 layer, all told", f"{cost:.2f} ms", "≤ 1 ms", "yes" if cost <= 1 else "NO")]
+    rows = []
+    for order, number, target in ((16, 100, 1.0), (64, 50, 0.35)):
+        model = models.tiny(order, number)
+        initial = copy.deepcopy(model)
+        taken = interleaved(rounds, ours=partial(analyze, model, initial=initial))
+        cost = 1e3 * taken["ours"] / number
+        name = f"a {order} × {order} layer of {number}, all told"
+        rows.append((name, f"{cost:.2f} ms", f"≤ {target:g} ms", "yes" if cost <= target else "NO"))
+    return rows
 
 
 def main() -> None:
@@ -173,6 +254,10 @@ def main() -> None:
         *against_weightwatcher("resnet20", models.resnet20(), 3, default=100, exact=None),
         *against_lapack("brief, M ≥ 256", large, 5),
         *against_lapack("transformer (M = 256)", models.transformer(), 5),
+        *in_a_run("ResNet-18, Student-t 4.5", models.resnet18(), 1),
+        *in_a_run("block of ViT-S, Student-t 4.5", models.block(384), 3),
+        *in_a_run("block of GPT-2 small, Student-t 4.5", models.block(768), 1),
+        *against_bare_spectra(7),
         *power_law_fits(5),
         *fixed_cost(5),
     ]

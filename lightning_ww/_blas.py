@@ -9,6 +9,7 @@ beside it, and held at one thread. Its calls release Python's lock, so that seve
 from __future__ import annotations
 
 import ctypes
+import importlib.util
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -37,9 +38,13 @@ def _library() -> ctypes.CDLL:
 
 @lru_cache(maxsize=1)
 def _loaded() -> ctypes.CDLL:
-    import scipy_openblas64
-
-    library = ctypes.CDLL(str(Path(scipy_openblas64.get_lib_dir()) / scipy_openblas64.get_library(fullname=True)))
+    # the package itself is not imported: that would load the library for the whole process, and scipy's LAPACK, loaded later,
+    # would call it with integers of another length
+    package = importlib.util.find_spec("scipy_openblas64")
+    if package is None or package.origin is None:
+        raise ModuleNotFoundError("lightning_ww needs the package `scipy-openblas64`: pip install scipy-openblas64")
+    files = (Path(package.origin).parent / "lib").glob("libscipy_openblas64_*")
+    library = ctypes.CDLL(str(next(path for path in files if path.suffix in (".so", ".dylib", ".dll"))))
     one_matrix, size = (_Address, _Integer), _Integer
     for letter, number in (("s", ctypes.c_float), ("d", ctypes.c_double)):
         syrk = getattr(library, f"scipy_cblas_{letter}syrk64_")

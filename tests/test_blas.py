@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from helpers.references import gaussian
@@ -64,3 +67,23 @@ def test_one_thread_is_held_and_numpy_keeps_its_own() -> None:
     assert [path for path in changed if "scipy_openblas64" not in path] == []
     assert all(after[path] == 1 for path in after if "/scipy_openblas64/" in path)
     assert any("/scipy_openblas64/" in path for path in after)
+
+
+def test_scipy_loaded_after_it_computes_as_without_it() -> None:
+    script = """
+import sys
+import numpy as np
+if "with" in sys.argv:
+    from lightning_ww import _blas
+    _blas.singular_values(np.eye(3))
+import scipy.linalg
+from scipy.linalg import lapack
+matrix = np.random.default_rng(0).standard_normal((300, 200))
+print(lapack.dgesdd_lwork(1152, 384, compute_uv=0), lapack.sgesdd_lwork(1152, 384), scipy.linalg.svdvals(matrix).sum())
+print("scipy_openblas64" in sys.modules)
+"""
+    said = [
+        subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=True).stdout
+        for arguments in ([], ["with"])
+    ]
+    assert said[0] == said[1]
