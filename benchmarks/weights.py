@@ -124,7 +124,7 @@ def a_monitor(model: nn.Module) -> Callable[[bool], WeightReport]:
     """The measurements of a monitor: a call with ``True`` makes the first one, floors included, and else a later one."""
     initial = copy.deepcopy(model)
     kept: dict[str, KeptShuffle] = {}
-    shuffler = Shuffler()
+    shuffler, unchanged = Shuffler(), Unchanged()
 
     def call(is_first: bool) -> WeightReport:
         matrices, skipped = find_layers(model)
@@ -132,7 +132,8 @@ def a_monitor(model: nn.Module) -> Callable[[bool], WeightReport]:
         floors = None if is_first else dict.fromkeys((layer.name for layer in matrices), 0.0)
         source = Shuffler() if is_first else shuffler
         request = Request(source, initial=before, floors=floors, kept={} if is_first else kept)
-        report = measure(read(matrices, include_frozen=True, copies=True), skipped, request, unchanged=Unchanged())
+        known = Unchanged() if is_first else unchanged
+        report = measure(read(matrices, include_frozen=True, copies=True), skipped, request, unchanged=known)
         kept.update({layer.name: layer.kept_shuffle for layer in report.layers if layer.kept_shuffle is not None})
         return report
 
@@ -146,6 +147,9 @@ def in_a_run(name: str, model: nn.Module, rounds: int) -> list[Row]:
     models.moved(model, generator)
 
     def later() -> WeightReport:
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.mul_(1 + 1e-6)  # so that no layer is taken for unchanged
         return measured(False)
 
     kept = statistics.fmean(layer.shuffle == "kept" for layer in later().layers)

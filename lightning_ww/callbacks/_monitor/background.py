@@ -78,9 +78,9 @@ class Background(Beside, Scheduled, Generic[S, M]):
         """Take the inputs of a measurement, and ask another process for its findings; without one, find them now."""
         began = time.perf_counter()
         snapshot = self._snapshot(trainer, pl_module)
-        if (worker := self._worker(trainer)) is not None and (
-            future := self._ask(worker, snapshot, moment)
-        ) is not None:
+        worker = self._worker(trainer)
+        is_free = worker is not None and worker.num_waiting == 0  # neither starting nor drawing, which may take longer
+        if worker is not None and is_free and (future := self._ask(worker, snapshot, moment)) is not None:
             find = partial(self._answered, trainer, worker, future, snapshot, moment)
             return Pending(trainer, moment, find, time.perf_counter() - began, future)
         findings = self._measure(snapshot, moment)

@@ -255,6 +255,7 @@ class Monitor(Following, Background[S, M], WithTriggers, ABC, Generic[S, M]):
         if view.category:
             charts = [*([flagged_layers()] if self.triggers else []), *view.charts]
             run.category = Category(self.GROUP, self.log_key_prefix, view.category, charts)
+            run.has_new_charts = self.panels
         publisher = self._publisher(trainer, run.guard, moment.logged_step)
         if moment.is_baseline:
             publisher.say_what_is_left_out()
@@ -285,11 +286,12 @@ class Monitor(Following, Background[S, M], WithTriggers, ABC, Generic[S, M]):
 
     @override
     def _lay_out(self, trainer: Trainer) -> None:
-        """Lay out the charts of all monitors, if they are new or have changed."""
-        monitors = [cb for cb in callbacks(trainer) if isinstance(cb, Monitor) and cb.panels]
-        if not monitors or monitors[0] is not self or not trainer.is_global_zero:
+        """Lay out the charts of all monitors, if those of this one are new."""
+        if not self._run.has_new_charts or not trainer.is_global_zero:
             return
+        self._run.has_new_charts = False
+        monitors = [cb for cb in callbacks(trainer) if isinstance(cb, Monitor) and cb.panels]
         categories = [cb._run.category for cb in monitors if cb._run.category is not None]
-        if categories and categories != self._run.laid_out:
-            self._run.laid_out = categories
+        if categories and categories != monitors[0]._run.laid_out:
+            monitors[0]._run.laid_out = categories
             self._publisher(trainer, self._run.guard, 0).layout(categories)

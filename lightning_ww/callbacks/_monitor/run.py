@@ -102,6 +102,7 @@ class Run(Generic[M]):
     clock: Clock = field(default_factory=Clock)
     category: Category | None = None  # the latest view's charts
     laid_out: list[Category] = field(default_factory=list)  # the categories of all monitors at the last layout
+    has_new_charts: bool = False  # whether the layout has not heard of `category` yet
     memory: Memory | None = None  # the monitor's own
     batches: Batches | None = None  # if the monitor measures on batches
     between: Between | None = None

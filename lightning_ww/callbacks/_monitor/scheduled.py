@@ -29,6 +29,7 @@ class Scheduled(Resumable, ABC):
     BEGIN_ANEW: ClassVar[str] = "starts a new history"
     """The consequence of a lost state, in words."""
 
+    _key: tuple[list[Any], str] | None = None
     _schedule: Schedule
     _run: Run[Any]
     on_error: str
@@ -98,7 +99,10 @@ class Scheduled(Resumable, ABC):
     @property
     @override
     def state_key(self) -> str:
-        return self._generate_state_key(**{name: getattr(self, name) for name in self.IDENTITY})
+        values = [getattr(self, name) for name in self.IDENTITY]
+        if self._key is None or self._key[0] != values:  # Lightning asks at every hook
+            self._key = values, self._generate_state_key(**dict(zip(self.IDENTITY, values, strict=True)))
+        return self._key[1]
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:

@@ -7,7 +7,7 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -77,17 +77,24 @@ def numbers(monitor: WeightSpectrumMonitor) -> list[Any]:
 
 
 class Waiting(Callback):
-    """Waits until the process has answered, so that numbers are published at the next step."""
+    """Waits until the process has answered, so that numbers are published at the next step; or for its start only."""
+
+    def __init__(self, *, for_start_only: bool = False) -> None:
+        self.epochs = 1 if for_start_only else 1000
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         monitor: Any = trainer.callbacks[0]  # type: ignore[attr-defined]
         pending = monitor._run.pending
+        if trainer.current_epoch >= self.epochs:
+            return
         if pending is not None and pending.future is not None and batch_idx == 2:
             pending.future.exception()
             assert pending.is_done
 
 
-@pytest.mark.parametrize("others", [(), (Waiting(),)], ids=["joined at the next one", "joined at a step"])
+@pytest.mark.parametrize(
+    "others", [(Waiting(for_start_only=True),), (Waiting(),)], ids=["joined at the next one", "joined at a step"]
+)
 def test_numbers_are_the_same_to_the_bit_and_at_the_same_steps(others: Any, tmp_path: Path) -> None:
     options: dict[str, Any] = {"metrics": "all", "on_error": "raise"}
     here, beside = (WeightSpectrumMonitor(execution=kind, **options) for kind in ("sync", "background"))
@@ -129,6 +136,21 @@ def test_a_process_that_is_still_starting_is_not_waited_for(monkeypatch: pytest.
     began = time.monotonic()
     for monitor in (here, beside):
         fit(monitor)
+    assert time.monotonic() - began < 60
+    assert numbers(beside) == numbers(here)
+
+
+def test_a_process_that_draws_is_not_waited_for() -> None:
+    class Busy(Callback):
+        def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+            self.worker = cast(Any, trainer).callbacks[0]._run.worker
+            if trainer.current_epoch == 1:
+                self.worker.submit(time.sleep, 1000)
+
+    here, beside = (WeightSpectrumMonitor(execution=kind) for kind in ("sync", "background"))
+    began = time.monotonic()
+    for monitor in (here, beside):
+        fit(monitor, Busy() if monitor is beside else Callback(), Waiting(for_start_only=True))
     assert time.monotonic() - began < 60
     assert numbers(beside) == numbers(here)
 
