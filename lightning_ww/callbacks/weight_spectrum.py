@@ -108,9 +108,9 @@ class WeightSpectrumMonitor(Monitor[Snapshot, WeightReport]):
             `Nonfinite`, `RankCollapse` and `CorrelationTrap` with their defaults; with ``shuffle="off"``, `Nonfinite` alone.
         execution: ``"auto"`` (default): pictures are drawn in a process beside training, in fits of more than ten seconds, if
             training leaves it a core (torch's threads and the loaders' workers count) and 2 GB of memory. ``"sync"``: in
-            the process that trains. ``"background"``: the numbers are found there, too, while it is free, with the same digits, and are
-            logged at the step that they belong to, but only some steps later, at the latest at the next measurement,
-            checkpoint or end. So ``EarlyStopping``, ``ModelCheckpoint`` and schedules cannot watch them.
+            the process that trains. ``"background"``: the numbers are found there, too, while it is free, with
+            the same digits, and are logged at the step that they belong to, but only some steps later, at the latest at the
+            next measurement, checkpoint or end. So ``EarlyStopping``, ``ModelCheckpoint`` and schedules cannot watch them.
         log_key_prefix: A prefix of every key, which tells two monitors apart. Default: ``""``.
         max_logged_layers: The most layers that are logged one by one; if there are more, this many are chosen evenly by
             depth. All layers are measured, and a flagged layer is logged from then on. Default: ``60``: with six metrics

@@ -75,7 +75,8 @@ class Shuffler:
         key = (draw, number, size)
         order = self._cache.get(key)
         if order is None:
-            order = np.random.default_rng([self.seed, *key]).permutation(size).astype(np.int32)
+            order = np.arange(size, dtype=np.int32)
+            np.random.default_rng([self.seed, *key]).shuffle(order)
             kept = sum(other.nbytes for other in tuple(self._cache.values()))  # other threads keep theirs, too
             if draw == 0 and kept + order.nbytes <= self._max_cached_bytes:
                 self._cache[key] = order

@@ -33,8 +33,11 @@ NEGLIGIBLE = 1e-12
 MOST_DOMINANT, LARGEST_MEAN = 1e3, 1e25
 """The largest eigenvalue of a Gram matrix in float32, over their median, and their mean: beyond, digits would be lost."""
 
-CHUNK = 1 << 22
-"""The number of elements of a matrix that are brought to float64 and multiplied at once (32 MiB)."""
+MOST_IN_FLOAT32 = 2048
+"""The largest order of a Gram matrix in float32: beyond, its eigenvalues take most of the time, and both copies more memory."""
+
+CHUNK = 1 << 21
+"""The number of elements of a matrix that are brought to float64 and multiplied at once (16 MiB)."""
 
 FLOAT32_EPS = float(torch.finfo(torch.float32).eps)
 
@@ -160,7 +163,7 @@ def singular_values(slices: Elements, *, precise: bool = False, of_noise: bool =
 def _squares(tall: Elements, *, of_noise: bool) -> Array:
     """The squared singular values of a matrix with at least as many rows as columns, ascending."""
     try:
-        if of_noise and tall.dtype == np.float32:
+        if of_noise and tall.dtype == np.float32 and tall.shape[1] <= MOST_IN_FLOAT32:
             total = _gram(tall, np.float32)
             if 1 / LARGEST_MEAN < total.trace() / len(total) < LARGEST_MEAN:
                 squares = _blas.eigenvalues(total.astype(np.float64))
