@@ -4,7 +4,7 @@ PY := .venv/bin/python
 LOGS ?= runs
 SCREENSHOTS ?= runs/screenshots
 
-.PHONY: help demo test test-slow test-peers test-browser check format bench false-alarms tensorboard docs golden clean
+.PHONY: help demo test test-slow test-peers test-browser check format bench scale false-alarms tensorboard docs golden clean
 
 help:  ## What can be done here
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -59,6 +59,9 @@ bench: .venv/.peers  ## Against weightwatcher, LAPACK, PyHessian, curvlinops and
 
 false-alarms: .venv/.peers  ## When each trigger fires in runs of known health
 	$(PY) benchmarks/false_alarms.py
+
+scale: .venv/.peers  ## What it costs in large networks: docs/scale.md
+	$(PY) benchmarks/scale.py
 
 tensorboard: .venv/.ready  ## Look at the runs
 	$(PY) -m tensorboard.main --logdir $(LOGS)

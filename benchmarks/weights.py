@@ -125,10 +125,10 @@ def a_monitor(model: nn.Module) -> Callable[[bool], WeightReport]:
     initial = copy.deepcopy(model)
     kept: dict[str, KeptShuffle] = {}
     shuffler, unchanged = Shuffler(), Unchanged()
+    before = initial_slices(find_layers(model)[0], initial)
 
     def call(is_first: bool) -> WeightReport:
         matrices, skipped = find_layers(model)
-        before = initial_slices(matrices, initial)
         floors = None if is_first else dict.fromkeys((layer.name for layer in matrices), 0.0)
         source = Shuffler() if is_first else shuffler
         request = Request(source, initial=before, floors=floors, kept={} if is_first else kept)

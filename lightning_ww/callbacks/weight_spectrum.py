@@ -33,6 +33,7 @@ from lightning_ww.weights.plots.table import report_table
 from lightning_ww.weights.report import WeightReport
 from lightning_ww.weights.shuffle import Shuffler
 from lightning_ww.weights.shuffled import Shuffle
+from lightning_ww.weights.slices import SkippedLayer, Weight
 
 LEVERS: Mapping[Need, str] = {
     "mp_fit": "not asked for (name it in `metrics=`)",
@@ -256,26 +257,27 @@ class WeightSpectrumMonitor(Monitor[Snapshot, WeightReport]):
             pl_module, self.layers, call=type(self).__name__, strict=False, split=self.split
         )
         memory = self._memory
-        if trainer.world_size == 1:
-            found = list(read(matrices, include_frozen=self.include_frozen, copies=True))
-            memory.order = [one.name for one in found]
-        else:
+        memory.order = [layer.name for layer in matrices]
+        copies = self._is_in_background(trainer)  # else nothing trains meanwhile
+        shared: list[Weight | SkippedLayer] | None = None
+        if trainer.world_size > 1:
             rank, ranks = trainer.global_rank, trainer.world_size
-            share = own_share(matrices, rank, ranks, include_frozen=self.include_frozen)
-            memory.order = [name for name, _ in share]
-            found = [one for _, one in share if one is not None]
+            shared = own_share(matrices, rank, ranks, include_frozen=self.include_frozen, copies=copies)
+        elif copies:
+            shared = list(read(matrices, include_frozen=self.include_frozen, copies=True))
+        weights = read(matrices, include_frozen=self.include_frozen) if shared is None else shared
         takes_floors = memory.floors is None and self.shuffle != "off" and not getattr(trainer, "fast_dev_run", False)
         request = Request(
             self._shuffler,
             self.shuffle,
-            None if memory.initial is None else memory.initial.slices(matrices, found),
+            None if memory.initial is None else memory.initial.slices(matrices, shared or ()),
             mp_fit=self._needs("mp_fit"),
             cka=self._needs("cka"),
             bootstrap=BOOTSTRAP if self._needs("bootstrap") else 0,
             floors=None if takes_floors else memory.floors or {},
             kept=memory.kept,
         )
-        return Snapshot(found, skipped, request, self._levers(), memory.unchanged)
+        return Snapshot(weights, skipped, request, self._levers(), memory.unchanged)
 
     @override
     def _joined(self, parts: Sequence[WeightReport]) -> WeightReport:

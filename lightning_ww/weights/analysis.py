@@ -131,8 +131,8 @@ def read(
     Args:
         layers: The layers.
         include_frozen: Whether layers without trainable parameters are measured, too.
-        copies: Whether to copy the weights to the CPU, so that later steps of training do not change them. Default:
-            ``False``.
+        copies: Whether to copy weights that are on the CPU already, so that later steps of training do not change them.
+            Default: ``False``.
         outlines: Whether weights that are spread over several processes are given as zeros of their shape, rather than
             skipped. Default: ``False``.
 
@@ -147,14 +147,14 @@ def read(
             check_size(slices)
             facts = (layer.name, layer.kind, layer.is_embedding, layer.is_convolution, layer.is_frozen)
             weight = Weight(*facts, slices)
-            yield copied(weight) if copies else weight
+            yield on_host(weight, copy=copies)
         except Exception as error:  # an error in one layer must not stop the analysis of the others
             yield skip(layer.name, error)
 
 
-def copied(weight: Weight | SkippedLayer) -> Weight | SkippedLayer:
-    """Copy a weight to the CPU, so that later steps of training do not change it."""
-    return replace(weight, slices=weight.slices.to("cpu", copy=True)) if isinstance(weight, Weight) else weight
+def on_host(weight: Weight | SkippedLayer, *, copy: bool) -> Weight | SkippedLayer:
+    """Bring a weight to the CPU; as a copy, if asked, so that later steps of training do not change it."""
+    return replace(weight, slices=weight.slices.to("cpu", copy=copy)) if isinstance(weight, Weight) else weight
 
 
 def measure(

@@ -34,7 +34,7 @@ MOST_DOMINANT, LARGEST_MEAN = 1e3, 1e25
 """The largest eigenvalue of a Gram matrix in float32, over their median, and their mean: beyond, digits would be lost."""
 
 MOST_IN_FLOAT32 = 2048
-"""The largest order of a Gram matrix in float32: beyond, its eigenvalues take most of the time, and both copies more memory."""
+"""The largest order of a Gram matrix in float32: beyond, it saves little of the time, and its copy takes memory."""
 
 CHUNK = 1 << 21
 """The number of elements of a matrix that are brought to float64 and multiplied at once (16 MiB)."""

@@ -7,7 +7,7 @@ import math
 import pickle
 import re
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from torch import nn
 from lightning_ww import METRICS, History, Nonfinite, RankCollapse, Trigger, analyze
 from lightning_ww.callbacks import SpectralEarlyStopping, WeightSpectrumMonitor
 from lightning_ww.weights.metrics import BANDS, TABLE, needing
+from lightning_ww.weights.slices import Weight
 
 SUMMARY = {"ww/num_flagged", "ww/seconds"} | {f"ww/{name}" for name, row in TABLE.items() if row.summary is not None}
 
@@ -558,3 +559,21 @@ def test_a_pickled_monitor_does_not_take_the_trainer_and_the_model_along() -> No
     again = pickle.loads(pickle.dumps(ours))
     fit(again)
     assert len(again.history) == 3
+
+
+@pytest.mark.parametrize(("execution", "is_copied"), [("sync", False), ("auto", False), ("background", True)])
+def test_weights_are_copied_only_where_training_goes_on_meanwhile(execution: Any, is_copied: bool) -> None:
+    found: list[bool] = []
+
+    class Looking(WeightSpectrumMonitor):
+        def _snapshot(self, trainer: Any, pl_module: Any) -> Any:
+            snapshot = super()._snapshot(trainer, pl_module)
+            weights = list(snapshot.weights)
+            live = {parameter.data_ptr() for parameter in pl_module.parameters()}
+            found.extend(one.slices.data_ptr() not in live for one in weights if isinstance(one, Weight))
+            return replace(snapshot, weights=weights)
+
+    trainer = quiet_trainer(callbacks=[Looking(execution=execution)], max_epochs=1)
+    trainer.fit(Classifier(), data(), data(16, shuffle=False))
+    assert found
+    assert set(found) == {is_copied}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from lightning_ww.callbacks._monitor.ranks import owners
-from lightning_ww.weights.analysis import copied, measure, read, skip
+from lightning_ww.weights.analysis import measure, on_host, read, skip
 from lightning_ww.weights.ingredients import Request
 from lightning_ww.weights.report import WeightReport
 from lightning_ww.weights.slices import SkippedLayer, Weight
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 class Snapshot:
     """The inputs of a measurement of the weights."""
 
-    weights: Sequence[Weight | SkippedLayer]  # copies, and those that could not be read
+    weights: Iterable[Weight | SkippedLayer]  # in the background copies; those that could not be read, too
     skipped: Sequence[SkippedLayer]  # those that are skipped without being read
     request: Request
     levers: Mapping[Need, str]
@@ -59,9 +59,9 @@ def work(weight: Weight | SkippedLayer) -> float:
 
 
 def own_share(
-    layers: Sequence[Layer], rank: int, ranks: int, *, include_frozen: bool
-) -> list[tuple[str, Weight | SkippedLayer | None]]:
-    """Copy the weights that are this process's to measure, also those that are spread over several; a collective call.
+    layers: Sequence[Layer], rank: int, ranks: int, *, include_frozen: bool, copies: bool
+) -> list[Weight | SkippedLayer]:
+    """The weights that are this process's to measure, also those that are spread over several; a collective call.
 
     A weight that is spread over processes is gathered on all of them, one at a time, and kept by its owner alone.
 
@@ -70,21 +70,23 @@ def own_share(
         rank: The number of this process.
         ranks: The number of processes.
         include_frozen: Whether layers without trainable parameters are measured, too.
+        copies: Whether to copy the weights, so that later steps of training do not change them.
 
     Returns:
-        The name of each layer, with its weight or the reason why it is skipped, or ``None`` if it is another process's.
+        This process's weights, and the reasons why others of its layers are skipped.
     """
     found = list(read(layers, include_frozen=include_frozen, outlines=True))
     owned = owners([work(one) for one in found], ranks)
-    share: list[tuple[str, Weight | SkippedLayer | None]] = []
+    share: list[Weight | SkippedLayer] = []
     for layer, one, owner in zip(layers, found, owned, strict=True):
-        weight = one
+        weight, is_copy = one, False
         if layer.is_sharded and isinstance(one, Weight):
             try:
-                weight = replace(one, slices=layer.read(whole=True))
+                weight, is_copy = replace(one, slices=layer.read(whole=True)), True
             except Exception as error:  # the same on all processes
                 weight = skip(one.name, error)
-        share.append((one.name, copied(weight) if owner == rank else None))
+        if owner == rank:
+            share.append(on_host(weight, copy=copies and not is_copy))
     return share
 
 
@@ -177,8 +179,9 @@ class Messenger:
             self._worker, self._known = weakref.ref(worker), set()
         initial = snapshot.request.initial
         new = {name: _Packed.of(slices) for name, slices in (initial or {}).items() if name not in self._known}
-        weights = [_Packed.of(one.slices) if isinstance(one, Weight) else None for one in snapshot.weights]
-        light = [replace(one, slices=torch.empty(0)) if isinstance(one, Weight) else one for one in snapshot.weights]
+        own = list(snapshot.weights)
+        weights = [_Packed.of(one.slices) if isinstance(one, Weight) else None for one in own]
+        light = [replace(one, slices=torch.empty(0)) if isinstance(one, Weight) else one for one in own]
         request = replace(snapshot.request, initial=None if initial is None else {})
         parcel = _Parcel(self._key, replace(snapshot, weights=light, request=request), weights, new)
         future = worker.submit(found, parcel)
