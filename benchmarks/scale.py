@@ -246,13 +246,10 @@ def main() -> None:
     seven = {shape: widths.get(shape[0]) if shape[0] == shape[1] else matrix(*shape) for shape in SEVEN_BILLION}
     costs = {shape: found for shape, found in seven.items() if found is not None}
     of_width = [
-        [f"{w} × {w}", *(f"{widths[w][k]['seconds']:.3g} s, {widths[w][k]['memory']:.1f} ×" for k in KINDS)]
-        for w in WIDTHS
+        [f"{w} × {w}", *(_cost(widths[w][k], shows_memory=w >= 1024) for k in KINDS)]
+        for w in WIDTHS  # memory of small ones is lost in what the process has at hand
     ]
-    of_shape = [
-        [f"{a} × {b}", n, *(f"{costs[a, b][k]['seconds']:.0f} s, {costs[a, b][k]['memory']:.1f} ×" for k in KINDS)]
-        for (a, b), n in SEVEN_BILLION.items()
-    ]
+    of_shape = [[f"{a} × {b}", n, *(_cost(costs[a, b][k]) for k in KINDS)] for (a, b), n in SEVEN_BILLION.items()]
     heads = list(KINDS.values())
     text = TEXT.format(
         widths=tabulate(of_width, ["matrix", *heads], tablefmt="github"),
@@ -264,6 +261,10 @@ def main() -> None:
     )
     (DOCS / "scale.md").write_text(text)
     print(text)
+
+
+def _cost(cost: Costs, *, shows_memory: bool = True) -> str:
+    return f"{cost['seconds']:.3g} s" + (f", {cost['memory']:.1f} ×" if shows_memory else "")
 
 
 TEXT = """# What it costs in large networks
@@ -292,9 +293,9 @@ equal share, by the number of processes (each layer's time is measured, and summ
 
 ## Curvature
 
-A spectrum of a perceptron with a batch of 256, in gradients of the same batch. At 0.3 million parameters: {steps} steps.
-With 20 steps: {params} parameters. Beside the products, each step keeps a vector of the size of the
-parameters (`storage=`).
+A spectrum of a perceptron with a batch of 256, in gradients of the same batch. At 0.3 million parameters, by steps:
+{steps}. With 20 steps, by parameters: {params}. Beside the products, each step keeps a
+vector of the size of the parameters (`storage=`).
 
 ## A model of seven billion parameters
 

@@ -91,6 +91,9 @@ class Measurement:
     )  # shape (layers, metrics), NaN where there is no value
     flags: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # flagged layers, by trigger
     fired: tuple[str, ...] = ()  # triggers with flags on enough layers
+    from_start: Mapping[str, tuple[str, ...]] = field(
+        default_factory=dict
+    )  # where a condition holds since the first one
 
     @classmethod
     def of(cls, moment: Moment, findings: Findings, metrics: Sequence[str] = ()) -> Self:
@@ -109,9 +112,17 @@ class Measurement:
             "values": torch.tensor(filled, dtype=torch.float64).reshape(len(filled), len(metrics)),
         }
 
-    def judged(self, summary: Mapping[str, float], flags: Mapping[str, tuple[str, ...]], fired: Sequence[str]) -> Self:
-        """A copy with this summary and these flags."""
-        return replace(self, summary=dict(summary), flags=dict(flags), fired=tuple(fired))
+    def judged(
+        self,
+        summary: Mapping[str, float],
+        flags: Mapping[str, tuple[str, ...]],
+        fired: Sequence[str],
+        from_start: Mapping[str, tuple[str, ...]] | None = None,
+    ) -> Self:
+        """A copy with this summary, these flags, and these layers for which a condition has held from the start."""
+        return replace(
+            self, summary=dict(summary), flags=dict(flags), fired=tuple(fired), from_start=dict(from_start or {})
+        )
 
     @property
     def number(self) -> int:
@@ -168,6 +179,7 @@ class Measurement:
             "metrics": list(self.metrics),
             "flags": {trigger: list(layers) for trigger, layers in self.flags.items()},
             "fired": list(self.fired),
+            "from_start": {trigger: list(layers) for trigger, layers in self.from_start.items()},
         }
 
     @classmethod
@@ -182,6 +194,7 @@ class Measurement:
                 "metrics": tuple(state["metrics"]),
                 "flags": {trigger: tuple(layers) for trigger, layers in state["flags"].items()},
                 "fired": tuple(state["fired"]),
+                "from_start": {name: tuple(layers) for name, layers in state.get("from_start", {}).items()},
             }
         )
 
@@ -291,8 +304,9 @@ class History(Generic[K]):
         return self[-1].value(layer, metric) if len(self) else None
 
     def was_flagged(self, trigger: str, layer: str) -> bool:
-        """Tell whether a layer was flagged at the measurement before the last."""
-        return len(self) > 1 and layer in self[-2].flags.get(trigger, ())
+        """Tell whether a layer was flagged at the measurement before the last, or its condition held from the start."""
+        before = self[-2] if len(self) > 1 else None
+        return before is not None and layer in (*before.flags.get(trigger, ()), *before.from_start.get(trigger, ()))
 
     def to_pandas(self) -> pandas.DataFrame:
         """Return a table with a row for each layer of each measurement; without metrics of layers, for each measurement.

@@ -20,7 +20,7 @@ from lightning_ww.callbacks._weights.initial_weights import InitialWeightsKeeper
 from lightning_ww.callbacks._weights.logged_layers import LoggedLayers
 from lightning_ww.callbacks._weights.memory import WeightMemory
 from lightning_ww.callbacks._weights.pictures import WeightPictures
-from lightning_ww.callbacks._weights.snapshot import Snapshot, joined, own_share
+from lightning_ww.callbacks._weights.snapshot import Live, Snapshot, joined, own_share
 from lightning_ww.history import Moment
 from lightning_ww.triggers.diagnosis import DEFAULTS
 from lightning_ww.triggers.trigger import Trigger
@@ -265,7 +265,7 @@ class WeightSpectrumMonitor(Monitor[Snapshot, WeightReport]):
             shared = own_share(matrices, rank, ranks, include_frozen=self.include_frozen, copies=copies)
         elif copies:
             shared = list(read(matrices, include_frozen=self.include_frozen, copies=True))
-        weights = read(matrices, include_frozen=self.include_frozen) if shared is None else shared
+        weights = Live(matrices, self.include_frozen) if shared is None else shared
         takes_floors = memory.floors is None and self.shuffle != "off" and not getattr(trainer, "fast_dev_run", False)
         request = Request(
             self._shuffler,
@@ -315,7 +315,8 @@ class WeightSpectrumMonitor(Monitor[Snapshot, WeightReport]):
             if layer.spectrum is not None and (bins := memory.logged.bins(layer.name)) is not None
         }
         is_start = run.measurement is not None and run.measurement.step == 0
-        table = report_table(report, run.diagnosis.by_trigger, run.events.lines, at_start=is_start)
+        flags, stands = run.diagnosis.by_trigger, run.diagnosis.layers_from_start
+        table = report_table(report, flags, run.events.lines, from_start=stands, at_start=is_start)
         bands = [Chart(name, (f"{name}_q50", f"{name}_q10", f"{name}_q90"), is_band=True) for name in self._bands()]
         return View(
             scalars={**report.quantiles, **memory.logged.scalars(report, self.metrics)},

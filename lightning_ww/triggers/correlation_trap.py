@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 from typing_extensions import override
 
-from lightning_ww.history import History
+from lightning_ww.history import History, Measurement
 from lightning_ww.triggers.thresholds import check_band, check_short_side, cleared_below
 from lightning_ww.triggers.trigger import Trigger
 from lightning_ww.weights.marchenko_pastur import tracy_widom_threshold
@@ -57,6 +58,13 @@ class CorrelationTrap(Trigger):
     @override
     def is_eligible(self, record: Any) -> bool:
         return super().is_eligible(record) and getattr(record, "zero_share", 0.0) <= MASKED
+
+    @override
+    def severity(self, measurement: Measurement, layer: str) -> float | None:
+        z = measurement.value(layer, "trap_z")
+        if z is None or min(z, self.leave) <= 0 or self.enter == self.leave:
+            return None
+        return math.log(z / self.leave) / math.log(self.enter / self.leave)
 
     @override
     def judge(self, history: History[Any], layer: str) -> str | None:

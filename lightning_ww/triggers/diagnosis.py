@@ -14,6 +14,7 @@ from lightning_ww import _checks
 from lightning_ww._errors import ArgumentError
 from lightning_ww.history import Findings, History, Measurement, Moment
 from lightning_ww.triggers.correlation_trap import CorrelationTrap
+from lightning_ww.triggers.from_start import stands_from_start
 from lightning_ww.triggers.nonfinite import Nonfinite
 from lightning_ww.triggers.rank_collapse import RankCollapse
 from lightning_ww.triggers.trigger import Trigger, check_triggers
@@ -39,8 +40,13 @@ class Flag:
         )
 
 
-Verdict = tuple[list[Flag], bool]
-"""The flags of one trigger, and whether it fires."""
+@dataclass(frozen=True)
+class Verdict:
+    """What one trigger says of a measurement."""
+
+    flags: tuple[Flag, ...]
+    from_start: tuple[Flag, ...]  # conditions that have held since the first measurement, which is no news
+    fires: bool
 
 
 @dataclass(frozen=True)
@@ -49,12 +55,18 @@ class Diagnosis:
 
     flags: tuple[Flag, ...] = ()  # by trigger, then in model order
     fired: tuple[str, ...] = ()  # triggers with flags on enough layers
+    from_start: tuple[
+        Flag, ...
+    ] = ()  # conditions that have held since the first measurement: no flags, and not counted
 
     @classmethod
     def of(cls, verdicts: Sequence[tuple[str, Verdict]]) -> Diagnosis:
         """Make a diagnosis of triggers' names and verdicts."""
-        flags = tuple(flag for _, (raised, _) in verdicts for flag in raised)
-        return cls(flags, tuple(name for name, (_, is_firing) in verdicts if is_firing))
+        return cls(
+            flags=tuple(flag for _, verdict in verdicts for flag in verdict.flags),
+            fired=tuple(name for name, verdict in verdicts if verdict.fires),
+            from_start=tuple(flag for _, verdict in verdicts for flag in verdict.from_start),
+        )
 
     def layers(self, trigger: str) -> tuple[str, ...]:
         """The layers flagged for one trigger."""
@@ -64,6 +76,14 @@ class Diagnosis:
     def by_trigger(self) -> Mapping[str, tuple[str, ...]]:
         """The flagged layers of each trigger that has any."""
         return {trigger: self.layers(trigger) for trigger in dict.fromkeys(flag.trigger for flag in self.flags)}
+
+    @property
+    def layers_from_start(self) -> Mapping[str, tuple[str, ...]]:
+        """The layers for which each trigger's condition has held since the first measurement."""
+        named: dict[str, tuple[str, ...]] = {}
+        for flag in self.from_start:
+            named[flag.trigger] = (*named.get(flag.trigger, ()), flag.layer)
+        return named
 
     @property
     def flagged_layers(self) -> tuple[str, ...]:
@@ -103,7 +123,7 @@ def diagnose(measured: Findings | History[Any], triggers: Sequence[Trigger] = DE
         if not all(hasattr(measured, name) for name in ("summary", "layers", "skipped")):
             expected = "a `WeightReport` or a history"
             raise _checks.unfit_object("diagnose", "measured", expected, f"a `{type(measured).__name__}`")
-        now = Measurement.of(Moment(0, 0, 0, 0, True), measured)
+        now = Measurement.of(Moment(0, 0, 0, 0, is_baseline=False), measured)
         measured = History[Measurement]().up_to(now, measured)
     return Diagnosis.of([(trigger.name, judge(trigger, measured)) for trigger in triggers])
 
@@ -117,12 +137,16 @@ def judge(trigger: Trigger, history: History[Any]) -> Verdict:
     candidates = list(trigger.candidates(history))
     if not all(isinstance(layer, str) for layer in candidates):
         raise ArgumentError(f"`{type(trigger).__name__}.candidates`: expected names of layers, but got {candidates!r}.")
-    flags = []
+    flags: list[Flag] = []
+    from_start: list[Flag] = []
     for layer in candidates:
         evidence = trigger.judge(history, layer)
-        if evidence is not None and (not isinstance(evidence, str) or not evidence):
+        if evidence is None:
+            continue
+        if not isinstance(evidence, str) or not evidence:
             expected = "the evidence for a flag in words, or `None`"
             raise ArgumentError(f"`{type(trigger).__name__}.judge`: expected {expected}, but got {evidence!r}.")
-        if evidence is not None:
-            flags.append(Flag(trigger.name, layer, evidence, trigger.meaning, trigger.lever))
-    return flags, bool(trigger.fires(history, [flag.layer for flag in flags], candidates))
+        flag = Flag(trigger.name, layer, evidence, trigger.meaning, trigger.lever)
+        (from_start if stands_from_start(trigger, history, layer) else flags).append(flag)
+    is_firing = bool(trigger.fires(history, [flag.layer for flag in flags], candidates))
+    return Verdict(tuple(flags), tuple(from_start), is_firing)

@@ -8,7 +8,8 @@ from typing import Any
 
 from typing_extensions import override
 
-from lightning_ww.history import History
+from lightning_ww.history import History, Measurement
+from lightning_ww.triggers.from_start import grows_from_zero
 from lightning_ww.triggers.thresholds import check_band, check_short_side, cleared_below
 from lightning_ww.triggers.trigger import Trigger
 
@@ -18,7 +19,7 @@ class RankCollapse(Trigger):
     """Flag a layer whose `rank_deficit` is large: many singular values far below those of the same elements shuffled.
 
     With the defaults it stays silent in healthy SGD and Adam runs on scikit-learn's digits
-    (`docs/false_alarms.md`).
+    (`docs/false_alarms.md`). A weight that is all zero at the start (an adapter's) is judged once its rank no longer grows.
 
     Args:
         enter: The rank deficit, the share of collapsed singular values, at which a flag rises. Default: ``0.5``.
@@ -48,6 +49,8 @@ class RankCollapse(Trigger):
     @override
     def judge(self, history: History[Any], layer: str) -> str | None:
         deficit = history.value(layer, "rank_deficit")
+        if grows_from_zero(history, layer, "rank_deficit"):
+            return None
         if deficit is None or deficit < self.threshold(history, layer, self.enter, self.leave):
             return None
         band = cleared_below(self.leave) if history.was_flagged(self.name, layer) else ""
@@ -55,6 +58,13 @@ class RankCollapse(Trigger):
             f"rank_deficit {deficit:.2f} (threshold {self.enter:g}{band}): that share of its singular values is at most a "
             "tenth of what the same elements in random order have"
         )
+
+    @override
+    def severity(self, measurement: Measurement, layer: str) -> float | None:
+        deficit = measurement.value(layer, "rank_deficit")
+        if deficit is None or self.enter == self.leave:
+            return None
+        return (deficit - self.leave) / (self.enter - self.leave)
 
     @override
     def fires(self, history: History[Any], flagged: Sequence[str], candidates: Sequence[str]) -> bool:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from lightning_ww import _checks
 from lightning_ww._errors import ArgumentError
-from lightning_ww.history import History
+from lightning_ww.history import History, Measurement
 
 WHOLE = ""
 """The name in place of a layer's if a monitor measures the model as a whole."""
@@ -76,9 +76,20 @@ class Trigger(ABC):
             The evidence in words, a number and its threshold, or ``None`` for no flag.
         """
 
+    def severity(self, measurement: Measurement, layer: str) -> float | None:
+        """How far a layer is beyond the trigger's thresholds: 0 at the one at which a flag falls, 1 where it rises.
+
+        A condition that holds from the start of a run on is no flag until this has clearly grown. Default: ``None``, unknown:
+        it becomes a flag only if it comes back after it had gone.
+        """
+        return None
+
     def is_eligible(self, record: Any) -> bool:
-        """Tell whether a layer is judged: by default, whether it is trained, not an embedding, and large enough."""
-        is_excluded = getattr(record, "is_embedding", False) or getattr(record, "is_frozen", False)
+        """Tell whether a layer is judged: by default, whether it is trained, not an embedding, and large enough.
+
+        One of the two factors of a low-rank product (LoRA's) is not, since only the product acts.
+        """
+        is_excluded = any(getattr(record, fact, False) for fact in ("is_embedding", "is_frozen", "is_factor"))
         return not is_excluded and getattr(record, "M", self.min_short_side) >= self.min_short_side
 
     def threshold(self, history: History[Any], layer: str, enter: float, leave: float) -> float:

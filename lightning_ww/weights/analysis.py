@@ -146,7 +146,7 @@ def read(
                 raise UnreadableWeightError("frozen", "nothing in this layer is trained")
             check_size(slices)
             facts = (layer.name, layer.kind, layer.is_embedding, layer.is_convolution, layer.is_frozen)
-            weight = Weight(*facts, slices)
+            weight = Weight(*facts, slices, layer.is_factor)
             yield on_host(weight, copy=copies)
         except Exception as error:  # an error in one layer must not stop the analysis of the others
             yield skip(layer.name, error)
@@ -247,6 +247,7 @@ def _measure_layer(weight: Weight, request: Request, levers: Mapping[Need, str])
         is_embedding=weight.is_embedding,
         is_convolution=weight.is_convolution,
         is_frozen=weight.is_frozen,
+        is_factor=weight.is_factor,
         zero_share=ingredients.zero_share,
         approximate=ingredients.is_approximate,
         shuffle=ingredients.shuffle.way if compared else "off",

@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 PARALLEL_WRAPPERS = ("DataParallel", "DistributedDataParallel", "FullyShardedDataParallel")
 """Classes whose attribute `module` is the user's module."""
 
+FACTORS = frozenset({"lora_A", "lora_B", "lora_embedding_A", "lora_embedding_B", "lora_down", "lora_up"})
+"""The names of modules and parameters that hold the factors of low-rank products, in PEFT, diffusers and loralib."""
+
 GATES = {(nn.LSTM, nn.LSTMCell): "ifgo", (nn.GRU, nn.GRUCell): "rzn"}
 """The gate blocks of recurrent weights, in torch's order."""
 
@@ -60,6 +63,11 @@ class Layer:
     @property
     def is_convolution(self) -> bool:  # noqa: D102
         return _is_a(self.module, _ConvNd)
+
+    @property
+    def is_factor(self) -> bool:
+        """Tell whether the weight is one of the two factors of a low-rank product, as LoRA's libraries name them."""
+        return not FACTORS.isdisjoint(self.name.split("."))
 
     @property
     def is_frozen(self) -> bool:

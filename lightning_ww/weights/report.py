@@ -49,6 +49,7 @@ class LayerReport(LayerMetrics):
     is_embedding: bool
     is_convolution: bool
     is_frozen: bool
+    is_factor: bool = False  # of a low-rank product, such as LoRA's
     zero_share: float = 0.0  # of elements that are exactly zero, as under a mask
     approximate: bool = False  # too large for an exact spectrum: metrics that need a spectrum are None
     shuffle: Literal["exact", "analytic", "kept", "off"] = "off"  # the way in which the shuffle's spectrum was made

@@ -51,6 +51,7 @@ class Weight:
     is_convolution: bool
     is_frozen: bool
     slices: Tensor  # shape (slices, rows, cols), in its own dtype
+    is_factor: bool = False  # of a low-rank product
 
 
 def check_size(slices: Tensor) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -106,12 +107,48 @@ def test_nonfinite_acts_at_once() -> None:
     assert ours.stopping_reason is SpectralStoppingReason.NONFINITE
 
 
-def test_the_baseline_does_not_count() -> None:
+def collapsed_from_the_start() -> Still:
     model = Still()
     with torch.no_grad():
-        model.hidden.weight.zero_()
-    ours = stopping(patience=2)
-    assert fit(WeightSpectrumMonitor(), ours, model=model).current_epoch == 2
+        model.hidden.weight[:] = 0
+        model.hidden.weight[:, 0] = 1.0
+    return model
+
+
+def test_what_stands_from_the_start_neither_stops_nor_warns_until_it_comes_back() -> None:
+    monitor, ours = WeightSpectrumMonitor(), stopping(patience=1)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*rank_collapse")
+        assert fit(monitor, ours, model=collapsed_from_the_start()).current_epoch == 8
+    assert [past.flags for past in monitor.history] == [{}] * 9
+    assert all(past.from_start == {"rank_collapse": ("hidden",)} for past in monitor.history)
+    assert monitor.history[-1].summary["num_flagged"] == 0
+    with pytest.warns(UserWarning, match="`rank_collapse` at layer `hidden`"):
+        trainer = fit(
+            WeightSpectrumMonitor(), stopping(patience=1), Collapse(0, 1, 3), model=collapsed_from_the_start()
+        )
+    assert trainer.current_epoch == 4
+
+
+@pytest.mark.filterwarnings("ignore:The dirpath has changed", "ignore:.*`rank_collapse` at layer")
+def test_a_resumed_run_knows_what_stood_from_the_start_and_stops_at_the_same_measurement(tmp_path: Path) -> None:
+    def go(folder: str, epochs: int, ckpt: Path | None = None) -> tuple[Trainer, WeightSpectrumMonitor]:
+        monitor = WeightSpectrumMonitor()
+        saving = ModelCheckpoint(tmp_path / folder, save_last=True)
+        ours: list[Callback] = [Collapse(0, 1, 2, 4, 5, 6), monitor, stopping(patience=2), saving]
+        trainer = quiet_trainer(callbacks=ours, max_epochs=epochs, enable_checkpointing=True)
+        trainer.fit(collapsed_from_the_start(), data(), data(32, seed=1, shuffle=False), ckpt_path=ckpt)
+        return trainer, monitor
+
+    whole, monitor = go("whole", 9)
+    assert whole.current_epoch == 6
+    assert [bool(past.from_start) for past in monitor.history] == [True] * 4 + [False] * 3
+    for cut in (2, 5):
+        go(f"first{cut}", cut)
+        resumed, again = go(f"second{cut}", 9, tmp_path / f"first{cut}" / "last.ckpt")
+        assert resumed.current_epoch == 6
+        assert [past.from_start for past in again.history] == [past.from_start for past in monitor.history]
+        assert [past.flags for past in again.history] == [past.flags for past in monitor.history]
 
 
 def test_step_schedules_stop_within_the_epoch() -> None:
@@ -195,7 +232,7 @@ def test_counts_begin_anew_with_a_monitor_whose_history_another_version_wrote(tm
             ours["form"] = 1
     torch.save(state, file)
     with pytest.warns(UserWarning, match="which another version wrote, and starts a new history"):
-        assert go(9, file, *ALWAYS).current_epoch == 7  # two flagged measurements, and none from before
+        assert go(9, file, 6, 7).current_epoch == 8  # two flagged measurements, and none from before
 
 
 def test_a_callback_used_for_another_run_begins_anew() -> None:

@@ -41,7 +41,7 @@ def followed(reports: Sequence[WeightReport], *triggers: Trigger) -> list[Diagno
         needed = [name for trigger in triggers for name in trigger.needs]
         measurement = Measurement.of(Moment(i, i, i, i, i == 0), one, needed)
         found.append(diagnose(history.up_to(measurement, one), triggers))
-        history.append(measurement.judged({}, found[-1].by_trigger, found[-1].fired))
+        history.append(measurement.judged({}, found[-1].by_trigger, found[-1].fired, found[-1].layers_from_start))
     return found
 
 

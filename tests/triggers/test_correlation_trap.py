@@ -25,7 +25,7 @@ def test_it_asks_for_a_large_element_and_has_hysteresis() -> None:
 
 
 def test_a_flag_that_is_held_says_down_to_where() -> None:
-    held = followed([report(trapped("a", 5, 1)), report(trapped("a", 2.5, 0.9))], CorrelationTrap())[-1]
+    held = followed([report(trapped("a", *values)) for values in ((0, 0.1), (5, 1), (2.5, 0.9))], CorrelationTrap())[-1]
     assert "(threshold 1, cleared below 2 and 0.8)" in str(held.flags[0])
 
 

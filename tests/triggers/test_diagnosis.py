@@ -119,6 +119,6 @@ def test_unfit_arguments_are_named(arguments: tuple[Any, ...], message: str) -> 
 def test_a_history_is_diagnosed_like_its_last_report() -> None:
     collapsed = report(layer("a", rank_deficit=0.8))
     history: History[Measurement] = History()
-    history.append(Measurement.of(Moment(0, 0, 0, 0, True), collapsed), collapsed)
+    history.append(Measurement.of(Moment(0, 9, 9, 0, False), collapsed), collapsed)
     assert diagnose(history) == diagnose(collapsed)
     assert diagnose(history).fired == ("rank_collapse",)

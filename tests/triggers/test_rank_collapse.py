@@ -22,7 +22,7 @@ def test_it_has_hysteresis() -> None:
 
 
 def test_a_flag_that_is_held_says_down_to_where() -> None:
-    held = followed([report(collapsed("a", 0.6)), report(collapsed("a", 0.45))], RankCollapse())[-1]
+    held = followed([report(collapsed("a", deficit)) for deficit in (0.0, 0.6, 0.45)], RankCollapse())[-1]
     assert "rank_deficit 0.45 (threshold 0.5, cleared below 0.4)" in str(held.flags[0])
 
 

@@ -235,9 +235,12 @@ class Monitor(Following, Background[S, M], WithTriggers, ABC, Generic[S, M]):
         before = run.history[-1].flags if len(run.history) else {}
         when = f"After {measurement.step} steps (epoch {measurement.epoch})"
         is_judged = {trigger.name for trigger in self.triggers} - set(run.unjudged)
-        risen = run.events.note(when, diagnosis, before, measurement.layers, is_judged)
+        is_first = not len(run.history)
+        risen = run.events.note(when, diagnosis, before, measurement.layers, is_judged, is_first=is_first)
         run.risen = tuple(dict.fromkeys(flag.layer for flag in risen))
-        run.measurement = measurement.judged(dict(summary), diagnosis.by_trigger, diagnosis.fired)
+        run.measurement = measurement.judged(
+            dict(summary), diagnosis.by_trigger, diagnosis.fired, diagnosis.layers_from_start
+        )
         run.history.append(run.measurement, run.findings)
         for name in dict.fromkeys(flag.trigger for flag in risen):
             causes = {f"{name} {flag.layer}": flag for flag in risen if flag.trigger == name}

@@ -26,6 +26,8 @@ class Events:
         before: Mapping[str, Sequence[str]],
         measured: Collection[str],
         judged: Collection[str],
+        *,
+        is_first: bool = False,
     ) -> list[Flag]:
         """Add lines on the flags that changed since the last measurement.
 
@@ -35,11 +37,14 @@ class Events:
             before: The layers flagged at the last measurement, by trigger.
             measured: The layers of the current measurement.
             judged: The triggers that were judged at it.
+            is_first: Whether it is the first measurement of the run. Default: ``False``.
 
         Returns:
             The flags that rose.
         """
         risen = [flag for flag in diagnosis.flags if flag.layer not in before.get(flag.trigger, ())]
+        if is_first:
+            self.lines += [f"{when}, from the start, and so not counted: {flag}" for flag in diagnosis.from_start]
         self.lines += [f"{when}: {flag}" for flag in risen]
         for trigger, layers in before.items():
             for layer in layers:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 import weakref
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +43,17 @@ class Snapshot:
     def measure(self) -> WeightReport:
         """Measure the weights."""
         return measure(self.weights, self.skipped, self.request, self.levers, unchanged=self.unchanged)
+
+
+@dataclass(frozen=True)
+class Live:
+    """The weights as they are while they are iterated over, none of them copied."""
+
+    layers: Sequence[Layer]
+    include_frozen: bool
+
+    def __iter__(self) -> Iterator[Weight | SkippedLayer]:
+        return read(self.layers, include_frozen=self.include_frozen)
 
 
 def work(weight: Weight | SkippedLayer) -> float:

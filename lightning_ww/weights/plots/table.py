@@ -34,6 +34,7 @@ def report_table(
     flags: Mapping[str, Sequence[str]] | None = None,
     events: Sequence[str] = (),
     *,
+    from_start: Mapping[str, Sequence[str]] | None = None,
     at_start: bool = False,
 ) -> str:
     """Write the layers, their flags, and what their numbers suggest as tables; then the events and the skipped layers.
@@ -42,6 +43,7 @@ def report_table(
         report: The measurement.
         flags: The flagged layers, by trigger. Default: none.
         events: Sentences on flags that rose and fell, oldest first. Default: none.
+        from_start: The layers for which a trigger's condition has held from the start, by trigger. Default: none.
         at_start: Whether no step has been made, so that no weight can have moved. Default: ``False``.
     """
     rows, hints = [], []
@@ -49,6 +51,7 @@ def report_table(
         numbers = [number(layer.metric(metric)) for metric in KEY_METRICS]
         rows.append([f"`{layer.name}`", layer.shape, *numbers])
         raised = [trigger for trigger, flagged in (flags or {}).items() if layer.name in flagged]
+        raised += [f"{trigger} (from the start)" for trigger, some in (from_start or {}).items() if layer.name in some]
         suggests = suggestion(layer, at_start=at_start)
         if raised or suggests:
             hints.append([f"`{layer.name}`", ", ".join(raised) or "–", suggests or "–"])
@@ -66,6 +69,8 @@ def report_table(
 def suggestion(layer: LayerReport, *, at_start: bool = False) -> str:
     """A few words on what a layer's numbers suggest, or none; they are hints only."""
     hints = []
+    if layer.zero_share == 1:
+        return "all elements are zero" if at_start else "all elements are zero: it has not moved, or has died"
     if layer.rank_loss:
         hints.append(f"{layer.rank_loss} of {layer.num_eigenvalues} directions lost")
     if layer.stable_rank is not None and layer.stable_rank < ONE_DOMINATES:

@@ -19,14 +19,15 @@ from lightning_ww.callbacks._monitor.triggers import are_equal, checked_triggers
 
 @dataclass(frozen=True)
 class LowSharpness(Trigger):
-    """The sharpness is below a limit."""
+    """The sharpness is below a limit after the start."""
 
     limit: float = 1e9
     needs = ("sharpness",)
 
     def judge(self, history: History[Any], layer: str) -> str | None:
         sharpness = history.value(layer, "sharpness")
-        return f"sharpness {sharpness:.2g}" if sharpness is not None and sharpness < self.limit else None
+        is_low = history[-1].step > 0 and sharpness is not None and sharpness < self.limit
+        return f"sharpness {sharpness:.2g}" if is_low else None
 
 
 def test_what_they_need_has_to_be_measured() -> None:
