@@ -22,6 +22,9 @@ from lightning_ww._pandas import data_frame
 if TYPE_CHECKING:
     import pandas
 
+Named = Mapping[str, tuple[str, ...]]
+"""Layers, by trigger."""
+
 CHUNK = 100
 """The number of measurements that are packed together for checkpoints; what is packed is not packed again."""
 
@@ -89,7 +92,7 @@ class Measurement:
     values: Tensor = field(
         default_factory=lambda: torch.empty(0, 0, dtype=torch.float64)
     )  # shape (layers, metrics), NaN where there is no value
-    flags: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # flagged layers, by trigger
+    flags: Named = field(default_factory=dict)  # flagged layers, by trigger
     fired: tuple[str, ...] = ()  # triggers with flags on enough layers
     from_start: Mapping[str, tuple[str, ...]] = field(
         default_factory=dict
@@ -112,17 +115,10 @@ class Measurement:
             "values": torch.tensor(filled, dtype=torch.float64).reshape(len(filled), len(metrics)),
         }
 
-    def judged(
-        self,
-        summary: Mapping[str, float],
-        flags: Mapping[str, tuple[str, ...]],
-        fired: Sequence[str],
-        from_start: Mapping[str, tuple[str, ...]] | None = None,
-    ) -> Self:
-        """A copy with this summary, these flags, and these layers for which a condition has held from the start."""
-        return replace(
-            self, summary=dict(summary), flags=dict(flags), fired=tuple(fired), from_start=dict(from_start or {})
-        )
+    def judged(self, summary: Mapping[str, float], flags: Named, fired: Sequence[str], from_start: Named) -> Self:
+        """A copy with this summary, these flags, and these conditions that hold from the start."""
+        now = {"summary": dict(summary), "flags": dict(flags), "fired": tuple(fired), "from_start": dict(from_start)}
+        return replace(self, **now)  # type: ignore[arg-type]
 
     @property
     def number(self) -> int:
@@ -192,11 +188,15 @@ class Measurement:
                 "moment": Moment(**state["moment"]),
                 "layers": tuple(state["layers"]),
                 "metrics": tuple(state["metrics"]),
-                "flags": {trigger: tuple(layers) for trigger, layers in state["flags"].items()},
+                "flags": _named(state["flags"]),
                 "fired": tuple(state["fired"]),
-                "from_start": {name: tuple(layers) for name, layers in state.get("from_start", {}).items()},
+                "from_start": _named(state.get("from_start", {})),
             }
         )
+
+
+def _named(layers: Mapping[str, Sequence[str]]) -> Named:
+    return {trigger: tuple(names) for trigger, names in layers.items()}
 
 
 K = TypeVar("K", bound=Measurement)

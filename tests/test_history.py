@@ -70,13 +70,18 @@ def test_a_baseline_at_a_step_that_is_there_is_not_added_again() -> None:
 def test_the_state_is_read_with_weights_only_and_gives_the_same_back(tmp_path: Path) -> None:
     history = History[Measurement](2)
     for number in range(3):
-        history.append(measurement(number).judged({"alpha": 1.0}, {"rank_collapse": ("a",)}, ("rank_collapse",)))
+        history.append(
+            measurement(number).judged(
+                {"alpha": 1.0}, {"rank_collapse": ("a",)}, ("rank_collapse",), {"correlation_trap": ("b",)}
+            )
+        )
     torch.save(history.state_dict(), tmp_path / "state.pt")
     again = History[Measurement](2)
     again.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
     assert [past.moment for past in again] == [past.moment for past in history]
     assert [past.flags for past in again] == [{"rank_collapse": ("a",)}] * 2
     assert again[-1].fired == ("rank_collapse",)
+    assert again[-1].from_start == {"correlation_trap": ("b",)}
     assert again.baseline is not None
     assert again.baseline.number == 0
     for one, other in zip(again, history, strict=True):
@@ -99,7 +104,7 @@ def test_triggers_see_the_measurement_at_hand_its_findings_and_no_later_ones_of_
 
 def test_a_flag_that_stood_before_is_remembered() -> None:
     history = History[Measurement]()
-    history.append(measurement(0).judged({}, {"t": ("a",)}, ()))
+    history.append(measurement(0).judged({}, {"t": ("a",)}, (), {}))
     found = report(layer("a"), layer("b"))
     seen = history.up_to(Measurement.of(Moment(1, 1, 1, 1, False), found), found)
     assert (seen.was_flagged("t", "a"), seen.was_flagged("t", "b"), seen.was_flagged("u", "a")) == (True, False, False)
