@@ -47,7 +47,8 @@ class SpectralEarlyStopping(Resumable):
             measures what it needs gets it. After the fit, the monitors have their own triggers back. Default: ``()``:
             training never stops, and a message says once where it would have stopped.
         patience: The number of consecutive measurements at which a trigger must fire to stop training. The measurement at
-            the start of a fit does not count, and a measurement at which it does not fire, or fails, resets the count.
+            the start of a fit does not count, nor does a condition that holds since then and has not got clearly worse, and
+            a measurement at which it does not fire, or fails, resets the count.
             `nonfinite` stops at once. Default: ``3``: a spectrum changes slowly, and a single odd measurement is no reason
             to stop.
         min_epochs: The number of epochs before which only `nonfinite` stops training. Default: ``5``: in the first epochs

@@ -19,8 +19,9 @@ class Trigger(ABC):
     """A condition on a layer's history that raises a flag.
 
     Your own trigger is a frozen dataclass, with its thresholds as fields, and one method, `judge`. Give it to a monitor by
-    ``triggers=``. Two other decisions have methods that you may leave as they are: which layers it judges, and how many
-    flags make it fire.
+    ``triggers=``. Three other decisions have methods that you may leave as they are: which layers it judges, how many flags
+    make it fire, and how severe a flag is. A condition that holds at a run's first measurement is reported as "from the
+    start". It is a flag only once it has got clearly worse, by its `severity`, or has come back after it had gone.
 
     Attributes:
         name: Its name in tags, tables and ``stop_on=``. Default: the class's name in snake case.
