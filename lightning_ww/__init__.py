@@ -7,7 +7,18 @@
 from lightning_ww._errors import LightningWWError
 from lightning_ww.history import History, Measurement, Moment
 from lightning_ww.measurements import CurvatureMeasurement
-from lightning_ww.triggers import CorrelationTrap, Diagnosis, Flag, Nonfinite, RankCollapse, Trigger, diagnose
+from lightning_ww.triggers import (
+    CorrelationTrap,
+    Diagnosis,
+    Flag,
+    Nonfinite,
+    NotLearning,
+    OverTrained,
+    RankCollapse,
+    Trigger,
+    UnderTrained,
+    diagnose,
+)
 from lightning_ww.weights.analysis import analyze
 from lightning_ww.weights.metrics import KEY_METRICS, METRICS
 from lightning_ww.weights.report import LayerReport, WeightReport
@@ -28,9 +39,12 @@ __all__ = [
     "Measurement",
     "Moment",
     "Nonfinite",
+    "NotLearning",
+    "OverTrained",
     "RankCollapse",
     "SkippedLayer",
     "Trigger",
+    "UnderTrained",
     "WeightReport",
     "analyze",
     "diagnose",

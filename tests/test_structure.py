@@ -119,8 +119,8 @@ def test_public_names_are_these() -> None:
     assert lightning_ww.__all__ == [
         *("KEY_METRICS", "METRICS"),
         *("CorrelationTrap", "CurvatureMeasurement", "Diagnosis", "Flag", "History", "LayerReport"),
-        *("LightningWWError", "Measurement", "Moment", "Nonfinite", "RankCollapse", "SkippedLayer", "Trigger"),
-        *("WeightReport", "analyze", "diagnose"),
+        *("LightningWWError", "Measurement", "Moment", "Nonfinite", "NotLearning", "OverTrained"),
+        *("RankCollapse", "SkippedLayer", "Trigger", "UnderTrained", "WeightReport", "analyze", "diagnose"),
     ]
     assert lightning_ww.weights.__all__ == [
         *("MarchenkoPasturFit", "NoPowerLawError", "PowerLawFit", "TailComparison"),

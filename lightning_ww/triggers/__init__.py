@@ -3,7 +3,21 @@
 from lightning_ww.triggers.correlation_trap import CorrelationTrap
 from lightning_ww.triggers.diagnosis import Diagnosis, Flag, diagnose
 from lightning_ww.triggers.nonfinite import Nonfinite
+from lightning_ww.triggers.not_learning import NotLearning
+from lightning_ww.triggers.over_trained import OverTrained
 from lightning_ww.triggers.rank_collapse import RankCollapse
 from lightning_ww.triggers.trigger import Trigger
+from lightning_ww.triggers.under_trained import UnderTrained
 
-__all__ = ["CorrelationTrap", "Diagnosis", "Flag", "Nonfinite", "RankCollapse", "Trigger", "diagnose"]
+__all__ = [
+    "CorrelationTrap",
+    "Diagnosis",
+    "Flag",
+    "Nonfinite",
+    "NotLearning",
+    "OverTrained",
+    "RankCollapse",
+    "Trigger",
+    "UnderTrained",
+    "diagnose",
+]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -13,6 +13,7 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from lightning_ww import NotLearning, OverTrained, Trigger, UnderTrained
 from lightning_ww.callbacks import SpectralEarlyStopping, SpectralStoppingReason, WeightSpectrumMonitor
 
 INPUTS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -25,6 +26,9 @@ OPTIMIZERS: dict[str, Callable[[Any], torch.optim.Optimizer]] = {
     "SGD": lambda parameters: torch.optim.SGD(parameters, lr=0.05, momentum=0.9),
     "Adam": lambda parameters: torch.optim.Adam(parameters, lr=1e-3),
     "AdamW": lambda parameters: torch.optim.AdamW(parameters, lr=1e-3, weight_decay=3e-2),
+    "strong decay": lambda parameters: torch.optim.AdamW(parameters, lr=3e-3, weight_decay=1.0),
+    "slow": lambda parameters: torch.optim.SGD(parameters, lr=3e-3, momentum=0.9),
+    "tiny steps": lambda parameters: torch.optim.SGD(parameters, lr=1e-7),
 }
 
 
@@ -46,11 +50,11 @@ class Digits(LightningModule):
 
 
 def train(
-    model: Digits, epochs: int, *callbacks: Callback, inputs: str = "raw"
+    model: Digits, epochs: int, *callbacks: Callback, inputs: str = "raw", triggers: Sequence[Trigger] | None = None
 ) -> tuple[Trainer, WeightSpectrumMonitor]:
     x, y = load_digits(return_X_y=True)
     data = TensorDataset(INPUTS[inputs](torch.tensor(x, dtype=torch.float32)), torch.tensor(y))
-    monitor = WeightSpectrumMonitor(on_error="raise")
+    monitor = WeightSpectrumMonitor(on_error="raise", triggers=triggers)
     trainer = quiet_trainer(max_epochs=epochs, callbacks=[monitor, *callbacks])
     trainer.fit(model, DataLoader(data, batch_size=32, shuffle=True))
     return trainer, monitor
@@ -105,3 +109,30 @@ def test_a_planted_weight_of_twice_the_visible_size_raises_correlation_trap() ->
         True,
     )
     assert monitor.history[-1].fired == ("correlation_trap",)  # one of the two eligible layers
+
+
+class Wide(Digits):
+    """Has a middle layer of 2048 × 64."""
+
+    def __init__(self, optimizer: str) -> None:
+        super().__init__(optimizer)
+        self.encoder, self.middle, self.head = nn.Linear(64, 2048), nn.Linear(2048, 64), nn.Linear(64, 10)
+
+
+@pytest.mark.filterwarnings("ignore:.*`(over_trained|under_trained|not_learning)`")
+@pytest.mark.parametrize(
+    ("trigger", "raising", "silent", "epochs"),
+    [
+        (OverTrained(), (Digits, "strong decay"), (Digits, "SGD"), 5),
+        (UnderTrained(), (Wide, "slow"), (Digits, "SGD"), 4),
+        (NotLearning(), (Digits, "tiny steps"), (Digits, "SGD"), 5),
+    ],
+    ids=["over_trained", "under_trained", "not_learning"],
+)
+def test_a_trigger_is_raised_by_one_training_and_not_by_another(
+    trigger: Trigger, raising: Any, silent: Any, epochs: int
+) -> None:
+    torch.manual_seed(0)
+    for (network, optimizer), is_raised in ((raising, True), (silent, False)):
+        _, monitor = train(network(optimizer), epochs, triggers=[trigger])
+        assert ((trigger.name, "middle") in flags(monitor)) == is_raised
