@@ -10,6 +10,7 @@ from typing_extensions import override
 
 from lightning_ww import _checks
 from lightning_ww._errors import ArgumentError
+from lightning_ww.callbacks._monitor.improvement import Improvement, Mode, checked
 from lightning_ww.callbacks._monitor.lightning import LightningModule, Trainer, callbacks, inform, warn
 from lightning_ww.callbacks._monitor.restoring import Restoring
 from lightning_ww.callbacks._monitor.resumable import Resumable
@@ -53,6 +54,11 @@ class SpectralEarlyStopping(Resumable):
             to stop.
         min_epochs: The number of epochs before which only `nonfinite` stops training. Default: ``5``: in the first epochs
             spectra change fast.
+        require_metric: A key of `trainer.callback_metrics`, such as ``"val_loss"``. Then training stops only if that metric,
+            too, was no better than its best value at ``patience`` measurements in a row. `nonfinite` stops at once
+            nevertheless. Without such a metric there is one warning, and nothing else stops. Default: ``None``.
+        mode: Whether a smaller (``"min"``) or a larger (``"max"``) value of that metric is better. Default: ``"min"``.
+        min_delta: The change of that metric that has to be exceeded by an improvement. Default: ``0``.
         verbose: Whether a message says why training stops. Default: ``True``.
 
     Attributes:
@@ -75,6 +81,9 @@ class SpectralEarlyStopping(Resumable):
         patience: int = 3,
         *,
         min_epochs: int = 5,
+        require_metric: str | None = None,
+        mode: Mode = "min",
+        min_delta: float = 0.0,
         verbose: bool = True,
     ) -> None:
         super().__init__()
@@ -88,6 +97,7 @@ class SpectralEarlyStopping(Resumable):
         self._lent: list[tuple[Any, Trigger]] = []  # the triggers that monitors have from us
         self.patience = _checks.count(call, "patience", patience, least=1)
         self.min_epochs = _checks.count(call, "min_epochs", min_epochs, least=0)
+        self.require_metric, self.mode, self.min_delta = checked(call, require_metric, mode, min_delta)
         self.verbose = _checks.instance(call, "verbose", verbose, bool)
         self._reset()
 
@@ -100,6 +110,8 @@ class SpectralEarlyStopping(Resumable):
         self._has_stopped = False
         self._has_reported = False
         self._attempts: list[int] = []  # measurements begun before the last look, by monitor
+        name = self.require_metric
+        self._required = None if name is None else Improvement(name, self.mode, self.min_delta)
         self._counted: dict[str, int] = {}  # number of the last measurement that was counted, by monitor
 
     @override
@@ -159,16 +171,18 @@ class SpectralEarlyStopping(Resumable):
     @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         is_new, state = self._begin(trainer, pl_module)
-        counts, counted = self._counts, self._counted
+        counts, counted, required = self._counts, self._counted, self._required
         self._reset()
         if state is not None:
             restoring = Restoring(state)
             restoring.part("counts", self._load_counts)
             restoring.part("counted", self._load_counted)
+            if "required" in state and self._required is not None:
+                restoring.part("required", self._required.load_state_dict)
             for said in restoring.finish():
                 warn(trainer, f"`{type(self).__name__}` {said}")
         elif not is_new:
-            self._counts, self._counted = counts, counted
+            self._counts, self._counted, self._required = counts, counted, required
 
     def _load_counts(self, counts: Mapping[str, int]) -> None:
         self._counts = {str(name): int(count) for name, count in counts.items()}
@@ -201,10 +215,12 @@ class SpectralEarlyStopping(Resumable):
         self._go_on()
         if getattr(trainer, "fast_dev_run", False) or self._has_stopped:
             return
-        for monitor in _monitors(trainer):
-            for measurement in self._unseen(monitor):
-                self._count(monitor, measurement)
-                self._has_counted = True
+        unseen = [(monitor, measurement) for monitor in _monitors(trainer) for measurement in self._unseen(monitor)]
+        for monitor, measurement in unseen:
+            self._count(monitor, measurement)
+            self._has_counted = True
+        if unseen and self._required is not None and (missing := self._required.look(trainer.callback_metrics)):
+            warn(trainer, f"`SpectralEarlyStopping(require_metric={self.require_metric!r})` {missing}")
         # restored counts must not stop a resumed run before it has measured
         due = self._due(trainer, epochs_done) if self._has_counted else None
         if not self.stop_on:
@@ -244,7 +260,8 @@ class SpectralEarlyStopping(Resumable):
                     is_lost = trigger.name == "nonfinite"
                     reason = SpectralStoppingReason.NONFINITE if is_lost else SpectralStoppingReason.TRIGGER
                     return reason, self._sentence(monitor, trigger.name, count)
-                if count >= self.patience and epochs_done >= self.min_epochs and may_stop:
+                has_consent = self._required is None or self._required.num_stale >= self.patience
+                if count >= self.patience and has_consent and epochs_done >= self.min_epochs and may_stop:
                     return SpectralStoppingReason.TRIGGER, self._sentence(monitor, trigger.name, count)
         return None
 
@@ -257,6 +274,7 @@ class SpectralEarlyStopping(Resumable):
         times = "1 measurement" if count == 1 else f"{count} measurements in a row"
         where = f", in {layers}" if layers else ""
         said = f"`SpectralEarlyStopping`: `{trigger}` fired at {times}, the last at step {measured.step}{where}."
+        said += "" if self._required is None else self._required.sentence
         left_out = getattr(monitor, "num_left_out", 0)
         return f"{said} `max_overhead` left out {left_out} measurements of this run." if left_out else said
 
@@ -270,6 +288,7 @@ class SpectralEarlyStopping(Resumable):
         return {
             "counts": dict(self._counts),
             "counted": dict(self._counted),
+            **({} if self._required is None else {"required": self._required.state_dict()}),
         }
 
 

@@ -297,3 +297,70 @@ def test_a_trigger_that_nothing_raises_is_an_error(monitor: dict[str, Any], trig
 def test_arguments_out_of_their_domain(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         SpectralEarlyStopping(**arguments)
+
+
+class Scored(Still):
+    """Logs a score of each epoch."""
+
+    def __init__(self, *scores: float) -> None:
+        super().__init__()
+        self.scores = scores
+
+    def on_validation_epoch_end(self) -> None:
+        self.log("score", self.scores[min(self.current_epoch, len(self.scores) - 1)])
+
+
+@pytest.mark.parametrize(
+    ("scores", "options", "epochs"),
+    [
+        ((5.0, 4.0, 3.0, 2.0, 1.0, 0.5, 0.4, 0.3), {}, 8),  # still better: it goes on
+        ((5.0, 4.0, 4.0, 4.0), {}, 4),
+        ((5.0, 4.0, 3.0, 2.0), {"mode": "max"}, 3),
+        ((5.0, 4.9, 4.8, 4.7), {"min_delta": 1.0}, 3),
+        ((float("nan"),), {}, 2),
+    ],
+)
+def test_a_required_metric_has_to_be_stale_as_long_as_the_trigger_fires(
+    scores: Any, options: dict[str, Any], epochs: int
+) -> None:
+    ours = stopping(patience=2, require_metric="score", **options)
+    assert fit(WeightSpectrumMonitor(), ours, Collapse(*ALWAYS), model=Scored(*scores)).current_epoch == epochs
+    if epochs == 4:
+        assert "in `hidden`. `score` was not better than 4 at 2 measurements." in str(ours.stopping_reason_message)
+
+
+def test_without_the_required_metric_there_is_one_warning_and_no_stop() -> None:
+    with pytest.warns(UserWarning, match="finds no `scores`, and without it only `nonfinite` stops") as caught:
+        trainer = fit(WeightSpectrumMonitor(), stopping(require_metric="scores"), Collapse(*ALWAYS), model=Scored(1.0))
+    assert trainer.current_epoch == 8
+    assert len([one for one in caught if "finds no" in str(one.message)]) == 1
+
+
+@pytest.mark.filterwarnings("ignore:The dirpath has changed", "ignore:.*`rank_collapse` at layer")
+def test_a_resumed_run_knows_the_best_value_of_the_required_metric(tmp_path: Path) -> None:
+    def go(folder: str, epochs: int, ckpt: Path | None = None) -> int:
+        saving = ModelCheckpoint(tmp_path / folder, save_last=True)
+        ours = stopping(patience=2, require_metric="score")
+        pair: list[Callback] = [Collapse(*ALWAYS), WeightSpectrumMonitor(), ours, saving]
+        trainer = quiet_trainer(callbacks=pair, max_epochs=epochs, enable_checkpointing=True)
+        model = Scored(5.0, 4.0, 3.0, 3.5, 3.2, 3.1)
+        trainer.fit(model, data(), data(32, seed=1, shuffle=False), ckpt_path=ckpt)
+        return int(trainer.current_epoch)
+
+    assert go("whole", 9) == 5
+    go("first", 4)
+    assert go("second", 9, tmp_path / "first" / "last.ckpt") == 5
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"require_metric": 3}, "require_metric=3"),
+        ({"require_metric": ""}, "require_metric=''"),
+        ({"mode": "auto"}, "mode='auto'"),
+        ({"min_delta": -1.0}, "min_delta=-1.0"),
+    ],
+)
+def test_unfit_requirements_are_refused(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(f"`SpectralEarlyStopping({said})`")):
+        stopping(**options)
