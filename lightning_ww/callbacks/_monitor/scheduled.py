@@ -16,6 +16,7 @@ from lightning_ww.callbacks._monitor.restoring import Restoring
 from lightning_ww.callbacks._monitor.resumable import Resumable
 from lightning_ww.callbacks._monitor.run import FORM, Run
 from lightning_ww.callbacks._monitor.schedule import Schedule
+from lightning_ww.callbacks._monitor.watchers import impatient
 
 T = TypeVar("T")
 
@@ -28,6 +29,9 @@ class Scheduled(Resumable, ABC):
 
     BEGIN_ANEW: ClassVar[str] = "starts a new history"
     """The consequence of a lost state, in words."""
+
+    GROUP: ClassVar[str]
+    """The beginning of its keys, and their group in TensorBoard."""
 
     _key: tuple[list[Any], str] | None = None
     _schedule: Schedule
@@ -132,6 +136,9 @@ class Scheduled(Resumable, ABC):
         memory = state.get("memory") if state is not None and len(self._run.history) else None
         self._or_off(trainer, partial(self._prepare, trainer, pl_module, memory))
         self._agree_to_be_off(trainer)
+        if self._run.between is None:  # else numbers come between two measurements, too
+            for said in impatient(trainer, f"{self.log_key_prefix}{self.GROUP}/", self._schedule.every_n_epochs):
+                self._run.guard.warn_once(trainer, said, said)
         self._run.guard.tell(trainer)
 
     @override

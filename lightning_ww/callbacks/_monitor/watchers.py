@@ -1,0 +1,34 @@
+"""Callbacks of Lightning's that watch one of a monitor's numbers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lightning_ww.callbacks._monitor.lightning import callbacks
+
+if TYPE_CHECKING:
+    from lightning_ww.callbacks._monitor.lightning import Trainer
+
+
+def impatient(trainer: Trainer, ours: str, every_n_epochs: int | None) -> list[str]:
+    """A sentence on each `EarlyStopping` whose patience ends before the number that it watches is measured again.
+
+    It looks at every epoch, and takes one without a measurement for one without improvement.
+
+    Args:
+        trainer: The Trainer.
+        ours: The beginning of the monitor's keys.
+        every_n_epochs: The number of epochs from one measurement to the next; ``None``: not by epochs.
+    """
+    said = []
+    for callback in callbacks(trainer):
+        key, patience = getattr(callback, "monitor", None), getattr(callback, "patience", None)
+        is_early_stopping = hasattr(callback, "wait_count") and isinstance(patience, int)
+        if is_early_stopping and str(key or "").startswith(ours) and (every_n_epochs or 1) > int(patience or 0):
+            name = f"{type(callback).__name__}(monitor={key!r}, patience={patience})"
+            enough = max(int(patience or 0), 1) * (every_n_epochs or 1)
+            said.append(
+                f"measures at every {every_n_epochs}th epoch, and `{name}` takes an epoch without a measurement for one "
+                f"without improvement: it may stop before the next one. Set `patience={enough}`, or `every_n_epochs=1`."
+            )
+    return said
