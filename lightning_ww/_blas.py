@@ -50,6 +50,9 @@ def _loaded() -> ctypes.CDLL:
         syrk = getattr(library, f"scipy_cblas_{letter}syrk64_")
         syrk.argtypes = [*[_Code] * 3, size, size, number, *one_matrix, number, *one_matrix]
         syrk.restype = None
+        symv = getattr(library, f"scipy_cblas_{letter}symv64_")
+        symv.argtypes = [_Code, _Code, size, number, *one_matrix, *one_matrix, number, *one_matrix]
+        symv.restype = None
     library.scipy_cblas_dgemm64_.argtypes = [
         *[_Code] * 3, size, size, size, ctypes.c_double, *one_matrix, *one_matrix, ctypes.c_double, *one_matrix,
     ]  # fmt: skip
@@ -72,6 +75,18 @@ def add_gram(total: Floats, rows: Floats) -> None:
         *(ROW_MAJOR, UPPER, NO_TRANSPOSE + TRANSPOSE - code, order, rows.shape[0]),  # the product of rows.T with itself
         *(1.0, stored.ctypes.data, step, 1.0, total.ctypes.data, order),
     )
+
+
+def symmetric_product(upper: Floats, vector: Floats) -> Floats:
+    """The product of a symmetric matrix, given by its upper triangle, with a vector of the same dtype."""
+    order = len(upper)
+    result = np.empty(order, upper.dtype)
+    symv = _library().scipy_cblas_ssymv64_ if upper.dtype == np.float32 else _library().scipy_cblas_dsymv64_
+    symv(
+        *(ROW_MAJOR, UPPER, order, 1.0, upper.ctypes.data, order, vector.ctypes.data, 1),
+        *(0.0, result.ctypes.data, 1),
+    )
+    return result
 
 
 def gram(tall: Array) -> Array:

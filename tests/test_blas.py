@@ -87,3 +87,13 @@ print("scipy_openblas64" in sys.modules)
         for arguments in ([], ["with"])
     ]
     assert said[0] == said[1]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_product_of_an_upper_triangle_with_a_vector_equals_numpys(dtype: type[np.floating]) -> None:
+    matrix = gaussian(50, 50).astype(dtype)
+    vector = gaussian(50, 1)[:, 0].astype(dtype)
+    whole = np.triu(matrix) + np.triu(matrix, 1).T
+    found = _blas.symmetric_product(np.where(np.tri(50, k=-1) > 0, np.nan, matrix).astype(dtype), vector)
+    assert found.dtype == dtype
+    np.testing.assert_allclose(found, whole @ vector, rtol=0, atol=float(np.finfo(dtype).eps) * 200)

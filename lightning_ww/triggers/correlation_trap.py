@@ -1,4 +1,4 @@
-"""`CorrelationTrap`: a few large elements dominate a layer."""
+"""`CorrelationTrap`: a few large elements dominate a layer, or many moderately large ones."""
 
 from __future__ import annotations
 
@@ -19,18 +19,17 @@ MASKED = 0.1
 
 @dataclass(frozen=True)
 class CorrelationTrap(Trigger):
-    """Flag a layer whose shuffle has an eigenvalue beyond the edge of noise, and an element large enough to cause it.
+    """Flag a layer whose shuffle has an eigenvalue beyond the edge of noise, also without the mean of its elements.
 
-    The second condition distinguishes large elements from a nonzero mean, which healthy Adam runs have. A layer with more
-    than a tenth of its elements exactly zero, as under a mask, is not judged: what is left seems large among zeros.
+    So a few large elements are seen, and many moderately large ones. A mean that is not zero, as healthy Adam runs have, is
+    taken out. A layer with more than a tenth of its elements exactly zero, as under a mask, is not judged: what is left seems
+    large among zeros. Elements with heavy tails have such eigenvalues, too, without any trap (`docs/decisions.md`).
 
     Args:
-        enter: The `trap_z` above which a flag rises, for a layer of one slice; the more slices a layer has, the larger is
-            noise's largest z, and both thresholds rise with it. Default: ``3.27``, the Tracy–Widom law's 99.9 % point.
-        leave: The `trap_z` below which a flag falls. Default: ``2``, the 99 % point.
-        enter_element: The smallest `trap_element` with which a flag rises: the largest element over the size at which it
-            shows in the shuffle. Default: ``1``.
-        leave_element: The `trap_element` below which a flag falls, too. Default: ``0.8``.
+        enter: The `trap_z_centred` above which a flag rises, for a layer of one slice; the more slices a layer has, the
+            larger is noise's largest z, and both thresholds rise with it. Default: ``3.27``, the Tracy–Widom law's 99.9 %
+            point.
+        leave: The `trap_z_centred` below which a flag falls. Default: ``2``, the 99 % point.
         share: The share of the judged layers that must be flagged for the trigger to fire. Default: ``0.5``.
         min_short_side: The smallest short side of layers that are judged. Default: ``16``.
 
@@ -40,18 +39,15 @@ class CorrelationTrap(Trigger):
 
     enter: float = 3.27
     leave: float = 2.0
-    enter_element: float = 1.0
-    leave_element: float = 0.8
     share: float = 0.5
     min_short_side: int = 16
 
-    needs = ("trap_z", "trap_element")
-    meaning = "A few elements dominate it."
+    needs = ("trap_z_centred", "trap_element")
+    meaning = "A few large elements dominate it, or many moderately large ones."
     lever = "Often the learning rate is too large, or the data hold an outlier."
 
     def __post_init__(self) -> None:
         check_band("CorrelationTrap", self, ("enter", "leave"))
-        check_band("CorrelationTrap", self, ("enter_element", "leave_element"))
         check_band("CorrelationTrap", self, ("share",), most=1.0)
         check_short_side("CorrelationTrap", self.min_short_side)
 
@@ -61,26 +57,24 @@ class CorrelationTrap(Trigger):
 
     @override
     def severity(self, measurement: Measurement, layer: str) -> float | None:
-        z = measurement.value(layer, "trap_z")
+        z = measurement.value(layer, "trap_z_centred")
         if z is None or min(z, self.leave) <= 0 or self.enter == self.leave:
             return None
         return math.log(z / self.leave) / math.log(self.enter / self.leave)
 
     @override
     def judge(self, history: History[Any], layer: str) -> str | None:
-        z, element = history.value(layer, "trap_z"), history.value(layer, "trap_element")
-        if z is None or element is None:
+        z = history.value(layer, "trap_z_centred")
+        if z is None:
             return None
         was_flagged = history.was_flagged(self.name, layer)
         slices = getattr(history.record(layer), "slices", 1)
         more = tracy_widom_threshold(slices) - tracy_widom_threshold(1)
-        if was_flagged and (z < self.leave + more or element < self.leave_element):
+        if z < self.leave + more or (not was_flagged and z <= self.enter + more):
             return None
-        if not was_flagged and (z <= self.enter + more or element < self.enter_element):
-            return None
-        band = cleared_below(round(self.leave + more, 2), self.leave_element) if was_flagged else ""
-        shift = history.value(layer, "trap_mean_shift") or 0
+        band = cleared_below(round(self.leave + more, 2)) if was_flagged else ""
+        element, shift = history.value(layer, "trap_element") or 0, history.value(layer, "trap_mean_shift") or 0
         return (
-            f"trap_z {z:.1f} (threshold {self.enter + more:.3g}), largest element {element:.2f} of the visible size "
-            f"(threshold {self.enter_element:g}{band}), mean shift {shift:.2f}"
+            f"trap_z_centred {z:.1f} (threshold {self.enter + more:.3g}{band}), largest element {element:.2f} of the visible "
+            f"size, mean shift {shift:.2f}"
         )

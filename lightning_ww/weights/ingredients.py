@@ -233,6 +233,14 @@ class Ingredients:
             raise NoValueError("all elements of a slice are alike, so that its shuffle is no noise")
         return scores
 
+    @property
+    def centered_trap_scores(self) -> Array:
+        """The same of the largest eigenvalue without the elements' mean, shape ``(slices, 1)``."""
+        _ = self.trap_scores
+        scores = shuffle.trap_scores(self.shuffle.largest_centered[:, None], self._elements)
+        assert scores is not None
+        return scores
+
     @cached_property
     def detx_num(self) -> int:
         """The fewest of the largest eigenvalues, scaled to mean 1, whose product is below 1."""

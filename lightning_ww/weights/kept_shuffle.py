@@ -46,6 +46,7 @@ class KeptShuffle:
     """The spectrum of a layer's shuffle, and an outline of the elements that were shuffled."""
 
     singular_values: Array  # (slices, M), ascending within a slice
+    largest_centered: Array  # (slices,): the largest one without the elements' mean
     rms: Array  # (slices,): the root mean square of the elements
     outline: Array  # (slices, bins): the sorted elements, as means over bins, in units of rms
     mean: Array  # (slices,): of the elements, in units of rms
@@ -62,9 +63,8 @@ class KeptShuffle:
     @classmethod
     def of_state_dict(cls, state: Mapping[str, Any]) -> KeptShuffle:
         """The record that `state_dict` gave."""
-        arrays = {
-            name: np.asarray(state[name], dtype=np.float64) for name in ("singular_values", "rms", "outline", "mean")
-        }
+        names = ("singular_values", "largest_centered", "rms", "outline", "mean")
+        arrays = {name: np.asarray(state[name], dtype=np.float64) for name in names}
         return cls(**arrays, N=int(state["N"]), seed=int(state["seed"]))
 
 
@@ -78,14 +78,15 @@ class Outline:
     N: int
     M: int
 
-    def keep(self, singular_values: Array, seed: int) -> KeptShuffle:
+    def keep(self, singular_values: Array, largest_centered: Array, seed: int) -> KeptShuffle:
         """A record of this shuffle's spectrum.
 
         Args:
             singular_values: Shape ``(slices, M)``.
+            largest_centered: The largest ones without the elements' mean, shape ``(slices,)``.
             seed: The seed of the shuffle.
         """
-        return KeptShuffle(singular_values, self.rms, self.means, self.mean, self.N, seed)
+        return KeptShuffle(singular_values, largest_centered, self.rms, self.means, self.mean, self.N, seed)
 
     def is_like(self, kept: KeptShuffle, seed: int) -> bool:
         """Tell whether the elements are distributed as those of an earlier shuffle, by this seed and of this shape."""
@@ -102,9 +103,10 @@ class Outline:
             and (np.abs(self.mean - kept.mean)[mean_shows] <= MOST_MOVED_MEAN / self.M).all()
         )
 
-    def rescaled(self, kept: KeptShuffle) -> Array:
-        """The earlier spectrum in the unit of these elements, shape ``(slices, M)``."""
-        return kept.singular_values * (self.rms / kept.rms)[:, None]
+    def rescaled(self, kept: KeptShuffle) -> tuple[Array, Array]:
+        """The earlier singular values in the unit of these elements, and the largest ones without the mean."""
+        ratio = self.rms / kept.rms
+        return kept.singular_values * ratio[:, None], kept.largest_centered * ratio
 
     def is_of(self, kept: KeptShuffle) -> bool:
         """Tell whether these very elements were shuffled."""

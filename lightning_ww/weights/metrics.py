@@ -122,15 +122,10 @@ class LayerMetrics:
     )
     effective_rank: float | None = _row("exp(-Σ p ln p)", COUNT, lambda x: float(np.exp(x.live.shannon_entropy)))
     detx_num: int | None = _row(
-        "fewest top eigenvalues, scaled to mean 1, whose product is below 1",
-        COUNT,
-        lambda x: x.detx_num,
+        "fewest top eigenvalues, scaled to mean 1, whose product is below 1", COUNT, lambda x: x.detx_num
     )
     erg_gap: int | None = _row(
-        "detx_num - num_tail",
-        Scale(-100, 100),
-        lambda x: x.detx_num - x.fit.num_tail,
-        follows="alpha",
+        "detx_num - num_tail", Scale(-100, 100), lambda x: x.detx_num - x.fit.num_tail, follows="alpha"
     )
 
     # ── Comparison with the shuffle
@@ -162,6 +157,13 @@ class LayerMetrics:
         Scale(-4, 12),
         lambda x: float(np.nanmax(x.trap_scores)),
         needs=("shuffle",),
+    )
+    trap_z_centred: float | None = _row(
+        "the same without the elements' mean: raised by a few large elements, or by many moderately large ones",
+        Scale(-4, 12),
+        lambda x: float(np.nanmax(x.centered_trap_scores)),
+        needs=("shuffle",),
+        follows="trap_z",
     )
     correlation_traps: int | None = _row(
         "eigenvalues of the shuffle above a size that noise exceeds once in a thousand",

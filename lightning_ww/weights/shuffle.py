@@ -83,7 +83,9 @@ class Shuffler:
         return order
 
 
-def predicted_spectra(slices: Elements, statistics: ElementStatistics, *, seed: int = 0) -> Array:
+def predicted_spectra(
+    slices: Elements, statistics: ElementStatistics, *, seed: int = 0, is_centered: bool = False
+) -> Array:
     """Predict the singular values of shuffles, several times, without drawing them.
 
     They are those of noise with the moments of the elements, large ones left out. Above them there is a spike for each
@@ -95,6 +97,7 @@ def predicted_spectra(slices: Elements, statistics: ElementStatistics, *, seed: 
         slices: The layer's slices, shape ``(slices, rows, cols)``.
         statistics: The moments of their elements.
         seed: The seed of the noise, which depends on it and on the shape alone. Default: ``0``.
+        is_centered: Whether the mean of the elements is left out. Default: ``False``.
 
     Returns:
         Singular values, shape ``(draws, slices, M)``, ascending within a slice.
@@ -105,7 +108,8 @@ def predicted_spectra(slices: Elements, statistics: ElementStatistics, *, seed: 
     for k, matrix in enumerate(slices):
         variance = statistics.trimmed_variance[k] or statistics.std[k] ** 2
         deviations = np.abs(matrix - statistics.mean[k]).ravel() if statistics.has_visible_elements[k] else np.empty(0)
-        strengths = [*deviations[deviations >= statistics.visible[k]], abs(statistics.mean[k]) * (N * M) ** 0.5]
+        mean = 0.0 if is_centered else statistics.mean[k]
+        strengths = [*deviations[deviations >= statistics.visible[k]], abs(mean) * (N * M) ** 0.5]
         places = (marchenko_pastur.spike_position(float(strength / variance**0.5), N, M) for strength in strengths)
         spikes = variance * np.sort([place for place in places if place is not None])[-M:]
         left = M - spikes.size
@@ -113,7 +117,7 @@ def predicted_spectra(slices: Elements, statistics: ElementStatistics, *, seed: 
             noise = marchenko_pastur.noise_eigenvalues(N - spikes.size, left, draws * count, seed)[k::count]
             kurtosis = min(float(statistics.excess_kurtosis[k]), statistics.most_kurtosis)
             noise = marchenko_pastur.with_kurtosis(noise, N, M, kurtosis)
-            rest = N * M * (statistics.mean[k] ** 2 + statistics.std[k] ** 2) - spikes.sum()
+            rest = N * M * (mean**2 + statistics.std[k] ** 2) - spikes.sum()
             predicted[:, k, :left] = noise * (max(rest, 0.0) / noise.sum(axis=1, keepdims=True))
         predicted[:, k, left:] = spikes
     return np.asarray(np.sqrt(np.sort(predicted, axis=2)))
@@ -163,7 +167,7 @@ def trap_scores(shuffled: Array, statistics: ElementStatistics) -> Array | None:
     It is ``z = (λ/σ² - μ)/τ``, where σ² is the variance without the large elements.
 
     Args:
-        shuffled: Singular values of the shuffle, shape ``(slices, M)``.
+        shuffled: Singular values of the shuffle, shape ``(slices, M)``, or some of them.
         statistics: The moments of the slices' elements.
 
     Returns:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from lightning_ww.weights import shuffle
-from lightning_ww.weights import spectrum as spectra
 from lightning_ww.weights.kept_shuffle import KEPT_FROM, KeptShuffle, Outline, outline
+from lightning_ww.weights.noise import noise_spectrum
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -57,28 +57,43 @@ class Shuffled:
             return bool(self.elements.varies.all())
         return self.asked == "auto" and self.elements.predictable
 
-    @cached_property
+    @property
     def draws(self) -> Array:
         """The singular values, shape ``(draws, slices, M)``: one exact draw, or several that are predicted."""
+        return self._spectra[0]
+
+    @property
+    def largest_centered(self) -> Array:
+        """The largest singular value without the elements' mean, shape ``(slices,)``: the mean over the draws."""
+        return self._spectra[1]
+
+    @cached_property
+    def _spectra(self) -> tuple[Array, Array]:
         if self.is_predicted:
-            return shuffle.predicted_spectra(self.slices, self.elements, seed=self.shuffler.seed)
+            kinds = [
+                shuffle.predicted_spectra(self.slices, self.elements, seed=self.shuffler.seed, is_centered=is_centered)
+                for is_centered in (False, True)
+            ]
+            return kinds[0], kinds[1][:, :, -1].mean(axis=0)
         if self._earlier is not None and self._outline is not None:
-            return self._outline.rescaled(self._earlier)[None]
-        return self._drawn(0)[None]
+            values, largest = self._outline.rescaled(self._earlier)
+        else:
+            values, largest = self._drawn(0)
+        return values[None], largest
 
     @property
     def to_keep(self) -> KeptShuffle | None:
         """The shuffle to be kept for the next measurement."""
         if self._outline is None:
             return None
-        return self._earlier or self._outline.keep(self.draws[0], self.shuffler.seed)
+        return self._earlier or self._outline.keep(self.draws[0], self.largest_centered, self.shuffler.seed)
 
     def another(self) -> Array:
         """The singular values of an independent shuffle, shape ``(slices, M)``."""
-        return self._drawn(1)
+        return self._drawn(1)[0]
 
-    def _drawn(self, draw: int) -> Array:
-        return spectra.singular_values(self.shuffler.shuffle(self.slices, draw=draw), of_noise=True)
+    def _drawn(self, draw: int) -> tuple[Array, Array]:
+        return noise_spectrum(self.shuffler.shuffle(self.slices, draw=draw), self.elements.mean)
 
     @cached_property
     def _outline(self) -> Outline | None:

@@ -30,12 +30,6 @@ GRAM_LOSES_DIGITS = 1e-10
 NEGLIGIBLE = 1e-12
 """The share of λ_max up to which an eigenvalue of a Gram matrix may be float64's rounding."""
 
-MOST_DOMINANT, LARGEST_MEAN = 1e3, 1e25
-"""The largest eigenvalue of a Gram matrix in float32, over their median, and their mean: beyond, digits would be lost."""
-
-MOST_IN_FLOAT32 = 2048
-"""The largest order of a Gram matrix in float32: beyond, it saves little of the time, and its copy takes memory."""
-
 CHUNK = 1 << 21
 """The number of elements of a matrix that are brought to float64 and multiplied at once (16 MiB)."""
 
@@ -125,7 +119,7 @@ def storage_eps(dtype: torch.dtype) -> float:
     return float(min(torch.finfo(dtype).eps, FLOAT32_EPS))
 
 
-def singular_values(slices: Elements, *, precise: bool = False, of_noise: bool = False) -> Array:
+def singular_values(slices: Elements, *, precise: bool = False) -> Array:
     """All singular values of a stack of matrices, by the eigenvalues of their float64 Gram matrices, on one thread.
 
     Squaring halves the number of digits, and float64 has twice as many as float32. So for float32 weights this is more
@@ -135,8 +129,6 @@ def singular_values(slices: Elements, *, precise: bool = False, of_noise: bool =
         slices: The matrices, shape ``(slices, rows, cols)``.
         precise: Whether the matrices have more digits than float32. Then a matrix whose smallest eigenvalue is below
             ``1e-10`` of the largest is itself decomposed. Default: ``False``.
-        of_noise: Whether float32 will do for the Gram matrices of float32 matrices, in half the time: each is one draw of
-            many, and its distance from the others is a thousand times the rounding. Default: ``False``.
 
     Returns:
         Singular values, shape ``(slices, min(rows, cols))``, ascending within a slice.
@@ -152,7 +144,7 @@ def singular_values(slices: Elements, *, precise: bool = False, of_noise: bool =
         except np.linalg.LinAlgError:
             return np.stack([_by_decomposition(matrix) for matrix in tall])
     else:
-        squares = np.stack([_squares(matrix, of_noise=of_noise) for matrix in tall])
+        squares = np.stack([_squares(matrix) for matrix in tall])
     values = np.sqrt(np.maximum(squares, 0.0))
     if precise:
         for k in np.flatnonzero(squares[:, 0] < GRAM_LOSES_DIGITS * squares[:, -1]):
@@ -160,21 +152,15 @@ def singular_values(slices: Elements, *, precise: bool = False, of_noise: bool =
     return np.asarray(values)
 
 
-def _squares(tall: Elements, *, of_noise: bool) -> Array:
+def _squares(tall: Elements) -> Array:
     """The squared singular values of a matrix with at least as many rows as columns, ascending."""
     try:
-        if of_noise and tall.dtype == np.float32 and tall.shape[1] <= MOST_IN_FLOAT32:
-            total = _gram(tall, np.float32)
-            if 1 / LARGEST_MEAN < total.trace() / len(total) < LARGEST_MEAN:
-                squares = _blas.eigenvalues(total.astype(np.float64))
-                if squares[-1] <= MOST_DOMINANT * np.median(squares):
-                    return squares
-        return _blas.eigenvalues(_gram(tall).astype(np.float64, copy=False))
+        return _blas.eigenvalues(gram(tall).astype(np.float64, copy=False))
     except np.linalg.LinAlgError:
         return np.square(_by_decomposition(tall))
 
 
-def _gram(tall: Elements, dtype: type[np.floating] = np.float64) -> NDArray[np.floating]:
+def gram(tall: Elements, dtype: type[np.floating] = np.float64) -> NDArray[np.floating]:
     """The upper triangle of ``A.T @ A``, by chunks of rows, so that a large matrix needs no copy in float64."""
     order = tall.shape[1]
     total = np.zeros((order, order), dtype)

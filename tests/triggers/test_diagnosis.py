@@ -14,12 +14,12 @@ from lightning_ww import Diagnosis, Flag, History, Measurement, Moment, RankColl
 
 
 def test_a_healthy_report_has_no_flags() -> None:
-    assert diagnose(report(layer("a", rank_deficit=0.0, trap_z=-1.2, trap_element=0.3))) == Diagnosis()
+    assert diagnose(report(layer("a", rank_deficit=0.0, trap_z_centred=-1.2, trap_element=0.3))) == Diagnosis()
 
 
 def test_flags_are_by_trigger_and_each_flagged_layer_is_named_once() -> None:
     lost = SkippedLayer("c", "nonfinite", "2 of 320 elements are NaN or infinite")
-    both = layer("a", rank_deficit=0.6, trap_z=9.0, trap_element=2.0)
+    both = layer("a", rank_deficit=0.6, trap_z_centred=9.0, trap_element=2.0)
     found = diagnose(report(both, layer("b", rank_deficit=0.95), skipped=(lost,)))
     assert found.by_trigger == {"nonfinite": ("c",), "rank_collapse": ("a", "b"), "correlation_trap": ("a",)}
     assert found.fired == ("nonfinite", "rank_collapse", "correlation_trap")

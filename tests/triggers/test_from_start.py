@@ -37,12 +37,12 @@ def test_rank_collapse_from_the_start(deficits: list[float], expected: str) -> N
 @pytest.mark.parametrize("first", [8.0, 115.0, 866.0])
 def test_a_trap_from_the_start_may_drift_by_three_percent(first: float) -> None:
     drifting = [first * (1 + 0.03 * k / 10) for k in range(11)]
-    assert states(drifting, CorrelationTrap(), "trap_z", trap_element=2.0) == "s" * 11
+    assert states(drifting, CorrelationTrap(), "trap_z_centred", trap_element=2.0) == "s" * 11
 
 
 @pytest.mark.parametrize(("first", "later"), [(8.0, 12.0), (115.0, 330.0), (866.0, 4100.0)])
 def test_a_trap_from_the_start_that_has_clearly_grown_is_a_flag(first: float, later: float) -> None:
-    assert states([first, later, later], CorrelationTrap(), "trap_z", trap_element=2.0) == "ssf"
+    assert states([first, later, later], CorrelationTrap(), "trap_z_centred", trap_element=2.0) == "ssf"
 
 
 def test_a_trigger_without_severity_flags_what_comes_back() -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from lightning_ww.weights.elements import element_statistics
 from lightning_ww.weights.kept_shuffle import KeptShuffle, Outline, bin_edges, outline
+from lightning_ww.weights.noise import noise_spectrum
 from lightning_ww.weights.shuffle import Shuffler, jensen_shannon_distance, trap_scores
 from lightning_ww.weights.spectrum import singular_values
 
@@ -69,8 +70,8 @@ def last_kept(elements: str, move: str, shape: tuple[int, int]) -> tuple[Any, An
     first = ELEMENTS[elements](np.random.default_rng(1), shape)
     first = first / first.std() + _low_rank(first, 0.3, np.random.default_rng(2)) - first
     slices, statistics, outlined = described(first)
-    kept = outlined.keep(singular_values(Shuffler(0).shuffle(slices)), 0)
-    found = slices, statistics, kept.singular_values
+    kept = outlined.keep(*noise_spectrum(Shuffler(0).shuffle(slices), statistics.mean), 0)
+    found = slices, statistics, (kept.singular_values, kept.largest_centered)
     for t in np.geomspace(1e-5, 1, 34):
         slices, statistics, outlined = described(MOVES[move](first, t, np.random.default_rng(3)))
         if not outlined.is_like(kept, 0):
@@ -89,17 +90,22 @@ def test_numbers_differ_from_those_of_new_draws_by_no_more_than_two_draws_do(
         slices, statistics, kept = last_kept(elements, move, shape)
         own = np.square(singular_values(slices)).ravel()
 
-        def numbers(shuffled: Any, own: Any = own, statistics: Any = statistics) -> tuple[float, float]:
-            scores = trap_scores(shuffled, statistics)
-            assert scores is not None
-            return jensen_shannon_distance(own, np.square(shuffled).ravel()), float(scores.max())
+        def numbers(shuffled: Any, largest: Any, own: Any = own, statistics: Any = statistics) -> list[float]:
+            scores: list[Any] = [trap_scores(values, statistics) for values in (shuffled, largest[:, None])]
+            return [
+                jensen_shannon_distance(own, np.square(shuffled).ravel()),
+                *(float(np.max(some)) for some in scores),
+            ]
 
-        draws = np.array([numbers(singular_values(Shuffler(seed).shuffle(slices))) for seed in range(8)])
-        differences.append((np.array(numbers(kept)) - draws[0]) / draws.std(axis=0, ddof=1))
-    of_distance, of_traps = np.transpose(differences)
+        draws = np.array(
+            [numbers(*noise_spectrum(Shuffler(seed).shuffle(slices), statistics.mean)) for seed in range(8)]
+        )
+        differences.append((np.array(numbers(*kept)) - draws[0]) / draws.std(axis=0, ddof=1))
+    of_distance, of_traps, of_centered_traps = np.transpose(differences)
     two_draws = 2**0.5  # standard deviations
     assert np.sqrt(np.mean(np.square(of_distance))) < two_draws
     assert np.sqrt(np.mean(np.square(of_traps))) < two_draws
+    assert np.sqrt(np.mean(np.square(of_centered_traps))) < two_draws
     assert np.abs(differences).max() < 3 * two_draws
 
 
@@ -140,20 +146,21 @@ def test_an_outline_is_that_of_the_sorted_elements_by_numpy(elements: str, dtype
 
 def test_the_same_elements_in_any_order_and_unit_are_alike() -> None:
     slices, _, outlined = described(np.random.default_rng(0).standard_t(4, (150, 140)))
-    kept = outlined.keep(singular_values(slices), 0)
+    kept = outlined.keep(singular_values(slices), np.ones(1), 0)
     _, _, again = described(slices[0])
     assert again.is_of(kept)
-    np.testing.assert_array_equal(again.rescaled(kept), kept.singular_values)
+    np.testing.assert_array_equal(again.rescaled(kept)[0], kept.singular_values)
+    np.testing.assert_array_equal(again.rescaled(kept)[1], kept.largest_centered)
     _, _, scaled = described(4 * np.random.default_rng(1).permutation(slices[0].ravel()).reshape(150, 140))
     assert scaled.is_like(kept, 0)
     assert not scaled.is_of(kept)
-    np.testing.assert_allclose(scaled.rescaled(kept), 4 * kept.singular_values, rtol=1e-6)
+    np.testing.assert_allclose(scaled.rescaled(kept)[0], 4 * kept.singular_values, rtol=1e-6)
 
 
 def test_another_shape_seed_or_number_of_slices_is_not_alike() -> None:
     matrix = np.random.default_rng(0).standard_normal((160, 140))
     slices, _, outlined = described(matrix)
-    kept = outlined.keep(singular_values(slices), 0)
+    kept = outlined.keep(singular_values(slices), np.ones(1), 0)
     assert outlined.is_like(kept, 0)
     assert not outlined.is_like(kept, 1)
     for other in (matrix.reshape(140, 160)[:, :-20], matrix.reshape(175, 128), matrix.reshape(2, 80, 140)):
@@ -163,7 +170,7 @@ def test_another_shape_seed_or_number_of_slices_is_not_alike() -> None:
 
 def test_zeros_are_not_like_what_grows_out_of_them() -> None:
     _, _, zeros = described(np.zeros((130, 130)))
-    kept = zeros.keep(np.zeros((1, 130)), 0)
+    kept = zeros.keep(np.zeros((1, 130)), np.zeros(1), 0)
     _, _, grown = described(np.random.default_rng(0).standard_normal((130, 130)))
     assert zeros.is_like(kept, 0)
     assert not grown.is_like(kept, 0)
@@ -171,7 +178,7 @@ def test_zeros_are_not_like_what_grows_out_of_them() -> None:
 
 def test_a_record_goes_through_a_checkpoint() -> None:
     slices, _, outlined = described(np.random.default_rng(0).standard_normal((130, 130)))
-    kept = outlined.keep(singular_values(slices), 3)
+    kept = outlined.keep(singular_values(slices), np.ones(1), 3)
     again = KeptShuffle.of_state_dict(kept.state_dict())
     assert outlined.is_of(again)
     assert (again.N, again.seed) == (130, 3)

@@ -22,7 +22,8 @@ def test_its_state_gives_the_same_back() -> None:
     first.pictures.wait(["weight"], 3)
     first.floors = {"weight": 0.01}
     numbers = torch.arange(3.0, dtype=torch.float64)
-    first.kept = {"weight": KeptShuffle(numbers[None].numpy(), numbers.numpy(), numbers.numpy(), numbers.numpy(), 3, 0)}
+    one = numbers.numpy()
+    first.kept = {"weight": KeptShuffle(numbers[None].numpy(), one, one, one, one, 3, 0)}
     state = first.state_dict()
     floors, kept = {"weight": 0.01}, state["kept"]
     assert state == {"initial": None, "logged": state["logged"], "undrawn": ["weight"], "floors": floors, "kept": kept}
