@@ -56,7 +56,7 @@ def _loaded() -> ctypes.CDLL:
     library.scipy_cblas_dgemm64_.argtypes = [
         *[_Code] * 3, size, size, size, ctypes.c_double, *one_matrix, *one_matrix, ctypes.c_double, *one_matrix,
     ]  # fmt: skip
-    for name in ("scipy_cblas_dgemm64_", "scipy_dsyevd_64_", "scipy_dgesdd_64_"):
+    for name in ("scipy_cblas_dgemm64_", "scipy_dsyevd_64_", "scipy_dgesdd_64_", "scipy_dstevx_64_"):
         getattr(library, name).restype = None
     return library
 
@@ -128,6 +128,33 @@ def eigenvalues(matrix: Array) -> Array:
 
     _with_work_space(call, 1)
     return values
+
+
+def largest_of_tridiagonal(diagonal: Array, beside: Array) -> tuple[float, float]:
+    """The largest eigenvalue of a symmetric tridiagonal matrix, and the last element of its unit eigenvector.
+
+    Args:
+        diagonal: Shape ``(k,)``.
+        beside: The elements beside it, shape ``(k - 1,)``.
+    """
+    order = len(diagonal)
+    d, e = np.array(diagonal), np.append(beside, 0.0)
+    value, vector, work = np.empty(order), np.empty(order), np.empty(5 * order)
+    whole, failed, info, zero, found = (
+        np.empty(5 * order, np.int64),
+        np.empty(1, np.int64),
+        _Integer(),
+        np.zeros(1),
+        _Integer(),
+    )
+    _library().scipy_dstevx_64_(
+        *(b"V", b"I", _pointer(order), _data(d), _data(e), _data(zero), _data(zero), _pointer(order), _pointer(order)),
+        *(_data(zero), ctypes.byref(found), _data(value), _data(vector), _pointer(order), _data(work), _data(whole)),
+        *(_data(failed), ctypes.byref(info), *_lengths(2)),
+    )
+    if info.value != 0:
+        raise np.linalg.LinAlgError("LAPACK's iteration did not converge")
+    return float(value[0]), float(vector[-1])
 
 
 def singular_values(matrix: NDArray[np.floating]) -> Array:

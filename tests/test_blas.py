@@ -97,3 +97,12 @@ def test_the_product_of_an_upper_triangle_with_a_vector_equals_numpys(dtype: typ
     found = _blas.symmetric_product(np.where(np.tri(50, k=-1) > 0, np.nan, matrix).astype(dtype), vector)
     assert found.dtype == dtype
     np.testing.assert_allclose(found, whole @ vector, rtol=0, atol=float(np.finfo(dtype).eps) * 200)
+
+
+@pytest.mark.parametrize("order", [1, 2, 30])
+def test_the_largest_eigenvalue_of_a_tridiagonal_matrix_equals_numpys(order: int) -> None:
+    diagonal, beside = gaussian(order, 1)[:, 0], np.abs(gaussian(order, 2)[1:, 1])
+    values, vectors = np.linalg.eigh(np.diag(diagonal) + np.diag(beside, -1))
+    value, last = _blas.largest_of_tridiagonal(diagonal, beside)
+    assert value == pytest.approx(values[-1], rel=1e-12)
+    assert abs(last) == pytest.approx(abs(vectors[-1, -1]), abs=1e-9)
