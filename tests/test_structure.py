@@ -118,9 +118,19 @@ def test_public_names_are_these() -> None:
 
     assert lightning_ww.__all__ == [
         *("KEY_METRICS", "METRICS"),
-        *("CorrelationTrap", "CurvatureMeasurement", "Diagnosis", "Flag", "History", "LayerReport"),
+        *("CorrelationTrap", "CurvatureMeasurement", "Diagnosis", "Flag", "History", "Instability", "LayerReport"),
         *("LightningWWError", "Measurement", "Moment", "Nonfinite", "NotLearning", "OverTrained"),
-        *("RankCollapse", "SkippedLayer", "Trigger", "UnderTrained", "WeightReport", "analyze", "diagnose"),
+        *(
+            "Plateau",
+            "RankCollapse",
+            "Sharpness",
+            "SkippedLayer",
+            "Trigger",
+            "UnderTrained",
+            "WeightReport",
+            "analyze",
+            "diagnose",
+        ),
     ]
     assert lightning_ww.weights.__all__ == [
         *("MarchenkoPasturFit", "NoPowerLawError", "PowerLawFit", "TailComparison"),

@@ -15,6 +15,7 @@ from lightning_ww.callbacks._monitor.lightning import LightningModule, Trainer, 
 from lightning_ww.callbacks._monitor.restoring import Restoring
 from lightning_ww.callbacks._monitor.resumable import Resumable
 from lightning_ww.callbacks._monitor.triggers import are_equal
+from lightning_ww.triggers.named import NAMED
 from lightning_ww.triggers.trigger import Trigger
 
 if TYPE_CHECKING:
@@ -43,10 +44,10 @@ class SpectralEarlyStopping(Resumable):
     scikit-learn's digits; validation loss remains the better judge of overfitting.
 
     Args:
-        stop_on: Triggers, by name (``"rank_collapse"``) or as objects (``RankCollapse(enter=0.6)``, or your own). An object
-            takes the place of each monitor's default trigger of equal name. If there is none, the first monitor that
-            measures what it needs gets it. After the fit, the monitors have their own triggers back. Default: ``()``:
-            training never stops, and a message says once where it would have stopped.
+        stop_on: Triggers, by name (``"rank_collapse"``, ``"plateau"``) or as objects (``RankCollapse(enter=0.6)``, or your
+            own). An object takes the place of each monitor's default trigger of equal name. If no monitor raises it, the
+            first one that measures what it needs does. After the fit, the monitors have their own triggers back. Default:
+            ``()``: training never stops, and a message says once where it would have stopped.
         patience: The number of consecutive measurements at which a trigger must fire to stop training. The measurement at
             the start of a fit does not count, nor does a condition that holds since then and has not got clearly worse, and
             a measurement at which it does not fire, or fails, resets the count.
@@ -120,7 +121,11 @@ class SpectralEarlyStopping(Resumable):
         if stage != "fit":
             return
         for trigger in self._own:
-            self._hand_over(trainer, trigger)
+            self._hand_over(trainer, trigger, typed=trigger)
+        raised = {trigger.name for monitor in _monitors(trainer) for trigger in monitor.triggers}
+        for name in self._named:
+            if name not in raised and name in NAMED:
+                self._hand_over(trainer, NAMED[name](), typed=name)
         monitors = _monitors(trainer)
         if not monitors and any(_is_monitor(callback) for callback in callbacks(trainer)):
             raise ArgumentError(
@@ -140,7 +145,7 @@ class SpectralEarlyStopping(Resumable):
                     f"Raised are: {', '.join(known)}."
                 )
 
-    def _hand_over(self, trainer: Trainer, trigger: Trigger) -> None:
+    def _hand_over(self, trainer: Trainer, trigger: Trigger, *, typed: str | Trigger) -> None:
         """Give a trigger to the monitors with a default of equal name, else to the first monitor that can take it."""
         monitors = [monitor for monitor in callbacks(trainer) if _is_monitor(monitor)]
         twins = [monitor for monitor in monitors if trigger.name in {own.name for own in monitor.triggers}]
@@ -160,7 +165,7 @@ class SpectralEarlyStopping(Resumable):
                 return
         if errors and not has_it:
             why = " ".join(str(error) for error in errors)
-            raise ArgumentError(f"`SpectralEarlyStopping(stop_on=[{trigger!r}])`: no monitor can raise it. {why}")
+            raise ArgumentError(f"`SpectralEarlyStopping(stop_on=[{typed!r}])`: no monitor can raise it. {why}")
 
     @override
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:

@@ -2,10 +2,13 @@
 
 from lightning_ww.triggers.correlation_trap import CorrelationTrap
 from lightning_ww.triggers.diagnosis import Diagnosis, Flag, diagnose
+from lightning_ww.triggers.instability import Instability
 from lightning_ww.triggers.nonfinite import Nonfinite
 from lightning_ww.triggers.not_learning import NotLearning
 from lightning_ww.triggers.over_trained import OverTrained
+from lightning_ww.triggers.plateau import Plateau
 from lightning_ww.triggers.rank_collapse import RankCollapse
+from lightning_ww.triggers.sharpness import Sharpness
 from lightning_ww.triggers.trigger import Trigger
 from lightning_ww.triggers.under_trained import UnderTrained
 
@@ -13,10 +16,13 @@ __all__ = [
     "CorrelationTrap",
     "Diagnosis",
     "Flag",
+    "Instability",
     "Nonfinite",
     "NotLearning",
     "OverTrained",
+    "Plateau",
     "RankCollapse",
+    "Sharpness",
     "Trigger",
     "UnderTrained",
     "diagnose",

@@ -18,6 +18,7 @@ from lightning_ww._errors import NoValueError
 from lightning_ww.weights import drift, shuffle
 from lightning_ww.weights import spectrum as spectra
 from lightning_ww.weights.elements import ElementStatistics, element_statistics
+from lightning_ww.weights.hill_null import hill_null
 from lightning_ww.weights.kept_shuffle import KeptShuffle
 from lightning_ww.weights.marchenko_pastur import MarchenkoPasturFit, fit_marchenko_pastur, tracy_widom_threshold
 from lightning_ww.weights.power_law import PowerLawFit, bootstrap_stderr, fit_power_law
@@ -260,6 +261,13 @@ class Ingredients:
             gaussian = shuffle.floor_of_shape(self.N, self.M, len(self.slices), self._request.shuffler.seed)
             return float(gaussian * self._elements.noise_share**0.5)
         return self.distance_to_shuffle(np.square(self.shuffle.another()).ravel())
+
+    @property
+    def hill_null(self) -> tuple[float, float]:
+        """The mean and the standard deviation of `alpha_hill` over noise of the layer's shape."""
+        if self.is_vector or self.is_approximate:
+            raise NoValueError("only matrices that are decomposed are compared with noise")
+        return hill_null(self.N, self.M, len(self.slices))
 
     @cached_property
     def drift(self) -> drift.Drift:

@@ -79,8 +79,18 @@ def bulk_quantiles(N: int, M: int) -> Array:
     They are the quantiles ``(i - ½)/M`` of the Marchenko–Pastur law; the largest is at least the mean of the
     Tracy–Widom law.
     """
+    quantiles = law_quantiles(N, M, M)
+    if N > 1:
+        mu, tau = edge_statistics(N, M)
+        quantiles[-1] = max(quantiles[-1], mu + TRACY_WIDOM_MEAN * tau)
+    quantiles.setflags(write=False)  # shared by all callers
+    return quantiles
+
+
+def law_quantiles(N: int, M: int, n: int) -> Array:
+    """The quantiles ``(i - ½)/n`` of the Marchenko–Pastur law for unit variance, ascending, shape ``(n,)``."""
     # With λ = N + M + 2√(NM)·cosθ the density's square roots become sines, and the integrand is smooth.
-    theta = np.linspace(np.pi, 0.0, max(2048, 8 * M))
+    theta = np.linspace(np.pi, 0.0, max(2048, 8 * n))
     center, radius = N + M, 2 * (N * M) ** 0.5
     eigenvalues = center + radius * np.cos(theta)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -88,13 +98,8 @@ def bulk_quantiles(N: int, M: int) -> Array:
     if N == M:
         density[0] = radius / (np.pi * M)  # sin²θ/(1 + cosθ) → 2 where the bulk touches zero
     cdf = np.concatenate([[0.0], np.cumsum((density[1:] + density[:-1]) / 2 * (theta[0] - theta[1]))])
-    places = (np.arange(M) + 0.5) / M
-    quantiles = center + radius * np.cos(np.interp(places, cdf / cdf[-1], theta))
-    if N > 1:
-        mu, tau = edge_statistics(N, M)
-        quantiles[-1] = max(quantiles[-1], mu + TRACY_WIDOM_MEAN * tau)
-    quantiles.setflags(write=False)  # shared by all callers
-    return np.asarray(quantiles)
+    places = (np.arange(n) + 0.5) / n
+    return np.asarray(center + radius * np.cos(np.interp(places, cdf / cdf[-1], theta)))
 
 
 @lru_cache(maxsize=64)

@@ -31,7 +31,12 @@ EXPONENT = Scale(1, 9)  # 2 … 6 in trained networks (Martin, Mahoney 2021)
 DISTANCE = Scale(0, 0.8)  # at most √ln 2 = 0.83
 WEIGHTED = Scale(-8, 16)
 
-EITHER_IS_ZERO = "the weight, or the initial one, is zero"
+FROM_FIT: Any = {"needs": ("mp_fit",), "follows": "mp_scale"}
+FROM_INITIAL: Any = {
+    "needs": ("initial",),
+    "follows": "distance_from_init",
+    "absent": "the weight, or the initial one, is zero",
+}
 
 
 def _entropy(x: Ingredients) -> float | None:
@@ -73,6 +78,16 @@ class LayerMetrics:
     )
     alpha_hill: float | None = _row(
         "Hill's exponent over the upper half", EXPONENT, lambda x: hill_alpha(x.live.eigenvalues)
+    )
+    alpha_hill_null: float | None = _row(
+        "alpha_hill of noise of this shape", EXPONENT, lambda x: x.hill_null[0], needs=("floor",)
+    )
+    alpha_hill_null_sd: float | None = _row(
+        "standard deviation of alpha_hill over noise of this shape",
+        Scale(1e-3, 1, is_log=True),
+        lambda x: x.hill_null[1],
+        needs=("floor",),
+        follows="alpha_hill_null",
     )
     alpha_weighted: float | None = _row(
         "alpha · log10 λ_max",
@@ -191,57 +206,33 @@ class LayerMetrics:
         "σ of the bulk, for eigenvalues scaled to mean 1", Scale(0, 2), lambda x: x.bulk.mp_scale, needs=("mp_fit",)
     )
     bulk_min: float | None = _row(
-        "lower edge of the bulk",
-        EIGENVALUE,
-        lambda x: x.eigenvalue(x.bulk.bulk_min),
-        needs=("mp_fit",),
-        follows="mp_scale",
+        "lower edge of the bulk", EIGENVALUE, lambda x: x.eigenvalue(x.bulk.bulk_min), **FROM_FIT
     )
     bulk_max: float | None = _row(
-        "upper edge of the bulk",
-        EIGENVALUE,
-        lambda x: x.eigenvalue(x.bulk.bulk_max),
-        needs=("mp_fit",),
-        follows="mp_scale",
+        "upper edge of the bulk", EIGENVALUE, lambda x: x.eigenvalue(x.bulk.bulk_max), **FROM_FIT
     )
-    num_spikes: int | None = _row(
-        "eigenvalues above the bulk", Scale(0, 8), lambda x: x.bulk.num_spikes, needs=("mp_fit",), follows="mp_scale"
-    )
-    mp_softrank: float | None = _row(
-        "bulk_max/λ_max", SHARE, lambda x: x.bulk.mp_softrank, needs=("mp_fit",), follows="mp_scale"
-    )
+    num_spikes: int | None = _row("eigenvalues above the bulk", Scale(0, 8), lambda x: x.bulk.num_spikes, **FROM_FIT)
+    mp_softrank: float | None = _row("bulk_max/λ_max", SHARE, lambda x: x.bulk.mp_softrank, **FROM_FIT)
 
     # ── Drift
     distance_from_init: float | None = _row(
-        "‖W - W₀‖_F",
-        Scale(1e-3, 1e3, is_log=True),
-        lambda x: x.drift.distance_from_init * x.unit,
-        needs=("initial",),
+        "‖W - W₀‖_F", Scale(1e-3, 1e3, is_log=True), lambda x: x.drift.distance_from_init * x.unit, needs=("initial",)
     )
     distance_from_init_relative: float | None = _row(
         "‖W - W₀‖_F / ‖W₀‖_F",
         Scale(1e-3, 1e1, is_log=True),
         lambda x: x.drift.distance_from_init_relative,
         summary="mean",
-        needs=("initial",),
-        follows="distance_from_init",
-        absent=EITHER_IS_ZERO,
+        **FROM_INITIAL,
     )
     distance_from_init_cosine: float | None = _row(
-        "1 - ⟨W, W₀⟩/(‖W‖‖W₀‖)",
-        SHARE,
-        lambda x: x.drift.distance_from_init_cosine,
-        needs=("initial",),
-        follows="distance_from_init",
-        absent=EITHER_IS_ZERO,
+        "1 - ⟨W, W₀⟩/(‖W‖‖W₀‖)", SHARE, lambda x: x.drift.distance_from_init_cosine, **FROM_INITIAL
     )
     distance_from_init_cka: float | None = _row(
         "1 - linear CKA of W and W₀, uncentered",
         SHARE,
         lambda x: x.drift.distance_from_init_cka,
-        needs=("cka", "initial"),
-        follows="distance_from_init",
-        absent=EITHER_IS_ZERO,
+        **(FROM_INITIAL | {"needs": ("cka", "initial")}),
     )
 
 

@@ -13,8 +13,13 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from lightning_ww import NotLearning, OverTrained, Trigger, UnderTrained
-from lightning_ww.callbacks import SpectralEarlyStopping, SpectralStoppingReason, WeightSpectrumMonitor
+from lightning_ww import Instability, NotLearning, OverTrained, Trigger, UnderTrained
+from lightning_ww.callbacks import (
+    CurvatureMonitor,
+    SpectralEarlyStopping,
+    SpectralStoppingReason,
+    WeightSpectrumMonitor,
+)
 
 INPUTS: dict[str, Callable[[Tensor], Tensor]] = {
     "raw": lambda x: x / 16,
@@ -119,15 +124,24 @@ class Wide(Digits):
         self.encoder, self.middle, self.head = nn.Linear(64, 2048), nn.Linear(2048, 64), nn.Linear(64, 10)
 
 
-@pytest.mark.filterwarnings("ignore:.*`(over_trained|under_trained|not_learning)`")
+class Ramped(Digits):
+    """Its learning rate triples at each epoch from the third on."""
+
+    def configure_optimizers(self) -> Any:
+        optimizer = super().configure_optimizers()
+        return [optimizer], [torch.optim.lr_scheduler.LambdaLR(optimizer, lambda epoch: 3.0 ** max(0, epoch - 2))]
+
+
+@pytest.mark.filterwarnings("ignore:.*`(over_trained|under_trained|not_learning|instability)`")
 @pytest.mark.parametrize(
     ("trigger", "raising", "silent", "epochs"),
     [
         (OverTrained(), (Digits, "strong decay"), (Digits, "SGD"), 5),
         (UnderTrained(), (Wide, "slow"), (Digits, "SGD"), 4),
         (NotLearning(), (Digits, "tiny steps"), (Digits, "SGD"), 5),
+        (Instability(), (Ramped, "SGD"), (Digits, "SGD"), 6),
     ],
-    ids=["over_trained", "under_trained", "not_learning"],
+    ids=["over_trained", "under_trained", "not_learning", "instability"],
 )
 def test_a_trigger_is_raised_by_one_training_and_not_by_another(
     trigger: Trigger, raising: Any, silent: Any, epochs: int
@@ -136,3 +150,37 @@ def test_a_trigger_is_raised_by_one_training_and_not_by_another(
     for (network, optimizer), is_raised in ((raising, True), (silent, False)):
         _, monitor = train(network(optimizer), epochs, triggers=[trigger])
         assert ((trigger.name, "middle") in flags(monitor)) == is_raised
+
+
+class Full(Digits):
+    """Trains on all data at once by plain gradient descent."""
+
+    def __init__(self, rate: float) -> None:
+        super().__init__("SGD")
+        self.rate = rate
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=self.rate)
+
+
+@pytest.mark.filterwarnings("ignore:.*`sharpness`")
+@pytest.mark.parametrize(("rate", "is_raised"), [(3.0, True), (0.02, False)])
+def test_steps_beyond_the_edge_of_stability_raise_sharpness_and_stop(rate: float, is_raised: bool) -> None:
+    torch.manual_seed(0)
+    x, y = load_digits(return_X_y=True)
+    data = TensorDataset(INPUTS["raw"](torch.tensor(x[:500], dtype=torch.float32)), torch.tensor(y[:500]))
+    monitor = CurvatureMonitor(every_n_epochs=1, num_steps=8, on_error="raise")
+    stopping = SpectralEarlyStopping("sharpness", patience=2, min_epochs=0)
+    trainer = quiet_trainer(max_epochs=8, callbacks=[monitor, stopping])
+    trainer.fit(Full(rate), DataLoader(data, batch_size=500))
+    assert any("sharpness" in past.flags for past in monitor.history) == is_raised
+    assert (trainer.current_epoch < 8) == is_raised
+
+
+@pytest.mark.parametrize(("optimizer", "epochs", "is_raised"), [("SGD", 40, True), ("Adam", 20, False)])
+def test_spectra_that_have_settled_raise_plateau_and_stop(optimizer: str, epochs: int, is_raised: bool) -> None:
+    torch.manual_seed(0)
+    stopping = SpectralEarlyStopping("plateau", patience=1)
+    trainer, monitor = train(Digits(optimizer), epochs, stopping)
+    assert any("plateau" in past.flags for past in monitor.history) == is_raised
+    assert (trainer.current_epoch < epochs) == is_raised

@@ -21,6 +21,7 @@ from lightning_ww.drawing.canvas import (
     wrapped,
 )
 from lightning_ww.weights.marchenko_pastur import bulk_density, bulk_edges
+from lightning_ww.weights.plots.null_band import HEIGHT, draw_null_band, null_rows
 from lightning_ww.weights.power_law import PowerLawFit, compare_tails, positive_part
 
 if TYPE_CHECKING:
@@ -49,6 +50,8 @@ MAX_NAME = 110
 
 def layer_figure(layer: LayerReport, *, compare: bool = False) -> Figure:
     """Draw the densities of a layer's eigenvalues and of its shuffle's, on two logarithmic axes.
+
+    Below are its `alpha_hill` and `rand_distance`, with the bands of noise, if those were measured.
 
     Args:
         layer: A report with a spectrum.
@@ -107,9 +110,13 @@ def layer_figure(layer: LayerReport, *, compare: bool = False) -> Figure:
     axes.minorticks_off()  # many ticks take long to draw
     axes.tick_params(labelsize="large")
     axes.grid(alpha=0.2)
+    rows = null_rows(layer)
     legend = figure.legend(loc="lower center", ncols=2, fontsize="large", frameon=False)
-    below = BELOW + ENTRY * np.ceil(len(legend.get_texts()) / 2)
+    bottom = HEIGHT * len(rows)
+    below = BELOW + ENTRY * np.ceil(len(legend.get_texts()) / 2) + bottom
     height = ABOVE + LINE * len(lines) + PLOT + below
+    legend.set_bbox_to_anchor((0.0, bottom / height, 1.0, 1.0))
+    draw_null_band(figure, rows, height)
     figure.set_size_inches(magnified(6.4), magnified(height))
     axes.set_position((0.13, below / height, 0.85, PLOT / height))
     return figure
