@@ -19,6 +19,7 @@ from lightning_ww.callbacks._curvature.remarks import remarks
 from lightning_ww.callbacks._curvature.settings import Matrix, Settings
 from lightning_ww.callbacks._curvature.sharded import refuse_sharded
 from lightning_ww.callbacks._curvature.spectrum_file import SpectrumFile
+from lightning_ww.callbacks._monitor.acting import OnFlag
 from lightning_ww.callbacks._monitor.base import Monitor
 from lightning_ww.callbacks._monitor.beside import Execution
 from lightning_ww.callbacks._monitor.guard import PostponedError, RefusedError
@@ -106,7 +107,8 @@ class CurvatureMonitor(Monitor[Reading, CurvatureFindings]):
       end. Images take at most a twentieth of the fit's time, as in `WeightSpectrumMonitor`. ``curvature/report`` (text): the
       settings of the measurement, and the largest eigenvalues with their residuals.
 
-    With a logger, ``curvature.jsonl`` in its directory has a line for each measurement, nodes and weights included.
+    With a logger, ``curvature.jsonl`` in its directory has a line for each measurement, nodes and weights included;
+    ``events.jsonl`` has one for each flag that rose, as in `WeightSpectrumMonitor`.
 
     Args:
         every_n_epochs: The number of epochs from one measurement to the next; ``None``: not by epochs. Default: ``5``.
@@ -146,7 +148,9 @@ class CurvatureMonitor(Monitor[Reading, CurvatureFindings]):
             the same gradient, products must be symmetric, and on two samples, in float64, they must equal differences of
             gradients. It costs at most ten gradients if a batch has at least eight samples (`benchmarks/hessians.md`).
             Default: ``True``.
-        triggers: Your own triggers, which flag measurements. Default: ``()``, none.
+        triggers: Triggers that flag measurements: `Sharpness`, or your own. Default: ``()``, none.
+        on_flag: Your own function ``(trainer, pl_module, flags)``, called when flags rise, as in `WeightSpectrumMonitor`.
+            Default: ``None``.
         panels: Whether images are drawn and TensorBoard's Custom Scalars laid out, as in `WeightSpectrumMonitor`. Default:
             ``True``.
         max_overhead: The largest share of the fit's wall time, such as ``0.02``, that all monitors of the Trainer together may
@@ -208,6 +212,7 @@ class CurvatureMonitor(Monitor[Reading, CurvatureFindings]):
         storage: Storage = "full",
         self_check: bool = True,
         triggers: Sequence[Trigger] = (),
+        on_flag: OnFlag | None = None,
         panels: bool = True,
         max_overhead: float | None = None,
         execution: Execution = "auto",
@@ -247,6 +252,7 @@ class CurvatureMonitor(Monitor[Reading, CurvatureFindings]):
             panels=panels,
             max_overhead=max_overhead,
             execution=execution,
+            on_flag=on_flag,
             log_key_prefix=log_key_prefix,
             seed=seed,
             max_history=max_history,

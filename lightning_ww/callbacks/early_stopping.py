@@ -10,19 +10,20 @@ from typing_extensions import override
 
 from lightning_ww import _checks
 from lightning_ww._errors import ArgumentError
+from lightning_ww.callbacks._monitor.event_file import EventFile
+from lightning_ww.callbacks._monitor.guard import Guard
 from lightning_ww.callbacks._monitor.improvement import Improvement, Mode, checked
+from lightning_ww.callbacks._monitor.lent_triggers import LentTriggers, is_monitor, monitors_with_triggers
 from lightning_ww.callbacks._monitor.lightning import LightningModule, Trainer, callbacks, inform, warn
 from lightning_ww.callbacks._monitor.restoring import Restoring
 from lightning_ww.callbacks._monitor.resumable import Resumable
+from lightning_ww.callbacks._monitor.stop import Stop
 from lightning_ww.callbacks._monitor.triggers import are_equal
 from lightning_ww.triggers.named import NAMED
 from lightning_ww.triggers.trigger import Trigger
 
 if TYPE_CHECKING:
     from lightning_ww.history import Measurement
-
-MONITOR = ("triggers", "add_trigger", "drop_trigger", "history", "diagnosis", "state_key")
-"""The attributes of a callback that raises triggers."""
 
 
 class SpectralStoppingReason(str, Enum):
@@ -36,8 +37,11 @@ class SpectralStoppingReason(str, Enum):
 class SpectralEarlyStopping(Resumable):
     """Stop when a trigger of a spectral monitor fires at several measurements in a row.
 
-    It needs a monitor, such as `WeightSpectrumMonitor`, among the Trainer's callbacks; their order does not matter. It logs
-    nothing.
+    It needs a monitor, such as `WeightSpectrumMonitor`, among the Trainer's callbacks; their order does not matter.
+
+    **Logged only**, when it stops: ``flags/stop_reason`` (text). With a logger, ``events.jsonl`` in its directory has a line
+    with the event ``"stop"``: time, step, trigger, layers, evidence, meaning and lever. Loggers that take alerts (W&B, Comet)
+    get one. Checkpoints that are saved from then on have the reason in this callback's state, under ``stopped``.
 
     Choose the triggers with care. `rank_collapse` is often harmless: a layer of few effective directions may generalize well.
     `correlation_trap` shows large single steps rather than overfitting. Both stay silent in healthy SGD and Adam runs on
@@ -95,7 +99,8 @@ class SpectralEarlyStopping(Resumable):
         self.stop_on = tuple(given if isinstance(given, str) else given.name for given in several)
         self._named = tuple(given for given in several if isinstance(given, str))
         self._own = tuple(given for given in several if isinstance(given, Trigger))
-        self._lent: list[tuple[Any, Trigger]] = []  # the triggers that monitors have from us
+        self._lent = LentTriggers()
+        self._file, self._guard = EventFile(None), Guard(call, "warn")
         self.patience = _checks.count(call, "patience", patience, least=1)
         self.min_epochs = _checks.count(call, "min_epochs", min_epochs, least=0)
         self.require_metric, self.mode, self.min_delta = checked(call, require_metric, mode, min_delta)
@@ -121,13 +126,13 @@ class SpectralEarlyStopping(Resumable):
         if stage != "fit":
             return
         for trigger in self._own:
-            self._hand_over(trainer, trigger, typed=trigger)
-        raised = {trigger.name for monitor in _monitors(trainer) for trigger in monitor.triggers}
+            self._lent.lend(trainer, trigger, trigger, type(self).__name__)
+        raised = {trigger.name for monitor in monitors_with_triggers(trainer) for trigger in monitor.triggers}
         for name in self._named:
             if name not in raised and name in NAMED:
-                self._hand_over(trainer, NAMED[name](), typed=name)
-        monitors = _monitors(trainer)
-        if not monitors and any(_is_monitor(callback) for callback in callbacks(trainer)):
+                self._lent.lend(trainer, NAMED[name](), name, type(self).__name__)
+        monitors = monitors_with_triggers(trainer)
+        if not monitors and any(is_monitor(callback) for callback in callbacks(trainer)):
             raise ArgumentError(
                 "`SpectralEarlyStopping` acts on the flags of a monitor, and no monitor of this Trainer has triggers: give "
                 "it `triggers=[...]`, or add `WeightSpectrumMonitor()` to `Trainer(callbacks=[...])`."
@@ -145,36 +150,13 @@ class SpectralEarlyStopping(Resumable):
                     f"Raised are: {', '.join(known)}."
                 )
 
-    def _hand_over(self, trainer: Trainer, trigger: Trigger, *, typed: str | Trigger) -> None:
-        """Give a trigger to the monitors with a default of equal name, else to the first monitor that can take it."""
-        monitors = [monitor for monitor in callbacks(trainer) if _is_monitor(monitor)]
-        twins = [monitor for monitor in monitors if trigger.name in {own.name for own in monitor.triggers}]
-        has_it = any(are_equal(trigger, own) for monitor in monitors for own in monitor.triggers)
-        errors = []
-        for monitor in twins or monitors:
-            before = monitor.triggers
-            try:
-                monitor.add_trigger(trigger)
-            except ArgumentError as error:
-                errors.append(error)
-                continue
-            has_it = True
-            if monitor.triggers is not before:
-                self._lent.append((monitor, trigger))
-            if not twins:
-                return
-        if errors and not has_it:
-            why = " ".join(str(error) for error in errors)
-            raise ArgumentError(f"`SpectralEarlyStopping(stop_on=[{typed!r}])`: no monitor can raise it. {why}")
-
     @override
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        for monitor, trigger in self._lent:
-            monitor.drop_trigger(trigger)
-        self._lent = []
+        self._lent.take_back()
 
     @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._file = EventFile.of(trainer)
         is_new, state = self._begin(trainer, pl_module)
         counts, counted, required = self._counts, self._counted, self._required
         self._reset()
@@ -182,6 +164,8 @@ class SpectralEarlyStopping(Resumable):
             restoring = Restoring(state)
             restoring.part("counts", self._load_counts)
             restoring.part("counted", self._load_counted)
+            if "stopped" in state:
+                restoring.part("stopped", dict)  # of the fit that stopped, not of this one
             if "required" in state and self._required is not None:
                 restoring.part("required", self._required.load_state_dict)
             for said in restoring.finish():
@@ -197,7 +181,7 @@ class SpectralEarlyStopping(Resumable):
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        for monitor in _monitors(trainer):  # skip measurements from before this callback was added
+        for monitor in monitors_with_triggers(trainer):  # skip measurements from before this callback was added
             last, key = monitor.history.next_number - 1, monitor.state_key
             if self._counted.setdefault(key, last) > last:  # the monitor has started a new history
                 self._counted[key] = last
@@ -210,7 +194,7 @@ class SpectralEarlyStopping(Resumable):
     @override
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         # for measurements between steps, or after this callback's turn at the end of an epoch; all processes agree
-        attempts = [getattr(monitor, "attempts", len(monitor.history)) for monitor in _monitors(trainer)]
+        attempts = [getattr(monitor, "attempts", len(monitor.history)) for monitor in monitors_with_triggers(trainer)]
         if attempts != self._attempts:
             self._attempts = attempts
             self._check(trainer, epochs_done=trainer.current_epoch)
@@ -220,7 +204,11 @@ class SpectralEarlyStopping(Resumable):
         self._go_on()
         if getattr(trainer, "fast_dev_run", False) or self._has_stopped:
             return
-        unseen = [(monitor, measurement) for monitor in _monitors(trainer) for measurement in self._unseen(monitor)]
+        unseen = [
+            (monitor, measurement)
+            for monitor in monitors_with_triggers(trainer)
+            for measurement in self._unseen(monitor)
+        ]
         for monitor, measurement in unseen:
             self._count(monitor, measurement)
             self._has_counted = True
@@ -231,15 +219,18 @@ class SpectralEarlyStopping(Resumable):
         if not self.stop_on:
             if due is not None and not self._has_reported:
                 self._has_reported = True
-                inform(trainer, f"{due[1]} Training goes on: `stop_on` is empty.")
+                inform(trainer, f"{due.message} Training goes on: `stop_on` is empty.")
             return
         if trainer.strategy.reduce_boolean_decision(due is not None, all=False):
-            reason, message = due or (SpectralStoppingReason.TRIGGER, "Another process asked to stop.")
+            is_lost = due is not None and due.trigger.name == "nonfinite"
             trainer.should_stop = self._has_stopped = True
             self.stopped_epoch = trainer.current_epoch
-            self.stopping_reason, self.stopping_reason_message = reason, message
+            self.stopping_reason = SpectralStoppingReason.NONFINITE if is_lost else SpectralStoppingReason.TRIGGER
+            self.stopping_reason_message = message = "Another process asked to stop." if due is None else due.message
             if self.verbose:
                 inform(trainer, message)
+            if due is not None:
+                due.tell(trainer, self._guard, self._file)
 
     def _unseen(self, monitor: Any) -> list[Measurement]:
         """The measurements that were not counted yet; those at the start of a fit never count."""
@@ -252,22 +243,20 @@ class SpectralEarlyStopping(Resumable):
             key = f"{monitor.state_key} {trigger.name}"
             self._counts[key] = self._counts.get(key, 0) + 1 if trigger.name in measurement.fired else 0
 
-    def _due(self, trainer: Trainer, epochs_done: int) -> tuple[SpectralStoppingReason, str] | None:
-        """The reason to stop now, as a code and as a sentence, or ``None``."""
+    def _due(self, trainer: Trainer, epochs_done: int) -> Stop | None:
+        """The reason to stop now, or ``None``."""
         # set before the Trainer's own minimum, `should_stop` would stop training later, whatever happens until then
         may_stop = getattr(trainer.fit_loop, "_can_stop_early", True)
-        for monitor in _monitors(trainer):
+        for monitor in monitors_with_triggers(trainer):
             for trigger in monitor.triggers:
                 if self.stop_on and not self._acts_on(trigger):
                     continue
                 count = self._counts.get(f"{monitor.state_key} {trigger.name}", 0)
                 if count and trigger.acts_at_once:
-                    is_lost = trigger.name == "nonfinite"
-                    reason = SpectralStoppingReason.NONFINITE if is_lost else SpectralStoppingReason.TRIGGER
-                    return reason, self._sentence(monitor, trigger.name, count)
+                    return Stop(self._sentence(monitor, trigger.name, count), trigger, monitor.history[-1])
                 has_consent = self._required is None or self._required.num_stale >= self.patience
                 if count >= self.patience and has_consent and epochs_done >= self.min_epochs and may_stop:
-                    return SpectralStoppingReason.TRIGGER, self._sentence(monitor, trigger.name, count)
+                    return Stop(self._sentence(monitor, trigger.name, count), trigger, monitor.history[-1])
         return None
 
     def _acts_on(self, trigger: Trigger) -> bool:
@@ -283,6 +272,13 @@ class SpectralEarlyStopping(Resumable):
         left_out = getattr(monitor, "num_left_out", 0)
         return f"{said} `max_overhead` left out {left_out} measurements of this run." if left_out else said
 
+    def _stopped(self) -> dict[str, Any]:
+        return {
+            "epoch": self.stopped_epoch,
+            "reason": self.stopping_reason.value,
+            "message": self.stopping_reason_message,
+        }
+
     @property
     @override
     def state_key(self) -> str:
@@ -293,15 +289,6 @@ class SpectralEarlyStopping(Resumable):
         return {
             "counts": dict(self._counts),
             "counted": dict(self._counted),
+            **({} if self.stopping_reason_message is None else {"stopped": self._stopped()}),
             **({} if self._required is None else {"required": self._required.state_dict()}),
         }
-
-
-def _is_monitor(callback: Any) -> bool:
-    """Tell whether a callback can raise triggers, judged by its attributes rather than by its class."""
-    return all(hasattr(callback, name) for name in MONITOR)
-
-
-def _monitors(trainer: Trainer) -> list[Any]:
-    """The callbacks that raise triggers."""
-    return [callback for callback in callbacks(trainer) if _is_monitor(callback) and callback.triggers]

@@ -10,6 +10,7 @@ from typing_extensions import override
 
 from lightning_ww import _checks
 from lightning_ww._errors import ArgumentError
+from lightning_ww.callbacks._monitor.acting import OnFlag
 from lightning_ww.callbacks._monitor.base import Monitor
 from lightning_ww.callbacks._monitor.beside import Execution
 from lightning_ww.callbacks._monitor.guard import RefusedError
@@ -87,6 +88,9 @@ class WeightSpectrumMonitor(Monitor[Snapshot, WeightReport]):
       shuffle. It is drawn for three layers at the start, for layers that are flagged (three at a measurement, the others at
       the next measurements), and for three more at the end, flagged layers first.
 
+    With a logger, ``events.jsonl`` in its directory has a line for each flag that rose: time, step, trigger, layer,
+    evidence, meaning and lever. Loggers that take alerts (W&B, Comet) get one with each warning of flags.
+
     Images of all monitors together take at most a twentieth of the fit's time: those that would take more wait for a later
     measurement, or for the end of the fit, where all are drawn that are left. Numbers never wait.
 
@@ -112,6 +116,9 @@ class WeightSpectrumMonitor(Monitor[Snapshot, WeightReport]):
             the process that trains. ``"background"``: the numbers are found there, too, while it is free, with
             the same digits, and are logged at the step that they belong to, but only some steps later, at the latest at the
             next measurement, checkpoint or end. So ``EarlyStopping``, ``ModelCheckpoint`` and schedules cannot watch them.
+        on_flag: Your own function ``(trainer, pl_module, flags)``, called on every process with the flags that have risen at
+            a measurement, a tuple of `lightning_ww.Flag`: to save a checkpoint, cut the learning rate, send a message. An
+            error in it is a warning, unless ``on_error="raise"``. Default: ``None``.
         log_key_prefix: A prefix of every key, which tells two monitors apart. Default: ``""``.
         max_logged_layers: The most layers that are logged one by one; if there are more, this many are chosen evenly by
             depth. All layers are measured, and a flagged layer is logged from then on. Default: ``60``: with six metrics
@@ -165,6 +172,7 @@ class WeightSpectrumMonitor(Monitor[Snapshot, WeightReport]):
         include_frozen: bool = True,
         split: str | Sequence[str] | None = None,
         triggers: Sequence[Trigger] | None = None,
+        on_flag: OnFlag | None = None,
         log_key_prefix: str = "",
         max_logged_layers: int = 60,
         panels: bool = True,
@@ -197,6 +205,7 @@ class WeightSpectrumMonitor(Monitor[Snapshot, WeightReport]):
             panels=panels,
             max_overhead=max_overhead,
             execution=execution,
+            on_flag=on_flag,
             log_key_prefix=log_key_prefix,
             seed=seed,
             max_history=max_history,
@@ -314,6 +323,7 @@ class WeightSpectrumMonitor(Monitor[Snapshot, WeightReport]):
             for layer in report.layers
             if layer.spectrum is not None and (bins := memory.logged.bins(layer.name)) is not None
         }
+        risen = tuple(dict.fromkeys(flag.layer for flag in run.risen))
         is_start = run.measurement is not None and run.measurement.step == 0
         flags, stands = run.diagnosis.by_trigger, run.diagnosis.layers_from_start
         table = report_table(report, flags, run.events.lines, from_start=stands, at_start=is_start)
@@ -322,7 +332,7 @@ class WeightSpectrumMonitor(Monitor[Snapshot, WeightReport]):
             scalars={**report.quantiles, **memory.logged.scalars(report, self.metrics)},
             histograms=histograms,
             texts={"report": table},
-            pictures=memory.pictures.due(run.history, report, self.metrics, flagged, run.risen),
+            pictures=memory.pictures.due(run.history, report, self.metrics, flagged, risen),
             category="the weights, with bands of median and 10–90 % of the layers",
             charts=[*bands, Chart("alpha_weighted and log_norm", ("alpha_weighted", "log_norm"))],
             layers=memory.logged.names,

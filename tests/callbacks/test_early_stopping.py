@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.networks import Classifier, data, quiet_trainer
+from helpers.collapsing import Collapse, Still
+from helpers.networks import data, quiet_trainer
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 
@@ -22,30 +23,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*`nonfinite` at layer"),
     pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty"),
 ]
-
-
-class Collapse(Callback):
-    """Takes a layer's rank away at the start of these epochs, and gives it back at the start of the others."""
-
-    def __init__(self, *epochs: int) -> None:
-        self.epochs = epochs
-
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        with torch.no_grad():
-            weight: Any = pl_module.hidden.weight  # type: ignore[union-attr]
-            if trainer.current_epoch in self.epochs:
-                weight.zero_()
-                weight[:, 0] = 1.0
-                weight.requires_grad_(True)
-            else:
-                weight.copy_(0.1 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(0)))
-
-
-class Still(Classifier):
-    """Does not move, so that what the test plants stays."""
-
-    def __init__(self) -> None:
-        super().__init__(lr=0.0)
 
 
 def fit(*callbacks: Callback, model: LightningModule | None = None, **arguments: Any) -> Trainer:

@@ -18,6 +18,7 @@ from helpers.networks import Busy, Witness, data, quiet_trainer
 from pytorch_lightning import Callback, seed_everything
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 
+from lightning_ww import CorrelationTrap, NotLearning, UnderTrained
 from lightning_ww.callbacks import CurvatureMonitor, SpectralEarlyStopping, WeightSpectrumMonitor
 
 OBSERVERS: dict[str, Callable[[], Sequence[Callback]]] = {
@@ -45,6 +46,19 @@ OBSERVERS: dict[str, Callable[[], Sequence[Callback]]] = {
     "weights and stopping": lambda: [
         SpectralEarlyStopping(stop_on=["rank_collapse"], min_epochs=99),
         WeightSpectrumMonitor(on_error="raise"),
+    ],
+    "all triggers, with the user's own function": lambda: [
+        SpectralEarlyStopping(stop_on=["over_trained", "sharpness", "plateau", "instability"], min_epochs=99),
+        CurvatureMonitor(every_n_epochs=1, on_flag=print, on_error="raise"),
+        WeightSpectrumMonitor(
+            triggers=[
+                CorrelationTrap(enter=0.0, leave=0.0),
+                UnderTrained(enter=0.0, floors=0.0),
+                NotLearning(enter=9.0),
+            ],
+            on_flag=print,
+            on_error="raise",
+        ),
     ],
 }
 

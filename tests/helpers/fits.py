@@ -22,9 +22,11 @@ def curvature_monitor(**arguments: Any) -> CurvatureMonitor:
     return CurvatureMonitor(**(defaults | arguments))
 
 
-def fit(*callbacks: Callback, model: LightningModule | None = None, **arguments: Any) -> Trainer:
+def fit(
+    *callbacks: Callback, model: LightningModule | None = None, ckpt_path: Path | None = None, **arguments: Any
+) -> Trainer:
     trainer = quiet_trainer(callbacks=list(callbacks), **arguments)
-    trainer.fit(model or Classifier(), data(), data(32, seed=1, shuffle=False))
+    trainer.fit(model or Classifier(), data(), data(32, seed=1, shuffle=False), ckpt_path=ckpt_path)
     return trainer
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar, get_
 from typing_extensions import override
 
 from lightning_ww import _checks
+from lightning_ww.callbacks._monitor.acting import Acting, OnFlag
 from lightning_ww.callbacks._monitor.background import Background, Taken
 from lightning_ww.callbacks._monitor.beside import Execution
 from lightning_ww.callbacks._monitor.following import Following
@@ -25,7 +26,7 @@ from lightning_ww.callbacks._monitor.lightning import LightningModule, Trainer, 
 from lightning_ww.callbacks._monitor.publisher import Publisher, to_callback_metrics
 from lightning_ww.callbacks._monitor.run import Pending, Run
 from lightning_ww.callbacks._monitor.schedule import Schedule, logged_step
-from lightning_ww.callbacks._monitor.sentences import about_flags, about_skips
+from lightning_ww.callbacks._monitor.sentences import about_skips
 from lightning_ww.callbacks._monitor.triggers import WithTriggers, flag_scalars, judged, others_of
 from lightning_ww.callbacks._monitor.view import View
 from lightning_ww.history import Findings, History, Measurement, Moment
@@ -42,7 +43,7 @@ UNEXPECTED = ("failed", "meta", "sharded", "quantised", "uninitialised", "unsupp
 """Reasons for skipping a layer that cause a warning; the others (norms, biases, ties …) are only in the report."""
 
 
-class Monitor(Following, Background[S, M], WithTriggers, ABC, Generic[S, M]):
+class Monitor(Acting, Following, Background[S, M], WithTriggers, ABC, Generic[S, M]):
     """A callback that measures on a schedule, publishes its results, and never disturbs the run.
 
     Attributes:
@@ -69,6 +70,7 @@ class Monitor(Following, Background[S, M], WithTriggers, ABC, Generic[S, M]):
         on_error: Literal["warn", "raise"],
         max_overhead: float | None = None,
         execution: Execution = "auto",
+        on_flag: OnFlag | None = None,
     ) -> None:
         super().__init__()
         call = type(self).__name__
@@ -76,6 +78,7 @@ class Monitor(Following, Background[S, M], WithTriggers, ABC, Generic[S, M]):
         self.every_n_epochs = every_n_epochs
         self.every_n_train_steps = every_n_train_steps
         self._set_triggers(triggers, defaults, measures)
+        self._set_on_flag(on_flag)
         self.panels = _checks.instance(call, "panels", panels, bool)
         self.max_overhead = _checks.optional_share(call, "max_overhead", max_overhead)
         self.execution = _checks.choice(call, "execution", execution, get_args(Execution))
@@ -221,10 +224,12 @@ class Monitor(Following, Background[S, M], WithTriggers, ABC, Generic[S, M]):
         summary = trainer.strategy.broadcast(summary)  # equal on all ranks
         run.held |= summary  # a number without a value now keeps its last value
         to_callback_metrics(trainer, run.held, self.GROUP, self.log_key_prefix)
+        run.risen = ()
         remember = partial(self._remember, trainer, measurement, summary)
         run.guard.run(trainer, remember, "remember a measurement")
         publish = partial(self._publish, trainer, findings, summary, moment)
         run.guard.run(trainer, publish, "show a measurement")
+        self._act(trainer, moment)
         run.guard.tell(trainer)
         if not moment.is_baseline:
             self._log_overhead(trainer, began, moment.logged_step)
@@ -236,15 +241,11 @@ class Monitor(Following, Background[S, M], WithTriggers, ABC, Generic[S, M]):
         when = f"After {measurement.step} steps (epoch {measurement.epoch})"
         is_judged = {trigger.name for trigger in self.triggers} - set(run.unjudged)
         is_first = not len(run.history)
-        risen = run.events.note(when, diagnosis, before, measurement.layers, is_judged, is_first=is_first)
-        run.risen = tuple(dict.fromkeys(flag.layer for flag in risen))
+        run.risen = run.events.note(when, diagnosis, before, measurement.layers, is_judged, is_first=is_first)
         run.measurement = measurement.judged(
             dict(summary), diagnosis.by_trigger, diagnosis.fired, diagnosis.layers_from_start
         )
         run.history.append(run.measurement, run.findings)
-        for name in dict.fromkeys(flag.trigger for flag in risen):
-            causes = {f"{name} {flag.layer}": flag for flag in risen if flag.trigger == name}
-            run.guard.warn_of_several(trainer, causes, partial(about_flags, measurement.step))
 
     def _publish(self, trainer: Trainer, findings: M, summary: Mapping[str, float], moment: Moment) -> None:
         run = self._run

@@ -28,7 +28,7 @@ class Events:
         judged: Collection[str],
         *,
         is_first: bool = False,
-    ) -> list[Flag]:
+    ) -> tuple[Flag, ...]:
         """Add lines on the flags that changed since the last measurement.
 
         Args:
@@ -42,7 +42,7 @@ class Events:
         Returns:
             The flags that rose.
         """
-        risen = [flag for flag in diagnosis.flags if flag.layer not in before.get(flag.trigger, ())]
+        risen = tuple(flag for flag in diagnosis.flags if flag.layer not in before.get(flag.trigger, ()))
         if is_first:
             self.lines += [f"{when}, from the start, and so not counted: {flag}" for flag in diagnosis.from_start]
         self.lines += [f"{when}: {flag}" for flag in risen]

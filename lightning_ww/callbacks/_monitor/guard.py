@@ -92,19 +92,27 @@ class Guard:
         """Tell whether there was a warning of this cause."""
         return cause in self._warned
 
-    def warn_of_several(self, trainer: Trainer, causes: Mapping[str, T], sentence: Callable[[list[T]], str]) -> None:
+    def warn_of_several(
+        self, trainer: Trainer, causes: Mapping[str, T], sentence: Callable[[list[T]], str]
+    ) -> str | None:
         """Warn once of several causes, of those that there was no warning of before.
 
         Args:
             trainer: The Trainer.
             causes: What each is about, such as a layer, by cause.
             sentence: A function that makes a message of what the new ones are about.
+
+        Returns:
+            The message, or ``None`` if there were warnings of all causes before.
         """
         new = {cause: about for cause, about in causes.items() if cause not in self._warned}
-        if new:
-            first, *others = new
-            self._warned.update(others)
-            self.warn_once(trainer, first, sentence(list(new.values())))
+        if not new:
+            return None
+        first, *others = new
+        self._warned.update(others)
+        said = sentence(list(new.values()))
+        self.warn_once(trainer, first, said)
+        return said
 
     def tell(self, trainer: Trainer) -> None:
         """Warn of what only other processes know; a collective call."""

@@ -59,6 +59,14 @@ class Sink:
         """Log a picture."""
         raise NotImplementedError
 
+    def alert(self, title: str, text: str) -> None:
+        """Send an alert, if the logger's experiment takes some, as those of Weights & Biases and Comet do."""
+        experiment: Any = getattr(self.logger, "experiment", None)
+        if _has(experiment, "alert"):
+            experiment.alert(title=title, text=text)
+        elif _has(experiment, "send_notification"):
+            experiment.send_notification(title, status=text)
+
     def layout(self, layout: Layout) -> None:
         """Lay out charts, if the logger has a layout."""
 

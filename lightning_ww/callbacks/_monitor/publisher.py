@@ -89,6 +89,11 @@ class Publisher:
         ]
         return any(logged)
 
+    def alert(self, title: str, text: str) -> None:
+        """Send an alert through each logger that takes some."""
+        for sink in self._sinks:
+            self.guard.run(self.trainer, partial(sink.alert, title, text), _log_to(sink))
+
     def layout(self, categories: Sequence[Category]) -> None:
         """Lay out the charts of several monitors with each logger's own prefix."""
         for sink in self._sinks:

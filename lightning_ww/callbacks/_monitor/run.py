@@ -12,7 +12,7 @@ from lightning_ww.callbacks._monitor.guard import Guard
 from lightning_ww.callbacks._monitor.pictures import Pictures
 from lightning_ww.callbacks._monitor.restoring import Restoring
 from lightning_ww.history import History, Measurement
-from lightning_ww.triggers.diagnosis import Diagnosis
+from lightning_ww.triggers.diagnosis import Diagnosis, Flag
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -97,7 +97,7 @@ class Run(Generic[M]):
     unjudged: tuple[str, ...] = ()  # triggers that failed at the latest measurement
     held: dict[str, float] = field(default_factory=dict)  # the last value of every summary, for `callback_metrics`
     events: Events = field(default_factory=Events)
-    risen: tuple[str, ...] = ()  # layers with a new flag at the latest measurement
+    risen: tuple[Flag, ...] = ()  # the new flags of the latest measurement
     pictures: Pictures = field(default_factory=Pictures)
     clock: Clock = field(default_factory=Clock)
     category: Category | None = None  # the latest view's charts

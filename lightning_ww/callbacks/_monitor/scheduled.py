@@ -81,6 +81,10 @@ class Scheduled(Resumable, ABC):
         """Compute and publish the numbers that are followed between two measurements, if it is time."""
 
     @abstractmethod
+    def _find_event_file(self, trainer: Trainer) -> None:
+        """Find the file of events when a fit begins; a collective call."""
+
+    @abstractmethod
     def _lay_out(self, trainer: Trainer) -> None:
         """Lay out the charts of all monitors, if they have changed."""
 
@@ -127,6 +131,7 @@ class Scheduled(Resumable, ABC):
             warn(trainer, f"`{type(self).__name__}` does nothing under `Trainer(barebones=True)`.")
             return
         self._refuse_watchers(trainer)
+        self._find_event_file(trainer)
         is_new, state = self._begin(trainer, pl_module)
         if is_new or state is not None:
             self._run = self._new_run()

@@ -1,0 +1,50 @@
+"""`events.jsonl`: a line for each flag that rose and for each stop, for scripts that watch a run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lightning_ww.callbacks._monitor.lightning import Trainer
+    from lightning_ww.history import Measurement, Moment
+    from lightning_ww.triggers.diagnosis import Flag
+
+NAME = "events.jsonl"
+"""The name of the file in the logger's directory."""
+
+
+@dataclass(frozen=True)
+class EventFile:
+    """The file of a fit, shared by all our callbacks; lines are only ever added to it.
+
+    Each line is an object of JSON: ``time`` (UTC), ``event`` (``"from_start"``, ``"flag"`` or ``"stop"``), ``step``,
+    ``epoch``, ``trigger``, ``layer`` (``""``: the model as a whole), ``evidence``, ``meaning`` and ``lever``.
+    """
+
+    folder: Path | None  # None: nothing is written
+
+    @classmethod
+    def of(cls, trainer: Trainer) -> EventFile:
+        """The file in the directory of the first logger that has one; a collective call."""
+        directory = trainer.log_dir if trainer.loggers else None  # read on every rank, since it is broadcast
+        is_wanted = directory and "://" not in str(directory) and not getattr(trainer, "fast_dev_run", False)
+        return cls(Path(str(directory)) if is_wanted and trainer.is_global_zero else None)
+
+    def append(self, events: Sequence[Mapping[str, Any]]) -> None:
+        """Add lines, with the time at which they are written."""
+        if self.folder is None or not events:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        with (self.folder / NAME).open("a", encoding="utf-8") as file:
+            file.write("".join(json.dumps({"time": now, **event}, ensure_ascii=False) + "\n" for event in events))
+
+
+def flag_event(event: str, moment: Moment | Measurement, flag: Flag) -> dict[str, Any]:
+    """The event of a flag."""
+    return {"event": event, "step": moment.step, "epoch": moment.epoch, **vars(flag)}
