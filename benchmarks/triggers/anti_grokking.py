@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,7 @@ class Networks:
         weights, biases = [], []
         for seed in range(seeds):
             torch.manual_seed(seed)
-            layers = [nn.Linear(a, b) for a, b in zip(WIDTHS, WIDTHS[1:], strict=False)]
+            layers = [nn.Linear(a, b) for a, b in pairwise(WIDTHS)]
             weights.append([layer.weight.detach().mT * scale for layer in layers])
             biases.append([layer.bias.detach() * scale for layer in layers])
         self.weights = [torch.stack(same).to(dtype).requires_grad_() for same in zip(*weights, strict=True)]
@@ -78,12 +79,12 @@ class Networks:
         """One step on all samples; the networks' gradients do not mix."""
         loss = (self.outputs(self.x) - self.target).square().mean(dim=(1, 2)).sum()
         self.optimizer.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         self.optimizer.step()
 
     def model(self, seed: int) -> nn.Sequential:
         """One network."""
-        layers = [nn.Linear(a, b, dtype=self.x.dtype) for a, b in zip(WIDTHS, WIDTHS[1:], strict=False)]
+        layers = [nn.Linear(a, b, dtype=self.x.dtype) for a, b in pairwise(WIDTHS)]
         for layer, weights in zip(layers, self.weights, strict=True):
             layer.weight.data = weights[seed].detach().mT.contiguous()
         return nn.Sequential(*layers)

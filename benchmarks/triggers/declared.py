@@ -9,7 +9,7 @@ SEEDS = 10
 """The runs of each setting of suites A and B."""
 
 FALL = 0.05
-"""A run has failed at the first epoch at which test accuracy is this much below the best so far, and is so at the next, too."""
+"""A run has failed at the first of two epochs in a row at which test accuracy is this much below the best before."""
 
 NEVER_LEARNED = 5
 """A run that has not reached twice the accuracy of chance by this epoch has failed there."""
@@ -95,3 +95,24 @@ METRICS = (
 
 WINDOW = 3
 """The measurements over which a change is taken."""
+
+SIZES, NOISE = (200, 500, 1437), (0.0, 0.2, 0.4, 0.6, 0.8)
+"""The numbers of digits to train on in suite B, and the shares of labels that are drawn anew."""
+
+OPTIMIZERS = ("SGD", "Adam", "AdamW")
+"""SGD with 0.05 and momentum 0.9, Adam with 1e-3, AdamW with 1e-3 and a weight decay of 0.1."""
+
+LONGEST, FIXED = 60, 20
+"""The epochs of each run of suite B, and the stop of the rule that looks at nothing."""
+
+HELD_OUT = (0.1, 0.2, 0.3)
+"""The shares of the training data that validation takes, in rules that need it."""
+
+VALIDATION_PATIENCE = 5
+"""The epochs without a lower validation loss after which training stops; the best epoch's weights are kept."""
+
+DISPARITY_BATCHES, DISPARITY_RISES = 5, 5
+"""Gradient disparity: the number of batches, and of epochs at which it rose, after which training stops."""
+
+WAVE = 3
+"""Label Wave: the epochs over which prediction changes are averaged, and those above the least before it is taken."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import inspect
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import declared
@@ -86,9 +87,9 @@ class LowRank(nn.Module):
 def perceptron(*widths: int, norm: bool = False) -> nn.Sequential:
     """A perceptron of these widths."""
     parts: list[nn.Module] = []
-    for a, b in zip(widths[:-2], widths[1:-1], strict=True):
+    for a, b in pairwise(widths[:-1]):
         parts += [nn.Linear(a, b), *([nn.BatchNorm1d(b)] if norm else []), nn.ReLU()]
-    return nn.Sequential(*parts, nn.Linear(*widths[-2:]))
+    return nn.Sequential(*parts, nn.Linear(widths[-2], widths[-1]))
 
 
 def convolutions(*, norm: bool) -> nn.Sequential:
@@ -109,9 +110,9 @@ def pretrained(seed: int, data: Data) -> nn.Sequential:
     images, labels = images[labels < 5], labels[labels < 5]
     optimizer = torch.optim.Adam(network.parameters(), 1e-3)
     for _ in range(15):
-        for some in torch.randperm(len(labels)).split(32):
+        for some in torch.split(torch.randperm(len(labels)), 32):
             optimizer.zero_grad()
-            nn.functional.cross_entropy(network(images[some]), labels[some]).backward()
+            torch.autograd.backward(nn.functional.cross_entropy(network(images[some]), labels[some]))
             optimizer.step()
     network[-1] = nn.Linear(128, 10)
     return network
@@ -147,14 +148,14 @@ class Task(LightningModule):
     @property
     def victim(self) -> nn.Parameter:
         """The weight of the layer that a fault is about."""
-        if isinstance(self.network, Transformer):
-            return self.network.layers[1].linear1.weight  # type: ignore[union-attr,return-value]
-        return self.network[2].weight  # type: ignore[index,return-value]
+        return self.network.get_parameter(
+            "layers.1.linear1.weight" if self.setting.network == "transformer" else "2.weight"
+        )
 
     @property
     def has_begun(self) -> bool:
         """Whether the fault is there."""
-        return self.current_epoch >= declared.START
+        return bool(self.current_epoch >= declared.START)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:  # noqa: D102
         x, y = batch
@@ -218,7 +219,7 @@ class Task(LightningModule):
     def chance(self) -> float:
         """The accuracy of always saying the most frequent label."""
         labels = self.data[0].tensors[1].flatten()
-        return float(labels.bincount().max() / len(labels))
+        return int(torch.bincount(labels).max()) / len(labels)
 
 
 def layers_of(network: nn.Module) -> Iterator[nn.Parameter]:
