@@ -12,7 +12,7 @@ FALL = 0.05
 """A run has failed at the first of two epochs in a row at which test accuracy is this much below the best before."""
 
 NEVER_LEARNED = 5
-"""A run that has not reached twice the accuracy of chance by this epoch has failed there."""
+"""A run that is nowhere `FALL` above the accuracy of chance up to this epoch has failed there."""
 
 PATIENCE, MIN_EPOCHS = 3, 5
 """Those of `SpectralEarlyStopping`: a trigger is an alarm at the third firing in a row, from the fifth epoch on."""

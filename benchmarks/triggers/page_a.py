@@ -1,0 +1,215 @@
+"""The part of the page on suite A."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import declared
+from declared import SETTINGS
+from pictures import plot, save
+from runs_of_a import KIND, Run, failure, fired, leads_of
+from scoring import alarm, area, area_interval, first_above, highest, interval, median, rate, threshold_of, views
+from tabulate import tabulate
+
+BASELINES = ("loss", "loss z-score", "gradient norm", "gradient spike", "update / weight", "val_loss")
+BOTH = ("rank_collapse", "correlation_trap")
+CURVATURE = ("sharpness", "lr_sharpness", "negative_mass")
+
+
+def verdict(runs: list[Run]) -> str:
+    """What `stop_on=["rank_collapse", "correlation_trap"]` does to healthy runs, and to those whose layer is strangled or dies."""
+    healthy = [run for run in runs if not KIND[run["setting"]].fault]
+    stopped = sum(alarm(fired(run), *BOTH) is not None for run in healthy)
+    sick = [run for run in runs if KIND[run["setting"]].fault in ("l2", "dies")]
+    early = 0
+    for run in sick:
+        at, end = alarm(fired(run), *BOTH), failure(run)
+        early += at is not None and (end is None or at < end)
+    high = interval(stopped, len(healthy))[1]
+    return (
+        f'`SpectralEarlyStopping(stop_on=["rank_collapse", "correlation_trap"])` stops {rate(stopped, len(healthy))} of the healthy '
+        f"runs of suite A (upper end {100 * high:.0f} %), and {rate(early, len(sick))} of the runs whose L2 strangles a layer or whose layer "
+        "dies before their test accuracy has fallen by 5 points."
+    )
+
+
+def suite_a(runs: list[Run]) -> str:
+    """The tables of suite A."""
+    healthy = [run for run in runs if not KIND[run["setting"]].fault]
+    faulty = [run for run in runs if KIND[run["setting"]].fault]
+    failed = [run for run in faulty if failure(run) is not None]
+    said = [
+        "## A. Will it fail?",
+        f"{len(healthy)} healthy runs of eight kinds (perceptrons, convolutions, a character transformer; SGD, Adam, AdamW; with and "
+        "without normalization; a pretrained network; LoRA), of which "
+        f"{sum(failure(run) is not None for run in healthy)} failed by the declared rule, and {len(faulty)} runs with a fault that "
+        f"begins at epoch {declared.START} or at once, of which {len(failed)} failed: test accuracy fell by "
+        f"{100 * declared.FALL:.0f} points, or never left chance. The others did no harm.",
+        "Triggers as `SpectralEarlyStopping` counts them: an alarm at the third firing in a row, from the fifth epoch on. In time: "
+        "before the run failed. Lead: epochs from the alarm to the failure, where it was in time.",
+        table_of_triggers(healthy, failed),
+        table_of_families(faulty),
+        "The raw signals beside the baselines. For each, its view (level, rise or fall since the first epoch, change within three "
+        "epochs; least, mean or largest over the layers) and its threshold were chosen on the rate ramps, the L2 runs and the healthy "
+        f"runs with an even seed, for at most {100 * declared.FALSE_ALARM_RATE:.0f} % of false alarms. Scored on the other three "
+        "families and the healthy runs with an odd seed. Area: the chance that a failing run has a higher score than a healthy one, as "
+        "long as both are looked at for equally long.",
+        table_of_signals(healthy, failed),
+        "![Hits against false alarms](images/triggers_a.png)",
+        "*Each signal of the two tables: the share of failing runs with an alarm in time, against that of healthy runs with an "
+        "alarm.*",
+    ]
+    return "\n\n".join(said)
+
+
+def alarms(runs: list[Run], *names: str) -> list[int | None]:
+    """When each run would be stopped by these triggers."""
+    return [alarm(fired(run), *names) for run in runs]
+
+
+def table_of_triggers(healthy: list[Run], failed: list[Run]) -> str:
+    """False alarms, hits and lead of each trigger."""
+    rows = []
+    for names in [(name,) for name in declared.TRIGGERS] + [BOTH]:
+        false = sum(at is not None for at in alarms(healthy, *names))
+        at = alarms(failed, *names)
+        leads = leads_of(failed, at)
+        title = " or ".join(f"`{name}`" for name in names)
+        ever = sum(one is not None for one in at)
+        rows.append(
+            (title, rate(false, len(healthy)), rate(len(leads), len(failed)), rate(ever, len(failed)), median(leads))
+        )
+    heads = ("trigger", "healthy runs stopped", "failing runs stopped in time", "failing runs stopped at all", "lead")
+    return tabulate(rows, heads, "github")
+
+
+def table_of_families(faulty: list[Run]) -> str:
+    """What the two triggers that stop by name say of each setting with a fault."""
+    rows = []
+    for setting in SETTINGS:
+        some = [run for run in faulty if run["setting"] == setting.name]
+        if not some:
+            continue
+        ends = [failure(run) for run in some]
+        cells = [f"{sum(end is not None for end in ends)} of {len(some)}"]
+        for names in (("rank_collapse",), ("correlation_trap",), ("instability",), ("over_trained",), ("sharpness",)):
+            at = [alarm(fired(run), *names) for run in some]
+            early = sum(a is not None and (end is None or a < end) for a, end in zip(at, ends, strict=True))
+            late = sum(a is not None for a in at) - early
+            cells.append(f"{early}" + (f" (+{late} late)" if late else ""))
+        rows.append((setting.name, *cells))
+    heads = (
+        "fault",
+        "failed",
+        *(f"`{n}`" for n in ("rank_collapse", "correlation_trap", "instability", "over_trained", "sharpness")),
+    )
+    return tabulate(rows, heads, "github", disable_numparse=True)
+
+
+def signals_of(run: Run) -> dict[str, dict[str, list[float]]]:
+    """The raw series of a run, by signal and part."""
+    nan = float("nan")
+    found: dict[str, dict[str, list[float]]] = {
+        name: {"": [epoch.get(name, nan) for epoch in run["epochs"]]} for name in BASELINES
+    }
+    for metric in declared.METRICS:
+        rows = [now.get(metric, [nan] * 3) for now in run["weights"]]
+        found[metric] = {part: [row[i] for row in rows] for i, part in enumerate(("least", "mean", "largest"))}
+    for name in ("sharpness", "lr_sharpness", "negative_mass"):
+        found[name] = {"": [nan if now.get(name) is None else now[name] for now in run["curvature"]]}
+    return found
+
+
+@dataclass(frozen=True)
+class Signal:
+    """A signal's views of each run, and the one that was chosen."""
+
+    name: str
+    views: dict[int, dict[str, Any]]
+    view: str = ""
+    limit: float = 0.0
+
+    def scores(self, runs: list[Run], view: str, ends: Sequence[int | None]) -> list[float]:
+        """The highest score of each run before its end."""
+        rows = [self.views[id(run)].get(view) for run in runs]
+        return [float("-inf") if row is None else highest(row, end) for row, end in zip(rows, ends, strict=True)]
+
+    def tuned(self, failed: list[Run], healthy: list[Run]) -> Signal:
+        """With the view of the largest area, and the threshold for the declared rate of false alarms."""
+        ends = [failure(run) for run in failed]
+        like = matched(healthy, ends)
+
+        def area_of(view: str) -> float:
+            return area(self.scores(failed, view, ends), self.scores(healthy, view, like))
+
+        best = max(self.views[id(healthy[0])], key=area_of)
+        whole = self.scores(healthy, best, [None] * len(healthy))
+        return replace(self, view=best, limit=threshold_of(whole))
+
+    def alarms(self, runs: list[Run]) -> list[int | None]:
+        """When each run has an alarm."""
+        rows = [self.views[id(run)].get(self.view) for run in runs]
+        return [None if row is None else first_above(row, self.limit) for row in rows]
+
+
+def matched(healthy: list[Run], ends: Sequence[int | None]) -> list[int | None]:
+    """Ends for healthy runs as failing runs have them, in turn, so that neither is looked at for longer."""
+    return [ends[i % len(ends)] for i in range(len(healthy))]
+
+
+def table_of_signals(healthy: list[Run], failed: list[Run]) -> str:
+    """Each signal's areas, hits, false alarms and lead on the held-out runs; it also draws the picture."""
+    series = {id(run): signals_of(run) for run in (*healthy, *failed)}
+    tuned = [run for run in failed if not KIND[run["setting"]].is_scored]
+    held = [run for run in failed if KIND[run["setting"]].is_scored]
+    even, odd = ([run for run in healthy if run["seed"] % 2 == side] for side in (0, 1))
+    ends = [failure(run) for run in held]
+    later = [None if end is None else end + 1 + declared.WINDOW for end in ends]
+    rows: list[tuple[Any, ...]] = []
+    points: list[tuple[str, float, float]] = []
+    for name in (*BASELINES, *declared.METRICS, *CURVATURE):
+        signal = Signal(name, {run: views(parts[name]) for run, parts in series.items()}).tuned(tuned, even)
+        cells, areas = [], []
+        for until in (ends, later):
+            pair = signal.scores(held, signal.view, until), signal.scores(odd, signal.view, matched(odd, until))
+            areas.append(area(*pair))
+            cells.append("{:.2f} ({:.2f}–{:.2f})".format(areas[-1], *area_interval(*pair)))
+        false = sum(at is not None for at in signal.alarms(odd))
+        leads = leads_of(held, signal.alarms(held))
+        rows.append(
+            (areas[0], name, signal.view, *cells, rate(false, len(odd)), rate(len(leads), len(held)), median(leads))
+        )
+        points.append((name, false / len(odd), len(leads) / len(held)))
+    draw_a(healthy, failed, points)
+    rows.sort(key=lambda row: -row[0])
+    heads = (
+        "signal",
+        "view",
+        "area before the failure",
+        "area up to three epochs after",
+        "false alarms",
+        "alarms in time",
+        "lead",
+    )
+    return tabulate([row[1:] for row in rows], heads, "github")
+
+
+def draw_a(healthy: list[Run], failed: list[Run], points: list[tuple[str, float, float]]) -> None:
+    """The picture of suite A."""
+    figure, axes = plot.subplots(figsize=(8, 5.5))
+    for name, false, hits in points:
+        color = "#D55E00" if name in BASELINES else "#0072B2"
+        axes.plot(false, hits, "o", color=color, alpha=0.7)
+        axes.annotate(name, (false, hits), fontsize=7, xytext=(3, 3), textcoords="offset points")
+    for name in declared.TRIGGERS:
+        false = sum(at is not None for at in alarms(healthy, name)) / len(healthy)
+        hits = len(leads_of(failed, alarms(failed, name))) / len(failed)
+        axes.plot(false, hits, "^", color="black")
+        axes.annotate(name, (false, hits), fontsize=8, xytext=(3, -9), textcoords="offset points", weight="bold")
+    axes.set_xlabel("healthy runs with an alarm")
+    axes.set_ylabel("failing runs with an alarm in time")
+    axes.set_title("Triangles: triggers. Blue: raw spectral signals. Orange: baselines.", loc="left", fontsize=10)
+    axes.grid(alpha=0.2)
+    save(figure, "triggers_a.png")

@@ -1,0 +1,137 @@
+"""The part of the page on suite B."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+import declared
+import numpy as np
+from pictures import plot, save
+from scoring import first_above
+from tabulate import tabulate
+
+Run = dict[str, Any]
+BOTH = ("rank_collapse", "correlation_trap")
+
+
+def first_stop(flags: Sequence[bool], patience: int) -> int | None:
+    """The epoch, from 1, of the patience-th flag in a row from the fifth epoch on."""
+    count = 0
+    for epoch, now in enumerate(flags, start=1):
+        count = count + 1 if now else 0
+        if count >= patience and epoch >= declared.MIN_EPOCHS:
+            return epoch
+    return None
+
+
+def label_wave(changes: Sequence[float]) -> int | None:
+    """The epoch of the first minimum of the moving average of prediction changes, and None if there is none."""
+    mean = np.convolve(changes, np.ones(declared.WAVE) / declared.WAVE, "valid").tolist()
+    least = 0
+    for i in range(1, len(mean)):
+        if mean[i] < mean[least]:
+            least = i
+        elif i - least >= declared.WAVE:
+            return int(least) + declared.WAVE
+    return None
+
+
+def validation_stop(losses: Sequence[float]) -> tuple[int, int]:
+    """The epoch of the least validation loss, from 1, and the one at which patience ends."""
+    best = 1
+    for epoch, loss in enumerate(losses, start=1):
+        if loss < losses[best - 1]:
+            best = epoch
+        elif epoch - best >= declared.VALIDATION_PATIENCE:
+            return best, epoch
+    return best, len(losses)
+
+
+def stops_of(run: Run) -> dict[str, tuple[float, int]]:
+    """The test accuracy that each rule ends with, and the epochs that it trained."""
+    test, longest = run["test"], len(run["test"])
+    rise = np.cumsum(np.diff(run["disparity"]) > 0)
+    rises = np.flatnonzero(rise >= declared.DISPARITY_RISES)
+    flags = {name: [name in now for now in run["fired"]] for name in ("plateau", "over_trained", *BOTH)}
+    both = [a and b for a, b in zip(flags["over_trained"], flags["correlation_trap"], strict=True)]
+    settled = [a and b for a, b in zip(flags["plateau"], flags["over_trained"], strict=True)]
+    rules: dict[str, int | None] = {
+        f"fixed, {declared.FIXED} epochs": declared.FIXED,
+        "to the end": None,
+        "gradient disparity": int(rises[0]) + 2 if rises.size else None,
+        "evidence criterion": first_above(np.array(run["evidence"]), 0.0),
+        "Label Wave": label_wave(run["changes"]),
+        "`plateau`": first_stop(flags["plateau"], 1),
+        "`over_trained`": first_stop(flags["over_trained"], declared.PATIENCE),
+        "`over_trained` and `correlation_trap`": first_stop(both, declared.PATIENCE),
+        "`plateau` and `over_trained`": first_stop(settled, 1),
+        "`rank_collapse` or `correlation_trap`": min(
+            (s for name in BOTH if (s := first_stop(flags[name], declared.PATIENCE)) is not None), default=None
+        ),
+    }
+    found = {"oracle": (max(test), int(np.argmax(test)) + 1)}
+    for rule, epoch in rules.items():
+        at = longest if epoch is None else min(epoch, longest)
+        found[rule] = (test[at - 1], at)
+    for share, seen in run["validated"].items():
+        best, trained = validation_stop(seen["loss"])
+        found[f"validation loss, {100 * float(share):.0f} % held out"] = (seen["test"][best - 1], trained)
+    return found
+
+
+def suite_b(runs: list[Run]) -> str:
+    """The tables of suite B."""
+    table = table_of_rules(runs)
+    draw_b([run for run in runs if run["source"] == "digits"])
+    return "\n\n".join(
+        [
+            "## B. When to stop?",
+            f"{len(runs)} runs of {declared.LONGEST} epochs: digits with n of {declared.SIZES}, and wine and breast cancer, which no "
+            f"rule was chosen on; labels drawn anew with a share of {declared.NOISE}; SGD, Adam, AdamW; {declared.SEEDS} seeds. Regret: "
+            "points of test accuracy below the best epoch of the run on all data, the oracle's; mean ± standard error. Rules without "
+            "validation data train on all of it. Saved: the share of the epochs that were not trained.",
+            table,
+            "![Regret against label noise](images/triggers_b.png)",
+            "*Regret on digits, by the share of labels drawn anew.*",
+        ]
+    )
+
+
+def table_of_rules(runs: list[Run]) -> str:
+    """Regret and epochs saved of each rule, by data."""
+    groups: dict[str, list[dict[str, tuple[float, int]]]] = defaultdict(list)
+    for run in runs:
+        clean = "clean" if run["noise"] == 0 else "noisy"
+        groups[f"digits, {clean}" if run["source"] == "digits" else "wine, breast cancer"].append(stops_of(run))
+    rows = []
+    everything = [one for some in groups.values() for one in some]
+    for rule in everything[0]:
+        cells = []
+        for name in ("digits, clean", "digits, noisy", "wine, breast cancer"):
+            regrets = np.array([100 * (one["oracle"][0] - one[rule][0]) for one in groups[name]])
+            cells.append(f"{regrets.mean():.1f} ± {regrets.std(ddof=1) / regrets.size**0.5:.1f}")
+        saved = np.mean([1 - one[rule][1] / declared.LONGEST for one in everything])
+        rows.append((rule, *cells, f"{100 * saved:.0f} %"))
+    heads = ("rule", "digits, right labels", "digits, wrong labels", "wine, breast cancer", "saved")
+    return tabulate(rows, heads, "github", disable_numparse=True)
+
+
+def draw_b(runs: list[Run]) -> None:
+    """The picture of suite B."""
+    stops = [(run["noise"], stops_of(run)) for run in runs]
+    figure, axes = plot.subplots(figsize=(8, 5))
+    for rule in stops[0][1]:
+        if rule == "oracle" or "10 %" in rule or "30 %" in rule:
+            continue
+        means = [
+            np.mean([100 * (s["oracle"][0] - s[rule][0]) for noise, s in stops if noise == at]) for at in declared.NOISE
+        ]
+        style = "-" if rule.startswith("`") else "--"
+        axes.plot(declared.NOISE, means, style, marker="o", label=rule.replace("`", ""))
+    axes.set_xlabel("share of labels drawn anew")
+    axes.set_ylabel("points of test accuracy below the oracle")
+    axes.legend(fontsize=8)
+    axes.grid(alpha=0.2)
+    save(figure, "triggers_b.png")

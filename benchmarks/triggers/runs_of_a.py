@@ -1,0 +1,30 @@
+"""The runs of suite A as they were written: their kind, the triggers that fired, and when they failed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from declared import SETTINGS
+from scoring import failed_at
+
+Run = dict[str, Any]
+
+KIND = {setting.name: setting for setting in SETTINGS}
+
+
+def fired(run: Run) -> list[list[str]]:
+    """The triggers that fired at each epoch, those of the weights and of the curvature."""
+    longest = len(run["epochs"])
+    curvature = run["curvature fired"] + [[]] * (longest - len(run["curvature fired"]))
+    return [[*a, *b] for a, b in zip(run["fired"], curvature, strict=True)]
+
+
+def failure(run: Run) -> int | None:
+    """The epoch at which a run failed."""
+    return failed_at([epoch["test_accuracy"] for epoch in run["epochs"]], run["chance"])
+
+
+def leads_of(failed: list[Run], alarms: list[int | None]) -> list[int]:
+    """By how many epochs each alarm came before its run failed, of those that did."""
+    pairs = [(failure(run), at) for run, at in zip(failed, alarms, strict=True)]
+    return [end - at for end, at in pairs if end is not None and at is not None and at < end]

@@ -1,0 +1,130 @@
+"""How a signal is scored: when a run failed, when an alarm came, rates with intervals, and areas under curves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from statistics import NormalDist
+from typing import Any
+
+import declared
+import numpy as np
+from sklearn.metrics import roc_auc_score
+
+Z = NormalDist().inv_cdf(0.975)
+Series = Sequence[float]
+Run = Mapping[str, Any]
+
+
+def failed_at(accuracies: Series, chance: float) -> int | None:
+    """The epoch, from 1, at which a run failed, or ``None``."""
+    if max(accuracies[: declared.NEVER_LEARNED]) < chance + declared.FALL:
+        return declared.NEVER_LEARNED
+    for epoch in range(1, len(accuracies) - 1):
+        limit = max(accuracies[:epoch]) - declared.FALL
+        if accuracies[epoch] <= limit and accuracies[epoch + 1] <= limit:
+            return epoch + 1
+    return None
+
+
+def alarm(fired: Sequence[Sequence[str]], *names: str, at_once: Sequence[str] = ("nonfinite",)) -> int | None:
+    """The epoch, from 1, at which `SpectralEarlyStopping` would stop on any of these triggers, or ``None``."""
+    counts = dict.fromkeys(names, 0)
+    for epoch, now in enumerate(fired, start=1):
+        for name in names:
+            counts[name] = counts[name] + 1 if name in now else 0
+            if name in at_once and counts[name]:
+                return epoch
+        if epoch >= declared.MIN_EPOCHS and max(counts.values()) >= declared.PATIENCE:
+            return epoch
+    return None
+
+
+def interval(hits: int, n: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of a rate."""
+    if not n:
+        return float("nan"), float("nan")
+    share, z2 = hits / n, Z**2
+    middle = (share + z2 / (2 * n)) / (1 + z2 / n)
+    half = Z / (1 + z2 / n) * (share * (1 - share) / n + z2 / (4 * n**2)) ** 0.5
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def rate(hits: int, n: int) -> str:
+    """A rate with its interval, in words: ``3 of 80 (1–10 %)``."""
+    if not n:
+        return "–"
+    low, high = interval(hits, n)
+    return f"{hits} of {n} ({100 * low:.0f}–{100 * high:.0f} %)"
+
+
+def median(values: Sequence[float]) -> str:
+    """The median, in words."""
+    return f"{np.median(values):.0f}" if values else "–"
+
+
+def area(positive: Series, negative: Series) -> float:
+    """The area under the curve: the chance that a failing run has a higher score than a healthy one."""
+    labels = [1] * len(positive) + [0] * len(negative)
+    return float(roc_auc_score(labels, finite([*positive, *negative])))
+
+
+def area_interval(positive: Series, negative: Series, draws: int = 500) -> tuple[float, float]:
+    """Its 95 % interval, by the bootstrap over runs."""
+    random, areas = np.random.default_rng(0), []
+    for _ in range(draws):
+        some = [random.choice(finite(values), len(values)) for values in (positive, negative)]
+        areas.append(area(*(list(values) for values in some)))
+    return float(np.quantile(areas, 0.025)), float(np.quantile(areas, 0.975))
+
+
+def finite(values: Series) -> list[float]:
+    """Scores without NaN (no alarm) and without infinities."""
+    return [float(v) for v in np.nan_to_num(np.asarray(values, dtype=float), nan=-1e300, posinf=1e300, neginf=-1e300)]
+
+
+# ── Raw signals: how a metric becomes a score that is high in trouble
+
+VIEWS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "high": lambda x: x,
+    "low": lambda x: -x,
+    "rise since epoch 1": lambda x: x - x[0],
+    "fall since epoch 1": lambda x: x[0] - x,
+    "change within 3 epochs": lambda x: np.array(
+        [np.ptp(x[max(0, i - declared.WINDOW) : i + 1]) for i in range(len(x))]
+    ),
+}
+
+
+def logged(x: np.ndarray) -> np.ndarray:
+    """The logarithm of a metric that is positive throughout, else the metric."""
+    known = x[np.isfinite(x)]
+    return np.log(x) if known.size and (known > 0).all() else x
+
+
+def views(series: Mapping[str, Sequence[float]]) -> dict[str, np.ndarray]:
+    """Each view of each part (least, mean and largest over layers) of a metric, by name."""
+    found: dict[str, np.ndarray] = {}
+    for part, values in series.items():
+        x = logged(np.asarray(values, dtype=float))
+        with np.errstate(invalid="ignore"):
+            found |= {f"{part}, {name}".strip(", "): view(x) for name, view in VIEWS.items()}
+    return found
+
+
+def highest(scores: np.ndarray, until: int | None) -> float:
+    """The highest score before the epoch ``until``, from 1; of the whole run if that is ``None``."""
+    seen = scores if until is None else scores[: max(1, until - 1)]
+    return float(np.nanmax(seen)) if np.isfinite(seen).any() else float("-inf")
+
+
+def first_above(scores: np.ndarray, threshold: float) -> int | None:
+    """The first epoch, from 1, with a score above a threshold."""
+    above = np.flatnonzero(np.nan_to_num(scores, nan=-np.inf) > threshold)
+    return int(above[0]) + 1 if above.size else None
+
+
+def threshold_of(healthy: Series) -> float:
+    """The least threshold at which at most the declared share of these healthy runs has an alarm."""
+    ordered = sorted(finite(healthy))
+    allowed = int(declared.FALSE_ALARM_RATE * len(ordered))
+    return ordered[len(ordered) - 1 - allowed]
