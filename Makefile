@@ -4,7 +4,7 @@ PY := .venv/bin/python
 LOGS ?= runs
 SCREENSHOTS ?= runs/screenshots
 
-.PHONY: help demo test test-slow test-peers test-browser check format bench bench-triggers bench-anti-grokking scale false-alarms tensorboard docs golden clean
+.PHONY: help demo test test-slow test-peers test-browser check format bench bench-triggers bench-anti-grokking reproductions scale false-alarms tensorboard docs golden clean
 
 help:  ## What can be done here
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -63,11 +63,14 @@ false-alarms: .venv/.peers  ## When each trigger fires in runs of known health
 bench-triggers: .venv/.peers  ## What each trigger is worth: docs/triggers.md, suites A and B
 	$(PY) benchmarks/triggers/will_it_fail.py
 	$(PY) benchmarks/triggers/when_to_stop.py
-	$(PY) benchmarks/triggers/page.py
+	$(PY) benchmarks/triggers/triggers_page.py
 
 bench-anti-grokking: .venv/.peers  ## Suite C of it, for hours; after a break it goes on where it was
 	$(PY) benchmarks/triggers/anti_grokking.py
-	$(PY) benchmarks/triggers/page.py
+	$(PY) benchmarks/triggers/triggers_page.py
+
+reproductions: .venv/.peers  ## The documents' claims, tried: docs/reproductions.md
+	$(PY) benchmarks/reproductions/reproductions_page.py
 
 scale: .venv/.peers  ## What it costs in large networks: docs/scale.md
 	$(PY) benchmarks/scale.py

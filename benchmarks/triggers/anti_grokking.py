@@ -5,7 +5,7 @@ error, AdamW 4e-3: training accuracy is 1 from about 1,300 steps on, and test ac
 and then falls (Prakash, Martin 2025). All seeds of an arm are trained at once, as one batch of matrices.
 
 Run it again after a break: it goes on where it was. `--small` takes two seeds and a few thousand steps. Results are lines of
-JSON in `--folder`, from which `page.py` writes `docs/triggers.md`.
+JSON in `--folder`, from which `triggers_page.py` writes `docs/triggers.md`.
 """
 
 from __future__ import annotations

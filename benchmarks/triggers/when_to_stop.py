@@ -2,8 +2,8 @@
 
 scikit-learn's digits, wine and breast cancer with labels drawn anew, a perceptron of two hidden layers of 128. Rules that need
 no validation data train on all data; those that need some hold it out. A line of JSON for each run is added to a file in
-`--folder`; runs that are there already are not repeated. `page.py` writes `docs/triggers.md` from it. `--small` takes one seed
-and 15 epochs of a few settings.
+`--folder`; runs that are there already are not repeated. `triggers_page.py` writes `docs/triggers.md` from it.
+`--small` takes one seed and 15 epochs of a few settings.
 
 References:
     Forouzesh, Thiran (2021), Disparity between batches as a signal for early stopping, ECML PKDD.

@@ -1,8 +1,8 @@
 """Suite A: which signal says that a run will fail, how early, and how often it says so of a healthy run?
 
 Each run is a Lightning fit with our monitors, which stop nothing. A line of JSON for each run is added to a file in
-`--folder`; runs that are there already are not repeated. `page.py` writes `docs/triggers.md` from it. `--small` takes one
-seed of each setting and six epochs.
+`--folder`; runs that are there already are not repeated. `triggers_page.py` writes `docs/triggers.md` from it.
+`--small` takes one seed of each setting and six epochs.
 """
 
 from __future__ import annotations
