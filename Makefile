@@ -60,9 +60,10 @@ bench: .venv/.peers  ## Against weightwatcher, LAPACK, PyHessian, curvlinops and
 false-alarms: .venv/.peers  ## When each trigger fires in runs of known health
 	$(PY) benchmarks/false_alarms.py
 
-bench-triggers: .venv/.peers  ## What each trigger is worth: docs/triggers.md, suites A and B
+bench-triggers: .venv/.peers  ## What each trigger is worth: docs/triggers.md, suites A, B and D
 	$(PY) benchmarks/triggers/will_it_fail.py
 	$(PY) benchmarks/triggers/when_to_stop.py
+	$(PY) benchmarks/triggers/fine_tuning.py
 	$(PY) benchmarks/triggers/triggers_page.py
 
 bench-anti-grokking: .venv/.peers  ## Suite C of it, for hours; after a break it goes on where it was

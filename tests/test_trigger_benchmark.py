@@ -84,12 +84,12 @@ def test_the_evidence_criterion_is_that_of_gradients_sample_by_sample() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("suite", ["will_it_fail", "when_to_stop", "anti_grokking"])
+@pytest.mark.parametrize("suite", ["will_it_fail", "when_to_stop", "anti_grokking", "fine_tuning"])
 def test_a_suite_runs_in_small(suite: str, tmp_path: Path) -> None:
     command = [sys.executable, f"benchmarks/triggers/{suite}.py", "--small", "--folder", str(tmp_path)]
     for _ in range(2):  # the second time nothing is missing
         done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
         assert done.returncode == 0, done.stderr
     lines = [json.loads(line) for file in tmp_path.rglob("*.jsonl") for line in file.read_text().splitlines()]
-    number = {"will_it_fail": 19, "when_to_stop": 3, "anti_grokking": 6 * 9}[suite]
+    number = {"will_it_fail": 19, "when_to_stop": 3, "anti_grokking": 6 * 9, "fine_tuning": 1}[suite]
     assert len(lines) == number

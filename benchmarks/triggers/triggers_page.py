@@ -1,4 +1,4 @@
-"""Write `docs/triggers.md` and its pictures from the results of the three suites."""
+"""Write `docs/triggers.md` and its pictures from the results of the suites."""
 
 from __future__ import annotations
 
@@ -9,17 +9,18 @@ from pathlib import Path
 from page_a import suite_a, verdict
 from page_b import suite_b
 from page_c import suite_c
+from page_d import suite_d
 from runs_of_a import Run
 
 DOCS = Path(__file__).parents[2] / "docs"
 
 HEAD = """# What each trigger is worth
 
-Three suites of runs, on two cores. Thresholds, faults, splits and seeds stand in `benchmarks/triggers/declared.py`, which was
+Four suites of runs, on two cores. Thresholds, faults, splits and seeds stand in `benchmarks/triggers/declared.py`, which was
 written first; triggers have their defaults. Intervals are 95 % (Wilson's for rates, the bootstrap over runs for areas). No time
 is divided by a run's own length.
 
-- `make bench-triggers` runs what is missing of suites A and B, and writes this page ({minutes:.0f} minutes of two cores when it was
+- `make bench-triggers` runs what is missing of suites A, B and D, and writes this page ({minutes:.0f} minutes of two cores when it was
   written, beside other work).
 - `make bench-anti-grokking` does the same for suite C ({hours:.1f} hours of one core); after a break it goes on where it was.
 
@@ -38,12 +39,12 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("runs/triggers"), help="where results are")
     parser.add_argument("--page", type=Path, default=DOCS / "triggers.md", help="the page to write")
     arguments = parser.parse_args()
-    a, b = (read(arguments.folder / f"{name}.jsonl") for name in ("will_it_fail", "when_to_stop"))
+    a, b, d = (read(arguments.folder / f"{name}.jsonl") for name in ("will_it_fail", "when_to_stop", "fine_tuning"))
     c = [line for file in sorted((arguments.folder / "anti_grokking").glob("*.jsonl")) for line in read(file)]
     hours = sum({line["arm"]: line["seconds"] for line in c}.values()) / 3600
-    minutes = sum(run["seconds"] for run in (*a, *b)) / 120
+    minutes = sum(run.get("seconds", 0.0) for run in (*a, *b)) / 120
     parts = [HEAD.format(minutes=minutes, hours=hours, verdict=verdict(a) if a else "")]
-    parts += [suite(runs) for suite, runs in ((suite_a, a), (suite_b, b), (suite_c, c)) if runs]
+    parts += [suite(runs) for suite, runs in ((suite_a, a), (suite_b, b), (suite_c, c), (suite_d, d)) if runs]
     arguments.page.write_text("\n\n".join(part.strip() for part in parts) + "\n", encoding="utf-8")
 
 

@@ -121,6 +121,7 @@ def evidence(network: nn.Sequential, x: Tensor, y: Tensor) -> float:
 def run(source: str, size: int | None, noise: float, optimizer_name: str, seed: int, epochs: int) -> dict[str, Any]:
     """Train on all data with every signal, then with data held out."""
     torch.set_num_threads(1)
+    began = time.perf_counter()
     data = Data(source, size, noise, seed)
     network, history = network_of(data, seed), History[Measurement]()
     optimizer = optimizer_of(optimizer_name, network)
@@ -142,6 +143,7 @@ def run(source: str, size: int | None, noise: float, optimizer_name: str, seed: 
         **{"source": source, "size": size, "noise": noise, "optimizer": optimizer_name, "seed": seed},
         **{"samples": len(data.x), **found},
         "validated": {str(share): validated(data, optimizer_name, seed, epochs, share) for share in declared.HELD_OUT},
+        "seconds": time.perf_counter() - began,
     }
 
 

@@ -79,3 +79,36 @@ def test_mlflow_has_a_file_for_each_step_of_each_picture(tmp_path: Path) -> None
     assert all(is_a_map(path) for path, name in zip(found, names, strict=True) if ".maps" in name)
     (text,) = tmp_path.rglob("mine-ww/report/step_5.md")
     assert "| `hidden` | 32 × 24 |" in text.read_text()
+
+
+ALERTS = """
+import sys
+sys.path.insert(0, {tests!r})
+from pytorch_lightning.loggers import WandbLogger
+from helpers.collapsing import Collapse, Still
+from helpers.networks import data, quiet_trainer
+from lightning_ww.callbacks import SpectralEarlyStopping, WeightSpectrumMonitor
+
+watching = SpectralEarlyStopping("rank_collapse", 2, min_epochs=0)
+callbacks = [WeightSpectrumMonitor(on_error="raise"), Collapse(1, 2, 3), watching]
+quiet_trainer(logger=WandbLogger(save_dir=".", offline=True), max_epochs=4, callbacks=callbacks).fit(Still(), data(), data())
+"""
+
+
+@pytest.mark.peers
+def test_wandb_has_an_alert_for_the_flag_and_one_for_the_stop(tmp_path: Path) -> None:
+    script = tmp_path / "train.py"
+    script.write_text(ALERTS.format(tests=str(Path(__file__).parents[1])))
+    done = subprocess.run(
+        [sys.executable, str(script)],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        timeout=300,
+        env={**os.environ, "WANDB_SILENT": "true"},
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    (file,) = tmp_path.rglob("*.wandb")
+    kept = file.read_bytes()
+    assert kept.count(b"lightning-ww: rank_collapse") == 1
+    assert kept.count(b"lightning-ww stops: rank_collapse") == 1
