@@ -18,6 +18,7 @@ import sys
 import warnings
 import zipfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -89,9 +90,9 @@ def layer_of(weight: Tensor) -> Any:
 def weights_of(file: bytes, name: str) -> dict[str, Tensor]:
     """The weights with two to four axes in a file of torch's."""
     stream = io.BytesIO(file)
-    state: Any = (
-        torch.jit.load(stream).state_dict() if name.endswith("jit") else torch.load(stream, "cpu", weights_only=True)
-    )
+    readers: dict[bool, Any] = {True: torch.jit.load, False: partial(torch.load, weights_only=True)}
+    state = readers[name.endswith("jit")](stream, map_location="cpu")
+    state = state.state_dict() if isinstance(state, nn.Module) else state
     state = state.get("model_state", state)
     return {key: value for key, value in state.items() if isinstance(value, Tensor) and 2 <= value.ndim <= 4}
 
