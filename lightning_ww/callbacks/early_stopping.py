@@ -253,11 +253,16 @@ class SpectralEarlyStopping(Resumable):
                     continue
                 count = self._counts.get(f"{monitor.state_key} {trigger.name}", 0)
                 if count and trigger.acts_at_once:
-                    return Stop(self._sentence(monitor, trigger.name, count), trigger, monitor.history[-1])
+                    return self._stop(monitor, trigger, count)
                 has_consent = self._required is None or self._required.num_stale >= self.patience
                 if count >= self.patience and has_consent and epochs_done >= self.min_epochs and may_stop:
-                    return Stop(self._sentence(monitor, trigger.name, count), trigger, monitor.history[-1])
+                    return self._stop(monitor, trigger, count)
         return None
+
+    def _stop(self, monitor: Any, trigger: Trigger, count: int) -> Stop:
+        evidence = [flag.evidence for flag in monitor.diagnosis.flags if flag.trigger == trigger.name]
+        message = self._sentence(monitor, trigger.name, count)
+        return Stop(message, trigger, monitor.history[-1], "; ".join(evidence))
 
     def _acts_on(self, trigger: Trigger) -> bool:
         return trigger.name in self._named or any(are_equal(trigger, own) for own in self._own)

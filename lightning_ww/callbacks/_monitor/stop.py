@@ -25,6 +25,7 @@ class Stop:
     message: str  # in a sentence
     trigger: Trigger
     measurement: Measurement  # the latest one
+    evidence: str  # of the flags at it
 
     def tell(self, trainer: Trainer, guard: Guard, file: EventFile) -> None:
         """Tell the loggers, as a text ``flags/stop_reason`` and an alert, and the file of events."""
@@ -32,7 +33,8 @@ class Stop:
             return
         trigger, measured = self.trigger, self.measurement
         layers = ", ".join(filter(None, measured.flags.get(trigger.name, ())))
-        flag = Flag(trigger.name, layers, self.message, trigger.meaning, trigger.lever)
+        said = f"{self.message} {self.evidence}".strip()
+        flag = Flag(trigger.name, layers, said, trigger.meaning, trigger.lever)
         guard.run(trainer, partial(file.append, [flag_event("stop", measured, flag)]), f"write `{NAME}`")
         publisher = Publisher(trainer, guard, "flags", "", measured.moment.logged_step)
         publisher.scalars({}, View(texts={"stop_reason": self.message}), {})

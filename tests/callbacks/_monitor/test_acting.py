@@ -140,3 +140,4 @@ def test_the_file_has_a_line_for_the_flag_and_one_for_the_stop(tmp_path: Path) -
     assert [stop[k] for k in ("event", "epoch", "trigger", "layer")] == ["stop", 2, "rank_collapse", "hidden"]
     assert flag["evidence"].startswith("rank_deficit")
     assert "fired at 2 measurements" in stop["evidence"]
+    assert "`hidden`. rank_deficit" in stop["evidence"]
