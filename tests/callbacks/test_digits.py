@@ -32,6 +32,7 @@ OPTIMIZERS: dict[str, Callable[[Any], torch.optim.Optimizer]] = {
     "Adam": lambda parameters: torch.optim.Adam(parameters, lr=1e-3),
     "AdamW": lambda parameters: torch.optim.AdamW(parameters, lr=1e-3, weight_decay=3e-2),
     "strong decay": lambda parameters: torch.optim.AdamW(parameters, lr=3e-3, weight_decay=1.0),
+    "decay": lambda parameters: torch.optim.AdamW(parameters, lr=3e-3, weight_decay=0.1),
     "slow": lambda parameters: torch.optim.SGD(parameters, lr=3e-3, momentum=0.9),
     "tiny steps": lambda parameters: torch.optim.SGD(parameters, lr=1e-7),
 }
@@ -90,6 +91,26 @@ def test_thirty_healthy_epochs_raise_no_flag(optimizer: str, inputs: str) -> Non
     _, monitor = train(Digits(optimizer), 30, inputs=inputs)
     assert len(monitor.history) == 31
     assert flags(monitor) == set()
+
+
+class Square(Digits):
+    """A perceptron 64 – 256 – 256 – 10."""
+
+    def __init__(self, optimizer: str) -> None:
+        super().__init__(optimizer)
+        self.middle, self.head = nn.Linear(256, 256), nn.Linear(256, 10)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("optimizer", ["SGD", "Adam", "decay"])
+@pytest.mark.parametrize("inputs", INPUTS)
+def test_two_layers_of_each_of_nine_healthy_runs_show_nothing_without_their_mean(optimizer: str, inputs: str) -> None:
+    torch.manual_seed(0)
+    _, monitor = train(Square(optimizer), 30, inputs=inputs)
+    assert flags(monitor) == set()
+    for layer in ("encoder", "middle"):
+        seen = [past.value(layer, "trap_z_centred") for past in monitor.history]
+        assert max(z for z in seen if z is not None) < 3.27
 
 
 class Plant(Callback):
