@@ -26,15 +26,15 @@ def failed_at(accuracies: Series, chance: float) -> int | None:
     return None
 
 
-def alarm(fired: Sequence[Sequence[str]], *names: str, at_once: Sequence[str] = ("nonfinite",)) -> int | None:
+def alarm(fired: Sequence[Sequence[str]], *names: str, patience: int = declared.PATIENCE) -> int | None:
     """The epoch, from 1, at which `SpectralEarlyStopping` would stop on any of these triggers, or ``None``."""
     counts = dict.fromkeys(names, 0)
     for epoch, now in enumerate(fired, start=1):
         for name in names:
             counts[name] = counts[name] + 1 if name in now else 0
-            if name in at_once and counts[name]:
+            if name == "nonfinite" and counts[name]:
                 return epoch
-        if epoch >= declared.MIN_EPOCHS and max(counts.values()) >= declared.PATIENCE:
+        if epoch >= declared.MIN_EPOCHS and max(counts.values()) >= patience:
             return epoch
     return None
 
