@@ -132,7 +132,9 @@ def test_ranks_agree_on_numbers_and_on_stopping(tmp_path: Path) -> None:
     assert steps == [0, 1, 3, 4, 5]  # what one rank could not measure, none remembers
     assert step == 5  # three flagged measurements, acted upon at the next batch
     assert metrics["ww/rank_deficit"] > 0.9
-    (written,) = (tmp_path / "run").glob("events*")  # by one process alone
+    (written,) = (tmp_path / "run").glob("events.out*")  # by one process alone
+    told = [json.loads(line)["event"] for line in (tmp_path / "run" / "events.jsonl").read_text().splitlines()]
+    assert sorted(told) == ["flag", "stop"]
     (laid_out,) = (tmp_path / "run" / "lightning-ww").glob("events*")
     assert laid_out.stat().st_size
     drawn = EventAccumulator(str(written), size_guidance={"images": 0}).Reload()
