@@ -180,15 +180,18 @@ def look(networks: Networks, history: History[Measurement], seed: int, number: i
 
 
 def main() -> None:
-    """Run all arms, one after the other."""
+    """Run arms, one after the other."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--small", action="store_true", help="two seeds, 2,000 steps")
     parser.add_argument("--folder", type=Path, default=Path("runs/triggers"), help="where results go")
+    parser.add_argument(
+        "--arms", nargs="*", choices=list(ARMS), default=list(ARMS), help="which; several can run side by side"
+    )
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     folder = arguments.folder / ("anti_grokking_small" if arguments.small else "anti_grokking")
     folder.mkdir(parents=True, exist_ok=True)
-    for name in ARMS:
+    for name in arguments.arms:
         run(name, folder, *((2_000, 6, 2) if arguments.small else (300_000, 40, 5)))
 
 
