@@ -9,7 +9,7 @@ from typing_extensions import override
 
 from lightning_ww import _checks
 from lightning_ww.history import History
-from lightning_ww.triggers.thresholds import check_band
+from lightning_ww.triggers.thresholds import check_band, check_short_side
 from lightning_ww.triggers.trigger import WHOLE, Trigger
 
 
@@ -44,7 +44,7 @@ class Instability(Trigger):
     def __post_init__(self) -> None:
         check_band("Instability", self, ("factor",))
         _checks.count("Instability", "within", self.within, least=1)
-        _checks.count("Instability", "min_short_side", self.min_short_side, least=1)
+        check_short_side("Instability", self.min_short_side)
 
     @override
     def judge(self, history: History[Any], layer: str) -> str | None:

@@ -22,27 +22,31 @@ NAME = "events.jsonl"
 class EventFile:
     """The file of a fit, shared by all our callbacks; lines are only ever added to it.
 
-    Each line is an object of JSON: ``time`` (UTC), ``event`` (``"from_start"``, ``"flag"`` or ``"stop"``), ``step``,
-    ``epoch``, ``trigger``, ``layer`` (``""``: the model as a whole), ``evidence``, ``meaning`` and ``lever``.
+    Each line is an object of JSON: ``time`` (UTC), ``run`` (the logger's version), ``event`` (``"from_start"``, ``"flag"`` or
+    ``"stop"``), ``step``, ``epoch``, ``trigger``, ``layer`` (``""``: the model as a whole), ``evidence``, ``meaning`` and
+    ``lever``.
     """
 
     folder: Path | None  # None: nothing is written
+    run: str = ""
 
     @classmethod
     def of(cls, trainer: Trainer) -> EventFile:
-        """The file in the directory of the first logger that has one; a collective call."""
+        """The file in the directory of the Trainer's first logger, if that is on this machine; a collective call."""
         directory = trainer.log_dir if trainer.loggers else None  # read on every rank, since it is broadcast
         is_wanted = directory and "://" not in str(directory) and not getattr(trainer, "fast_dev_run", False)
-        return cls(Path(str(directory)) if is_wanted and trainer.is_global_zero else None)
+        if not is_wanted or not trainer.is_global_zero:
+            return cls(None)
+        return cls(Path(str(directory)), str(trainer.loggers[0].version))
 
     def append(self, events: Sequence[Mapping[str, Any]]) -> None:
         """Add lines, with the time at which they are written."""
         if self.folder is None or not events:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
-        now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        first = {"time": datetime.now(timezone.utc).isoformat(timespec="seconds"), "run": self.run}
         with (self.folder / NAME).open("a", encoding="utf-8") as file:
-            file.write("".join(json.dumps({"time": now, **event}, ensure_ascii=False) + "\n" for event in events))
+            file.write("".join(json.dumps({**first, **event}, ensure_ascii=False) + "\n" for event in events))
 
 
 def flag_event(event: str, moment: Moment | Measurement, flag: Flag) -> dict[str, Any]:

@@ -22,7 +22,7 @@ def event(layer: str) -> dict[str, Any]:
 
 
 def test_lines_are_added_and_never_rewritten(tmp_path: Path) -> None:
-    file = EventFile(tmp_path / "new")
+    file = EventFile(tmp_path / "new", "version_3")
     file.append([event("a"), event("b")])
     file.append([])
     first = (tmp_path / "new" / "events.jsonl").read_text("utf-8")
@@ -31,7 +31,7 @@ def test_lines_are_added_and_never_rewritten(tmp_path: Path) -> None:
     assert text.startswith(first)
     lines = [json.loads(line) for line in text.splitlines()]
     assert [line["layer"] for line in lines] == ["a", "b", "c"]
-    assert lines[0] | {"time": ""} == {"time": "", "event": "flag", "step": 8, "epoch": 0} | vars(
+    assert lines[0] | {"time": ""} == {"time": "", "run": "version_3", "event": "flag", "step": 8, "epoch": 0} | vars(
         Flag("t", "a", "ä > 1", "Meaning.", "Lever.")
     )
     assert abs((datetime.now(timezone.utc) - datetime.fromisoformat(lines[0]["time"])).total_seconds()) < 60
