@@ -27,7 +27,7 @@ from lightning_ww.triggers.diagnosis import DEFAULTS
 from lightning_ww.triggers.trigger import Trigger
 from lightning_ww.weights.analysis import read
 from lightning_ww.weights.ingredients import Request
-from lightning_ww.weights.layers import find_layers, nothing_to_measure
+from lightning_ww.weights.layers import Stacked, find_layers, nothing_to_measure
 from lightning_ww.weights.metric import Need
 from lightning_ww.weights.metrics import BANDS, KEY_METRICS, METRICS, needing
 from lightning_ww.weights.plots.table import report_table
@@ -109,6 +109,8 @@ class WeightSpectrumMonitor(Monitor[Snapshot, WeightReport]):
         include_frozen: Whether layers without trainable parameters are measured, too. Default: ``True``.
         split: Names or patterns of weights that hold queries, keys and values together, such as ``"*.c_attn"``, each of which
             is measured as three layers, as in `lightning_ww.analyze`. Default: ``None``, none.
+        stacked: Whether a stack of matrices in one weight, as of a mixture's experts, is one layer (``"pooled"``, default), or
+            each of them (``"each"``).
         triggers: The triggers that flag layers: objects such as ``RankCollapse(enter=0.6)``, or your own. Default: ``None``,
             `Nonfinite`, `RankCollapse` and `CorrelationTrap` with their defaults; with ``shuffle="off"``, `Nonfinite` alone.
         execution: ``"auto"`` (default): pictures are drawn in a process beside training, in fits of more than ten seconds, if
@@ -171,6 +173,7 @@ class WeightSpectrumMonitor(Monitor[Snapshot, WeightReport]):
         seed: int = 0,
         include_frozen: bool = True,
         split: str | Sequence[str] | None = None,
+        stacked: Stacked = "pooled",
         triggers: Sequence[Trigger] | None = None,
         on_flag: OnFlag | None = None,
         log_key_prefix: str = "",
@@ -190,6 +193,7 @@ class WeightSpectrumMonitor(Monitor[Snapshot, WeightReport]):
         self.shuffle = _checks.choice(call, "shuffle", shuffle, get_args(Shuffle))
         self.include_frozen = _checks.instance(call, "include_frozen", include_frozen, bool)
         self.split = _checks.patterns(call, "split", split, least=1)
+        self.stacked = _checks.choice(call, "stacked", stacked, get_args(Stacked))
         self.max_logged_layers = _checks.count(call, "max_logged_layers", max_logged_layers, least=1)
         self.figure_layers = _checks.patterns(call, "figure_layers", figure_layers, least=1)
         self.figure_every = _checks.count(call, "figure_every", figure_every, least=1)
@@ -225,11 +229,11 @@ class WeightSpectrumMonitor(Monitor[Snapshot, WeightReport]):
     @override
     def _prepare(self, trainer: Trainer, pl_module: LightningModule, state: Mapping[str, Any] | None) -> None:
         call, run = type(self).__name__, self._run
-        matrices, skipped = find_layers(pl_module, self.layers, call=call, split=self.split)
+        matrices, skipped = self._find(pl_module, self.layers)
         if nothing := nothing_to_measure(pl_module, matrices, skipped):
             raise RefusedError(f"It found {nothing.removesuffix('.')}")
         if self.figure_layers is not None:
-            drawn, _ = find_layers(pl_module, self.figure_layers, call=call, argument="figure_layers", split=self.split)
+            drawn, _ = self._find(pl_module, self.figure_layers, argument="figure_layers")
             if {layer.name for layer in drawn}.isdisjoint(layer.name for layer in matrices):
                 raise ArgumentError(f"`{call}(figure_layers={self.figure_layers!r})`: none of them is among `layers`.")
         memory = run.memory if isinstance(run.memory, WeightMemory) else self._new_memory()
@@ -250,6 +254,10 @@ class WeightSpectrumMonitor(Monitor[Snapshot, WeightReport]):
         lost = {*memory.lost(needing("initial")), *(needing("shuffle") if self.shuffle == "off" else ())}
         run.held = {name: value for name, value in run.held.items() if name not in lost}
 
+    def _find(self, pl_module: LightningModule, layers: Sequence[str] | None, **options: Any) -> Any:
+        call = type(self).__name__
+        return find_layers(pl_module, layers, call=call, split=self.split, stacked=self.stacked, **options)
+
     def _new_memory(self) -> WeightMemory:
         pictures = WeightPictures(
             self.figure_layers, self.figure_every, compare=self.compare_tails, drawn=self._run.pictures.drawn
@@ -262,9 +270,7 @@ class WeightSpectrumMonitor(Monitor[Snapshot, WeightReport]):
 
     @override
     def _snapshot(self, trainer: Trainer, pl_module: LightningModule) -> Snapshot:
-        matrices, skipped = find_layers(
-            pl_module, self.layers, call=type(self).__name__, strict=False, split=self.split
-        )
+        matrices, skipped = self._find(pl_module, self.layers, strict=False)
         memory = self._memory
         memory.order = [layer.name for layer in matrices]
         copies = self._is_in_background(trainer)  # else nothing trains meanwhile

@@ -18,7 +18,7 @@ from lightning_ww._errors import ArgumentError, NoValueError
 from lightning_ww._threads import OWN
 from lightning_ww.weights.ingredients import Ingredients, Request
 from lightning_ww.weights.initial import initial_slices
-from lightning_ww.weights.layers import Layer, find_layers, nothing_to_measure
+from lightning_ww.weights.layers import Layer, Stacked, find_layers, nothing_to_measure
 from lightning_ww.weights.metric import Metric, Need
 from lightning_ww.weights.metrics import TABLE
 from lightning_ww.weights.report import LayerReport, WeightReport
@@ -53,6 +53,7 @@ def analyze(
     seed: int = 0,
     include_frozen: bool = True,
     split: str | Sequence[str] | None = None,
+    stacked: Stacked = "pooled",
     mp_fit: bool = False,
     cka: bool = False,
     floor: bool = False,
@@ -78,6 +79,9 @@ def analyze(
             skipped. Default: ``True``.
         split: Names or patterns of weights that hold queries, keys and values together (GPT-2's ``"*.c_attn"``, timm's
             ``"*.qkv"``): each is analyzed as three layers, ``….q``, ``….k`` and ``….v``. Default: ``None``, none.
+        stacked: Whether a weight of three axes that is no convolution's, as the experts of a mixture are held, is one layer
+            with the eigenvalues of all its matrices (``"pooled"``, default), or a layer for each matrix, ``….0``, ``….1``
+            and so on (``"each"``).
         mp_fit: Whether to fit a Marchenko–Pastur bulk: ``mp_scale``, ``bulk_min``, ``bulk_max``, ``num_spikes``,
             ``mp_softrank``. Default: ``False``.
         cka: Whether to measure ``distance_from_init_cka``; needs ``initial``. Default: ``False``.
@@ -104,11 +108,12 @@ def analyze(
     for name, flag in (("include_frozen", include_frozen), ("mp_fit", mp_fit), ("cka", cka), ("floor", floor)):
         _checks.instance("analyze", name, flag, bool)
     _checks.choice("analyze", "shuffle", shuffle, get_args(Shuffle))
+    _checks.choice("analyze", "stacked", stacked, get_args(Stacked))
     _checks.count("analyze", "seed", seed, least=0)
     _checks.count("analyze", "bootstrap", bootstrap, least=0)
     if floor and shuffle == "off":
         raise ArgumentError("`analyze(floor=True, shuffle='off')`: the floor is a distance between two shuffles.")
-    matrices, skipped = find_layers(model, layers, split=split)
+    matrices, skipped = find_layers(model, layers, split=split, stacked=stacked)
     if nothing := nothing_to_measure(model, matrices, skipped):
         raise ArgumentError(f"`analyze` found {nothing}")
     request = Request(

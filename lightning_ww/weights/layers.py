@@ -8,7 +8,7 @@ not affect the others.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -39,6 +39,9 @@ PARALLEL_WRAPPERS = ("DataParallel", "DistributedDataParallel", "FullyShardedDat
 FACTORS = frozenset({"lora_A", "lora_B", "lora_embedding_A", "lora_embedding_B", "lora_down", "lora_up"})
 """The names of modules and parameters that hold the factors of low-rank products, in PEFT, diffusers and loralib."""
 
+Stacked = Literal["pooled", "each"]
+"""How a stack of matrices in one weight is analyzed."""
+
 GATES = {(nn.LSTM, nn.LSTMCell): "ifgo", (nn.GRU, nn.GRUCell): "rzn"}
 """The gate blocks of recurrent weights, in torch's order."""
 
@@ -54,7 +57,6 @@ class Layer:
     attribute: str  # the name of the module's attribute
     block: tuple[int, int] = (0, 1)  # the index of its block of rows, and the number of equal blocks
     is_fused: bool = False  # whether the blocks are along the side that is three times as long as the other
-    is_weight: bool = True  # False: a bare parameter, which is only checked for NaN and infinity
 
     @property
     def is_embedding(self) -> bool:  # noqa: D102
@@ -92,7 +94,8 @@ class Layer:
         """The weight as a stack of matrices, detached, in its own dtype, shape ``(slices, rows, cols)``.
 
         A convolution has one ``out × in/groups`` matrix per kernel position; a depthwise one (``in/groups = 1``) has a
-        single matrix, ``out × kernel positions``. Anything else is one matrix.
+        single matrix, ``out × kernel positions``. A weight of three axes that is no convolution's, as the experts of a mixture
+        are, is a stack of matrices. Anything else is one matrix.
 
         Args:
             whole: Whether to gather a weight that is spread over several processes; then this is a collective call.
@@ -119,15 +122,12 @@ class Layer:
         index, count = self.block
         if count > 1:
             weight = weight.tensor_split(count, dim=fused_side(weight, count) if self.is_fused else 0)[index]
-        if self.is_weight and weight.ndim == 2:
-            return weight.unsqueeze(0)
-        if self.is_weight and weight.ndim > 2 and self.is_convolution:
+        if weight.ndim == 2 or (weight.ndim == 3 and not self.is_convolution):
+            return weight.reshape(-1, *weight.shape[-2:])
+        if weight.ndim > 2 and self.is_convolution:
             groups: Any = self.module.groups if _is_a(self.module, _ConvTransposeNd) else 0
             return kernel_positions(weight, transposed_groups=int(groups))
         check_finite(weight)  # even if it is not a matrix, NaN in it must be reported
-        if not self.is_weight:
-            sentence = "a parameter of its own, not a module's `weight`; wrap it in a module to have it analyzed"
-            raise UnreadableWeightError("not_a_weight", sentence)
         if weight.ndim < 2:
             raise UnreadableWeightError("one_axis", f"a weight with {weight.ndim} axis is not a matrix")
         sentence = f"a {self.kind} with a weight of {weight.ndim} axes is not known"
@@ -142,6 +142,7 @@ def find_layers(
     argument: str = "layers",
     strict: bool = True,
     split: str | Sequence[str] | None = None,
+    stacked: Stacked = "pooled",
 ) -> tuple[list[Layer], list[SkippedLayer]]:
     """Name the weights of a model, in the order in which its modules are registered.
 
@@ -154,11 +155,12 @@ def find_layers(
             ``True``.
         split: Names or patterns of weights that hold queries, keys and values together (GPT-2's ``c_attn``, timm's
             ``qkv``); each becomes three layers, ``….q``, ``….k`` and ``….v``. Default: none.
+        stacked: Whether a stack of matrices in one weight is one layer, their eigenvalues pooled (``"pooled"``, default), or
+            a layer for each matrix, ``….0``, ``….1`` and so on (``"each"``).
 
     Returns:
         The layers, and the weights that are skipped without being read: those that are ``None``, or shared with another
-        layer. Parameters with two axes or more that are no module's weight are the last layers; reading them raises the
-        reason.
+        layer. Parameters with two axes or more that are no module's weight are layers, too, under their own names.
 
     Raises:
         ArgumentError: If a pattern matches nothing. It is a `ValueError`.
@@ -204,9 +206,13 @@ def find_layers(
                 if attribute != "bias":  # which will have one axis
                     skipped.append(SkippedLayer(full, "uninitialised", LAZY))
             elif parameter.ndim >= 2:
-                matrices.append(Layer(full, _kind(module), name, module, attribute, is_weight=False))
+                matrices.append(Layer(full, _kind(module), name, module, attribute))
+    place = {id(module): i for i, (_, module) in enumerate(modules)}
+    matrices.sort(key=lambda layer: place[id(layer.module)])
+    if stacked == "each":
+        matrices = [part for layer in matrices for part in _each(layer)]
     if split is not None:
-        whole = [x.name for x in matrices if x.is_weight and x.block[1] == 1]
+        whole = [x.name for x in matrices if x.block[1] == 1]
         fused = _checks.matching(call, "split", split, whole, "weight matrix", strict=strict)
         matrices = [part for x in matrices for part in (_thirds(x) if x.name in fused else [x])]
     if layers is not None:
@@ -244,6 +250,15 @@ def _tied(layer: Layer, to: Layer) -> SkippedLayer:
 def _thirds(layer: Layer) -> list[Layer]:
     """Queries, keys and values of a weight that holds them together, as layers of their own."""
     return [replace(layer, name=f"{layer.name}.{part}", block=(i, 3), is_fused=True) for i, part in enumerate("qkv")]
+
+
+def _each(layer: Layer) -> list[Layer]:
+    """The matrices of a stack as layers of their own; any other layer as it is."""
+    parts = effective.sources(layer.module, layer.attribute)
+    is_stack = len(parts) == 1 and parts[0].ndim == 3 and not layer.is_convolution and layer.block[1] == 1
+    if not is_stack:
+        return [layer]
+    return [replace(layer, name=f"{layer.name}.{i}", block=(i, len(parts[0]))) for i in range(len(parts[0]))]
 
 
 def _named_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:

@@ -13,7 +13,7 @@ from lightning_ww._errors import LightningWWError
 
 SkipReason = Literal[
     "no_weight", "one_axis", "too_small", "empty", "tied", "frozen", "meta", "uninitialised", "quantised", "sharded",
-    "nonfinite", "unsupported_shape", "unsupported_dtype", "not_a_weight", "failed",
+    "nonfinite", "unsupported_shape", "unsupported_dtype", "failed",
 ]  # fmt: skip
 """The reasons for skipping a weight, as codes."""
 

@@ -204,7 +204,7 @@ def test_each_kind_of_weight_that_cannot_be_analyzed_has_its_reason() -> None:
             "loss": nn.CrossEntropyLoss(),
             "one_row": nn.Linear(20, 1),
             "small": nn.Linear(20, 7),
-            "bilinear": nn.Bilinear(9, 9, 9),
+            "four_axes": linear(torch.zeros(2, 3, 9, 9)),
             "complex": linear(torch.zeros(20, 16, dtype=torch.complex64)),
             "frozen": frozen,
         }
@@ -222,7 +222,7 @@ def test_each_kind_of_weight_that_cannot_be_analyzed_has_its_reason() -> None:
         "plain_norm": "no_weight",
         "one_row": "too_small",
         "small": "too_small",
-        "bilinear": "unsupported_shape",
+        "four_axes": "unsupported_shape",
         "complex": "unsupported_dtype",
         "frozen": "frozen",
     }
@@ -352,7 +352,7 @@ def test_a_parameter_of_its_own_that_is_lost_is_told() -> None:
     model.linear, model.positions = nn.Linear(20, 16), nn.Parameter(torch.full((4, 4), float("inf")))
     assert reasons(analyze(model)) == {"positions": "nonfinite"}
     model.positions.data.zero_()
-    assert reasons(analyze(model)) == {"positions": "not_a_weight"}
+    assert reasons(analyze(model)) == {"positions": "too_small"}
 
 
 def test_every_metric_without_a_value_has_its_reason() -> None:

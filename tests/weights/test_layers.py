@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from typing import Any, cast
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from lightning_ww import analyze
 from lightning_ww.weights.layers import find_layers
 from lightning_ww.weights.slices import UnreadableWeightError
 
@@ -207,7 +209,7 @@ def test_a_property_that_hands_on_a_weight_is_not_a_layer() -> None:
     assert not skipped
 
 
-def test_a_parameter_that_is_no_modules_weight_is_reported() -> None:
+def test_a_parameter_that_is_no_modules_weight_is_a_layer_of_its_own_name() -> None:
     class Bare(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -216,10 +218,53 @@ def test_a_parameter_that_is_no_modules_weight_is_reported() -> None:
             self.linear = nn.Linear(4, 3)
 
     found, _ = find_layers(nn.ModuleDict({"bare": Bare()}))
-    assert [layer.name for layer in found] == ["bare.linear", "bare.positions"]
-    with pytest.raises(UnreadableWeightError) as raised:
-        found[1].read()
-    assert raised.value.reason == "not_a_weight"
+    assert [layer.name for layer in found] == ["bare.positions", "bare.linear"]  # as they are registered
+    assert [layer.read().shape for layer in found] == [(1, 5, 4), (1, 3, 4)]
+
+
+class Mixture(nn.Module):
+    """Experts in one parameter, as transformers holds Mixtral's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.experts = nn.Parameter(torch.randn(4, 24, 16))
+        self.lists = nn.ParameterList([torch.randn(9, 12), torch.randn(3)])
+        self.gate, self.pair = nn.Linear(16, 4), nn.Bilinear(10, 9, 3)
+
+
+def test_a_stack_of_matrices_is_one_layer_or_a_layer_each() -> None:
+    model = Mixture()
+    found, skipped = find_layers(model)
+    assert [(layer.name, tuple(layer.read().shape)) for layer in found] == [
+        ("experts", (4, 24, 16)),
+        ("lists.0", (1, 9, 12)),
+        ("gate", (1, 4, 16)),
+        ("pair", (3, 10, 9)),
+    ]
+    assert not skipped
+    each, _ = find_layers(model, stacked="each")
+    assert [layer.name for layer in each if layer.name.startswith("experts")] == [f"experts.{i}" for i in range(4)]
+    for i, layer in enumerate(each[:4]):
+        assert torch.equal(layer.read(), model.experts.detach()[i : i + 1])
+    assert [layer.name for layer in find_layers(model, "experts.2", stacked="each")[0]] == ["experts.2"]
+
+
+def test_the_pooled_eigenvalues_of_a_stack_are_those_of_its_matrices_by_numpy() -> None:
+    model = Mixture()
+    singular = np.linalg.svd(model.experts.detach().double().numpy(), compute_uv=False)
+    report = analyze(model)
+    spectrum = report["experts"].spectrum
+    assert spectrum is not None
+    assert spectrum.eigenvalues == pytest.approx(np.sort(np.square(singular).ravel()), rel=1e-6)
+    assert (report["experts"].slices, report["experts"].kind) == (4, "Mixture")
+    one = analyze(model, layers="experts.1", stacked="each").layers[0].spectrum
+    assert one is not None
+    assert one.eigenvalues == pytest.approx(np.sort(np.square(singular[1])), rel=1e-6)
+
+
+def test_another_word_for_stacks_is_refused() -> None:
+    with pytest.raises(ValueError, match="stacked"):
+        analyze(Mixture(), stacked="apart")  # type: ignore[arg-type]
 
 
 def test_subclasses_and_parametrized_cells_keep_their_gates() -> None:
