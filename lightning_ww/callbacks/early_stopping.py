@@ -147,7 +147,7 @@ class SpectralEarlyStopping(Resumable):
             if name not in known:
                 raise ArgumentError(
                     f"`SpectralEarlyStopping(stop_on=[{name!r}])`: no monitor of this Trainer raises it. "
-                    f"Raised are: {', '.join(known)}."
+                    f"Raised are: {', '.join(known)}. By name there are also: {', '.join(NAMED)}."
                 )
 
     @override

@@ -9,7 +9,7 @@ from typing_extensions import override
 
 from lightning_ww import _checks
 from lightning_ww.history import History
-from lightning_ww.triggers.thresholds import check_band, check_short_side
+from lightning_ww.triggers.thresholds import check_short_side
 from lightning_ww.triggers.trigger import WHOLE, Trigger
 
 
@@ -42,7 +42,7 @@ class Instability(Trigger):
     lever = "Lower the learning rate, warm it up, or clip gradients."
 
     def __post_init__(self) -> None:
-        check_band("Instability", self, ("factor",))
+        _checks.number("Instability", "factor", self.factor, least=1.0)
         _checks.count("Instability", "within", self.within, least=1)
         check_short_side("Instability", self.min_short_side)
 

@@ -67,7 +67,7 @@ def test_it_gives_its_numbers() -> None:
     assert said in str(followed(reports, Instability())[-1].flags[0])
 
 
-@pytest.mark.parametrize("values", [{"factor": -1.0}, {"within": 0}, {"min_short_side": 0}])
+@pytest.mark.parametrize("values", [{"factor": 0.9}, {"within": 0}, {"min_short_side": 0}])
 def test_unfit_arguments_are_refused(values: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(values))):
         Instability(**values)

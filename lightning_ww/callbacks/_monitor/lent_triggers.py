@@ -52,7 +52,10 @@ class LentTriggers:
                 return
         if errors and not has_it:
             why = " ".join(str(error) for error in errors)
-            raise ArgumentError(f"`{call}(stop_on=[{typed!r}])`: no monitor can raise it. {why}")
+            raise ArgumentError(
+                f"`{call}(stop_on=[{typed!r}])`: no monitor of this Trainer can raise it. "
+                f"`WeightSpectrumMonitor` measures layers, `CurvatureMonitor` the loss. {why}"
+            )
 
     def take_back(self) -> None:
         """Take all triggers back: monitors have their own again."""

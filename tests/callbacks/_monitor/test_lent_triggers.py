@@ -26,7 +26,10 @@ def test_a_trigger_that_is_not_raised_by_default_is_found_by_its_name() -> None:
 
 
 def test_a_name_that_no_monitor_can_measure_for_is_an_error_with_that_name() -> None:
-    said = r"SpectralEarlyStopping\(stop_on=\['sharpness'\]\)`: no monitor can raise it. .*needs 'optimizer_sharpness'"
+    said = (
+        r"SpectralEarlyStopping\(stop_on=\['sharpness'\]\)`: no monitor of this Trainer can raise it. "
+        "`WeightSpectrumMonitor` measures layers, .*needs 'optimizer_sharpness'"
+    )
     with pytest.raises(ValueError, match=said):
         fit(WeightSpectrumMonitor(), SpectralEarlyStopping("sharpness"))
 
