@@ -1,7 +1,7 @@
 """Suite C: does a trigger come before test accuracy falls late in training, and does taking the trap away help?
 
 150 of scikit-learn's digits, a perceptron 64 – 96 – 96 – 10, initial weights eight times as large as usual, mean squared
-error, AdamW 4e-3: training accuracy is 1 from about 1,300 steps on, and test accuracy rises for tens of thousands of steps
+error, AdamW 4e-3: training accuracy is 1 from about 1,300 steps on, and test accuracy rises for some hundred thousand steps
 and then falls (Prakash, Martin 2025). All seeds of an arm are trained at once, as one batch of matrices.
 
 Run it again after a break: it goes on where it was. `--small` takes two seeds and a few thousand steps. Results are lines of
@@ -192,7 +192,7 @@ def main() -> None:
     folder = arguments.folder / ("anti_grokking_small" if arguments.small else "anti_grokking")
     folder.mkdir(parents=True, exist_ok=True)
     for name in arguments.arms:
-        run(name, folder, *((2_000, 6, 2) if arguments.small else (300_000, 40, 5)))
+        run(name, folder, *((2_000, 6, 2) if arguments.small else (1_200_000, 40, 5)))
 
 
 if __name__ == "__main__":
