@@ -25,6 +25,18 @@ is divided by a run's own length.
 - `make bench-anti-grokking` does the same for suite C ({hours:.1f} hours of one core); after a break it goes on where it was.
 
 {verdict}
+
+## What to switch on
+
+- **Always: `nonfinite`.** It has no false alarm, and weights that are lost do not come back.
+- **To stop, where you regularize or prune: `rank_collapse`.** No healthy run was stopped; it sees a strangled layer within two or three
+  measurements, mostly before test accuracy suffers. It does not see a layer whose weights only become small.
+- **As a warning: `correlation_trap`.** It tells of steps that are too large, mostly after the loss has told. To stop on it, ask for
+  `require_metric="val_loss"` as well.
+- **Not to stop: `over_trained`, `instability`, `plateau`, `sharpness`.** The first stops healthy networks, the second flags them, the
+  third saves next to nothing, the fourth is for plain gradient descent on whole batches.
+- **Not for overfitting: any of them.** With wrong labels, validation loss, Label Wave and gradient disparity stop at the right
+  time (suite B); our triggers do not.
 """
 
 
