@@ -9,6 +9,7 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
+import claims
 import torch
 from claims import SEEDS
 from tabulate import tabulate
@@ -31,13 +32,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("scripts", nargs="*", help="those to run again; default: all")
     parser.add_argument("--folder", type=Path, default=Path("runs/reproductions"), help="where results go")
+    parser.add_argument(
+        "--page", type=Path, default=DOCS / "reproductions.md", help="the page to write, pictures beside it"
+    )
     arguments = parser.parse_args()
+    claims.IMAGES = arguments.page.parent / "images" / "reproductions"
     torch.set_num_threads(1)
     arguments.folder.mkdir(parents=True, exist_ok=True)
     for name in arguments.scripts or SCRIPTS:
         began = time.perf_counter()
-        claims = importlib.import_module(name).reproduce()
-        (arguments.folder / f"{name}.json").write_text(json.dumps([asdict(claim) for claim in claims]))
+        found = importlib.import_module(name).reproduce()
+        (arguments.folder / f"{name}.json").write_text(json.dumps([asdict(claim) for claim in found]))
         print(f"{name}: {time.perf_counter() - began:.0f} s", flush=True)
     parts = [HEAD.strip()]
     for name in SCRIPTS:
@@ -51,7 +56,7 @@ def main() -> None:
             + tabulate(rows, ("claim", "expected", "found", "verdict"), "github", disable_numparse=True)
         )
         parts.append(f"![{title}](images/reproductions/{name}.png)")
-    (DOCS / "reproductions.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    arguments.page.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
