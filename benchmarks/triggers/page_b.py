@@ -74,7 +74,8 @@ def stops_of(run: Run) -> dict[str, tuple[float, int]]:
     found = {"oracle": (max(test), int(np.argmax(test)) + 1)}
     for rule, epoch in rules.items():
         at = longest if epoch is None else min(epoch, longest)
-        found[rule] = (test[at - 1], at)
+        later = declared.WAVE if rule == "Label Wave" else 0  # epochs in which a minimum is seen to be one
+        found[rule] = (test[at - 1], min(at + later, longest))
     for share, seen in run["validated"].items():
         best, trained = validation_stop(seen["loss"])
         found[f"validation loss, {100 * float(share):.0f} % held out"] = (seen["test"][best - 1], trained)
