@@ -85,7 +85,8 @@ def analyze(
         mp_fit: Whether to fit a Marchenko–Pastur bulk: ``mp_scale``, ``bulk_min``, ``bulk_max``, ``num_spikes``,
             ``mp_softrank``. Default: ``False``.
         cka: Whether to measure ``distance_from_init_cka``; needs ``initial``. Default: ``False``.
-        floor: Whether to measure ``rand_distance_floor``, by a further shuffle per matrix. Default: ``False``.
+        floor: Whether to measure what noise reads: ``rand_distance_floor``, by a further shuffle per matrix,
+            ``alpha_hill_null`` and ``alpha_hill_null_sd``. Default: ``False``.
         bootstrap: The number of draws for ``alpha_bootstrap_stderr``, each as long as a fit; 100 will do. Default: ``0``,
             none.
 
