@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -37,7 +38,10 @@ class EventFile:
         is_wanted = directory and "://" not in str(directory) and not getattr(trainer, "fast_dev_run", False)
         if not is_wanted or not trainer.is_global_zero:
             return cls(None)
-        return cls(Path(str(directory)), str(trainer.loggers[0].version))
+        run = ""
+        with suppress(Exception):  # whatever a logger of the user's does
+            run = str(trainer.loggers[0].version)
+        return cls(Path(str(directory)), run)
 
     def append(self, events: Sequence[Mapping[str, Any]]) -> None:
         """Add lines, with the time at which they are written."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from datetime import datetime, timezone
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -54,6 +55,19 @@ def test_what_stands_from_the_start_has_its_event(tmp_path: Path) -> None:
         "rank_collapse",
         "hidden",
     )
+
+
+class Versionless:
+    """A logger that cannot tell its version."""
+
+    @property
+    def version(self) -> str:
+        raise RuntimeError("no version")
+
+
+def test_a_logger_without_a_version_costs_the_run_nothing(tmp_path: Path) -> None:
+    trainer: Any = SimpleNamespace(log_dir=str(tmp_path), loggers=[Versionless()], is_global_zero=True)
+    assert EventFile.of(trainer) == EventFile(tmp_path, "")
 
 
 def test_healthy_runs_and_fast_dev_runs_have_none(tmp_path: Path) -> None:
