@@ -38,13 +38,13 @@ def label_wave(changes: Sequence[float]) -> int | None:
     return None
 
 
-def validation_stop(losses: Sequence[float]) -> tuple[int, int]:
+def validation_stop(losses: Sequence[float], patience: int = declared.VALIDATION_PATIENCE) -> tuple[int, int]:
     """The epoch of the least validation loss, from 1, and the one at which patience ends."""
     best = 1
     for epoch, loss in enumerate(losses, start=1):
         if loss < losses[best - 1]:
             best = epoch
-        elif epoch - best >= declared.VALIDATION_PATIENCE:
+        elif epoch - best >= patience:
             return best, epoch
     return best, len(losses)
 
