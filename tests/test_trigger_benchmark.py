@@ -52,8 +52,9 @@ def test_scores_look_no_further_than_the_failure() -> None:
     assert highest(scores, None) == 9.0
     assert first_above(scores, 2.0) == 2
     assert first_above(scores, 9.0) is None
-    seen = views({"least": [1.0, np.e, 1.0]})
+    seen = views({"least": [1.0, np.e, 1.0]}, is_log=True)
     assert seen["least, rise since epoch 1"].tolist() == pytest.approx([0, 1, 0])  # of the logarithm
+    assert views({"least": [2.0, 5.0, 3.0]})["least, rise since epoch 1"].tolist() == [0, 3, 1]
     assert seen["least, change within 3 epochs"].tolist() == pytest.approx([0, 1, 1])
 
 

@@ -24,7 +24,7 @@ EPOCHS = 24
 """The length of each run of suite A."""
 
 START = 4
-"""The epoch at which a fault of suite A begins, unless it is there from the first step on."""
+"""The epoch, from 0, at which a fault of suite A begins, unless it is there from the first step on: the fifth."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,14 @@ METRICS = (
     ),
     *("sv_max", "sv_min", "trap_z", "trap_z_centred", "trap_element", "distance_from_init_relative"),
 )
-"""The raw metrics of the layers: least, mean and largest of each, as it is, relative to the first epoch, and its change."""
+"""The raw metrics of the layers: least, mean and largest of each, as it is, minus the first epoch's, and its change."""
+
+LOGGED = (
+    *("loss", "gradient norm", "gradient spike", "update / weight", "val_loss", "stable_rank", "effective_rank"),
+    *("sv_max", "sv_min", "sharpness", "lr_sharpness", "rand_distance", "distance_from_init_relative"),
+)
+"""The signals whose logarithm is taken, in all runs alike. (At first it was taken run by run, wherever a run's own series was
+positive; that compared unlike numbers, and was mended after the first scoring.)"""
 
 WINDOW = 3
 """The measurements over which a change is taken."""

@@ -84,6 +84,9 @@ def finite(values: Series) -> list[float]:
 
 # ── Raw signals: how a metric becomes a score that is high in trouble
 
+SMALLEST = 1e-12
+"""What stands for zero where logarithms are taken."""
+
 VIEWS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "high": lambda x: x,
     "low": lambda x: -x,
@@ -95,17 +98,14 @@ VIEWS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 }
 
 
-def logged(x: np.ndarray) -> np.ndarray:
-    """The logarithm of a metric that is positive throughout, else the metric."""
-    known = x[np.isfinite(x)]
-    return np.log(x) if known.size and (known > 0).all() else x
-
-
-def views(series: Mapping[str, Sequence[float]]) -> dict[str, np.ndarray]:
-    """Each view of each part (least, mean and largest over layers) of a metric, by name."""
+def views(series: Mapping[str, Sequence[float]], *, is_log: bool = False) -> dict[str, np.ndarray]:
+    """Each view of each part (least, mean and largest over layers) of a metric or its logarithm, by name."""
     found: dict[str, np.ndarray] = {}
     for part, values in series.items():
-        x = logged(np.asarray(values, dtype=float))
+        x = np.asarray(values, dtype=float)
+        if is_log:
+            x = np.log(np.where(x > 0, x, SMALLEST))  # NaN, no value, is no positive number either
+            x[np.isnan(np.asarray(values, dtype=float))] = np.nan
         with np.errstate(invalid="ignore"):
             found |= {f"{part}, {name}".strip(", "): view(x) for name, view in VIEWS.items()}
     return found

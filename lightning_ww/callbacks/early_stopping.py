@@ -155,6 +155,10 @@ class SpectralEarlyStopping(Resumable):
         self._lent.take_back()
 
     @override
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self._lent.take_back()  # Lightning calls no `teardown` after an error
+
+    @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._file = EventFile.of(trainer)
         is_new, state = self._begin(trainer, pl_module)

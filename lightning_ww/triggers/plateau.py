@@ -59,7 +59,7 @@ class Plateau(Trigger):
         if np.isnan([*distances, *hills]).any():
             return None
         floor = _mean(history[-1], "rand_distance_floor", layers)
-        if distances[-1] <= NOISE * floor:
+        if not distances[-1] > NOISE * floor:  # also where the value for noise is not known
             return None
         moved, turned = float(np.ptp(distances)) / distances[-1], float(np.ptp(hills))
         if moved >= self.distance or turned >= self.hill:

@@ -12,6 +12,9 @@ from lightning_ww.weights.power_law import hill_alpha
 DRAWS = 32
 """The number of noise matrices from which the spread is estimated, to 12 %."""
 
+FEWEST = 8
+"""The fewest eigenvalues of a draw."""
+
 DRAWN = 128
 """The largest short side of the matrices that are drawn; to larger ones the spread is extrapolated."""
 
@@ -33,8 +36,9 @@ def hill_null(N: int, M: int, slices: int = 1) -> tuple[float, float]:
     quantiles = law_quantiles(N, M, M * slices)
     mean = hill_alpha(quantiles)
     few = min(M, DRAWN)
-    drawn = noise_eigenvalues(max(few, round(N * few / M)), few, DRAWS)
-    scaled = few * np.std([hill_alpha(values) for values in drawn], ddof=1)
+    pooled = -(-FEWEST // few)  # slices of so few eigenvalues that one alone has no exponent
+    drawn = noise_eigenvalues(max(few, round(N * few / M)), few, DRAWS * pooled).reshape(DRAWS, -1)
+    scaled = few * pooled**0.5 * np.std([hill_alpha(np.sort(values)) for values in drawn], ddof=1)
     if few < M:
         middle = quantiles.size // 2
         density = 2 / (quantiles.size * np.log(quantiles[middle + 1] / quantiles[middle - 1]))

@@ -36,6 +36,11 @@ def test_a_model_that_has_learned_nothing_is_not_judged() -> None:
     assert not any(fired([0.019] * 20))
 
 
+def test_without_the_value_for_noise_nothing_is_judged() -> None:
+    reports = [report(layer("a", rand_distance=0.3, alpha_hill=2.0)) for _ in range(20)]
+    assert not any(one.fired for one in followed(reports, Plateau()))
+
+
 def test_embeddings_do_not_count_and_the_words_have_both_numbers() -> None:
     reports = [
         report(

@@ -25,13 +25,14 @@ def test_its_mean_is_the_known_one(N: int, M: int, mean: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("N", "M", "slices", "draws"), [(64, 64, 1, 300), (256, 64, 1, 300), (48, 32, 9, 100), (400, 200, 1, 100)]
+    ("N", "M", "slices", "draws"),
+    [(64, 64, 1, 300), (256, 64, 1, 300), (48, 32, 9, 100), (64, 3, 9, 300), (400, 200, 1, 100)],
 )
 def test_mean_and_spread_are_those_of_drawn_gaussian_matrices(N: int, M: int, slices: int, draws: int) -> None:
     sample = drawn(N, M, slices, draws)
     mean, sd = hill_null(N, M, slices)
-    # the law's quantiles differ from the mean of the draws by far less than two draws do
-    assert abs(sample.mean() - mean) < 0.5 * sd
+    # the law is that of large matrices: of a short side of 3 its mean is off by 0.6 standard deviations of one layer
+    assert abs(sample.mean() - mean) < (0.5 if M >= 32 else 0.7) * sd
     error = (
         1 / (2 * draws) + 1 / 64
     ) ** 0.5  # the relative error of two standard deviations, from 100 and from 32 draws

@@ -72,7 +72,7 @@ def test_it_may_cut_the_learning_rate_save_a_checkpoint_and_stop(tmp_path: Path)
         trainer.should_stop = True
 
     monitor = WeightSpectrumMonitor(on_flag=act, on_error="raise")
-    trainer = fit(monitor, Collapse(1, 2, 3, 4, 5), model=Still(), max_epochs=5)
+    trainer = fit(monitor, Collapse(1, 2, 3, 4, 5), model=Still(), max_epochs=5, default_root_dir=str(tmp_path))
     assert trainer.current_epoch == 2
     state = torch.load(tmp_path / "flagged.ckpt", weights_only=True)["callbacks"][monitor.state_key]
     assert len(state["events"]) == 1  # the flag is in the checkpoint that it caused

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from helpers.fits import fit
-from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning import Callback, LightningModule, Trainer
 
 from lightning_ww.callbacks import CurvatureMonitor, SpectralEarlyStopping, WeightSpectrumMonitor
 
@@ -23,6 +23,18 @@ def test_a_trigger_that_is_not_raised_by_default_is_found_by_its_name() -> None:
     usual = [trigger.name for trigger in before[0]]
     assert seen == [([*usual, "plateau", "instability"], ["sharpness"])]
     assert (weights.triggers, curvature.triggers) == before
+
+
+def test_a_monitor_has_its_own_triggers_back_after_an_error() -> None:
+    class Fail(Callback):
+        def on_train_batch_start(self, *_: object) -> None:
+            raise ZeroDivisionError
+
+    monitor = WeightSpectrumMonitor()
+    before = monitor.triggers
+    with pytest.raises(ZeroDivisionError):
+        fit(monitor, SpectralEarlyStopping("plateau"), Fail(), max_epochs=1)
+    assert monitor.triggers == before
 
 
 def test_a_name_that_no_monitor_can_measure_for_is_an_error_with_that_name() -> None:
