@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from page_b import first_stop, label_wave, validation_stop
+from page_b import fifth_rise, label_wave, validation_stop
 from scipy.stats import mannwhitneyu
-from scoring import alarm, area, failed_at, first_above, highest, interval, threshold_of, views
+from scoring import alarm, area, failed_at, first_above, first_stop, highest, interval, threshold_of, views, wins
 from torch import nn
 from when_to_stop import Data, evidence, network_of
 
@@ -22,8 +22,11 @@ ROOT = Path(__file__).parents[1]
 def test_a_run_has_failed_where_accuracy_stays_five_points_below_its_best() -> None:
     assert failed_at([0.5, 0.9, 0.84, 0.9, 0.84, 0.85, 0.9], 0.1) == 5
     assert failed_at([0.5, 0.9, 0.84, 0.9, 0.88], 0.1) is None  # one epoch is no failure
-    assert failed_at([0.1] * 9, 0.1) == 5  # never left chance
-    assert failed_at([0.1, 0.1, 0.1, 0.1, 0.1, 0.9], 0.1) == 5
+    assert failed_at([0.1] * 9, 0.1) == 8  # never left chance
+    assert failed_at([0.1] * 8 + [0.9], 0.1) == 8
+    fallen = [0.9, 0.8, 0.8, 0.9, 0.9, 0.7, 0.7]
+    assert failed_at(fallen, 0.1) == 2
+    assert failed_at(fallen, 0.1, since=4) == 6  # falls before the fault are not its own
 
 
 def test_an_alarm_is_the_third_firing_in_a_row_from_the_fifth_epoch_on() -> None:
@@ -42,8 +45,9 @@ def test_the_area_is_that_of_the_mann_whitney_test() -> None:
     random = np.random.default_rng(0)
     positive, negative = random.normal(1, 1, 30).tolist(), random.normal(0, 1, 40).tolist()
     expected = mannwhitneyu(positive, negative).statistic / 1200
-    assert area(positive, negative) == pytest.approx(expected)
-    assert area([float("nan")], [0.0]) == 0.0
+    assert area(wins(positive, [negative] * 30)) == pytest.approx(expected)
+    assert area(wins([float("nan")], [[0.0]])) == 0.0
+    assert wins([1.0, 2.0], [[1.0, 0.0], [3.0, 1.0]]).tolist() == [[0.5, 1], [0, 1]]  # a row of scores for each
 
 
 def test_scores_look_no_further_than_the_failure() -> None:
@@ -66,6 +70,8 @@ def test_a_threshold_has_at_most_the_declared_rate_of_false_alarms() -> None:
 def test_stopping_rules_stop_where_they_should() -> None:
     assert first_stop([True] * 9, 3) == 5
     assert first_stop([False] * 6 + [True], 1) == 7
+    assert fifth_rise([0, 1, 2, 1, 2, 1, 2, 3, 4]) == 8
+    assert fifth_rise([1, 1, 1]) is None
     assert validation_stop([5, 4, 3, 4, 4, 4, 4, 4, 1]) == (3, 8)
     assert validation_stop([3, 2, 1]) == (3, 3)
     assert label_wave([9, 9, 9, 5, 1, 1, 1, 6, 9, 9, 9]) == 7  # the mean of 5, 6, 7

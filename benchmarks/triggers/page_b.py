@@ -9,21 +9,17 @@ from typing import Any
 import declared
 import numpy as np
 from pictures import plot, save
-from scoring import first_above
+from scoring import first_above, first_stop
 from tabulate import tabulate
 
 Run = dict[str, Any]
 BOTH = ("rank_collapse", "correlation_trap")
 
 
-def first_stop(flags: Sequence[bool], patience: int) -> int | None:
-    """The epoch, from 1, of the patience-th flag in a row from the fifth epoch on."""
-    count = 0
-    for epoch, now in enumerate(flags, start=1):
-        count = count + 1 if now else 0
-        if count >= patience and epoch >= declared.MIN_EPOCHS:
-            return epoch
-    return None
+def fifth_rise(series: Sequence[float]) -> int | None:
+    """The epoch, from 1, of the declared number of rises in all, whether in a row or not."""
+    rises = np.flatnonzero(np.diff(series) > 0)
+    return int(rises[declared.DISPARITY_RISES - 1]) + 2 if rises.size >= declared.DISPARITY_RISES else None
 
 
 def label_wave(changes: Sequence[float]) -> int | None:
@@ -52,21 +48,20 @@ def validation_stop(losses: Sequence[float], patience: int = declared.VALIDATION
 def stops_of(run: Run) -> dict[str, tuple[float, int]]:
     """The test accuracy that each rule ends with, and the epochs that it trained."""
     test, longest = run["test"], len(run["test"])
-    rise = np.cumsum(np.diff(run["disparity"]) > 0)
-    rises = np.flatnonzero(rise >= declared.DISPARITY_RISES)
     flags = {name: [name in now for now in run["fired"]] for name in ("plateau", "over_trained", *BOTH)}
     both = [a and b for a, b in zip(flags["over_trained"], flags["correlation_trap"], strict=True)]
     settled = [a and b for a, b in zip(flags["plateau"], flags["over_trained"], strict=True)]
     rules: dict[str, int | None] = {
         f"fixed, {declared.FIXED} epochs": declared.FIXED,
         "to the end": None,
-        "gradient disparity": int(rises[0]) + 2 if rises.size else None,
+        "gradient disparity": fifth_rise(run["disparity"]),
+        "gradient disparity, losses over their spread": fifth_rise(run["rescaled disparity"]),
         "evidence criterion": first_above(np.array(run["evidence"]), 0.0),
         "Label Wave": label_wave(run["changes"]),
-        "`plateau`": first_stop(flags["plateau"], 1),
+        "`plateau`": first_stop(flags["plateau"], declared.PATIENCE),
         "`over_trained`": first_stop(flags["over_trained"], declared.PATIENCE),
         "`over_trained` and `correlation_trap`": first_stop(both, declared.PATIENCE),
-        "`plateau` and `over_trained`": first_stop(settled, 1),
+        "`plateau` and `over_trained`": first_stop(settled, declared.PATIENCE),
         "`rank_collapse` or `correlation_trap`": min(
             (s for name in BOTH if (s := first_stop(flags[name], declared.PATIENCE)) is not None), default=None
         ),
@@ -91,7 +86,8 @@ def suite_b(runs: list[Run]) -> str:
             "## B. When to stop?",
             f"{len(runs)} runs of {declared.LONGEST} epochs: digits with n of {declared.SIZES}, and wine and breast cancer, which no "
             f"rule was chosen on; labels drawn anew with a share of {declared.NOISE}; SGD, Adam, AdamW; {declared.SEEDS} seeds. Regret: "
-            "points of test accuracy below the best epoch of the run on all data, the oracle's; mean ± standard error. Rules without "
+            "points of test accuracy below the best epoch of the run on all data, the oracle's; mean ± standard error over the means of each seed. Rules "
+            "without "
             "validation data train on all of it. Saved: the share of the epochs that were not trained.",
             table,
             "![Regret against label noise](images/triggers_b.png)",
@@ -102,17 +98,23 @@ def suite_b(runs: list[Run]) -> str:
 
 def table_of_rules(runs: list[Run]) -> str:
     """Regret and epochs saved of each rule, by data."""
-    groups: dict[str, list[dict[str, tuple[float, int]]]] = defaultdict(list)
+    groups: dict[str, list[tuple[int, dict[str, tuple[float, int]]]]] = defaultdict(list)
     for run in runs:
         clean = "clean" if run["noise"] == 0 else "noisy"
-        groups[f"digits, {clean}" if run["source"] == "digits" else "wine, breast cancer"].append(stops_of(run))
+        groups[f"digits, {clean}" if run["source"] == "digits" else "wine, breast cancer"].append(
+            (run["seed"], stops_of(run))
+        )
     rows = []
-    everything = [one for some in groups.values() for one in some]
+    everything = [one for some in groups.values() for _, one in some]
     for rule in everything[0]:
         cells = []
         for name in ("digits, clean", "digits, noisy", "wine, breast cancer"):
-            regrets = np.array([100 * (one["oracle"][0] - one[rule][0]) for one in groups[name]])
-            cells.append(f"{regrets.mean():.1f} ± {regrets.std(ddof=1) / regrets.size**0.5:.1f}")
+            by_seed: dict[int, list[float]] = defaultdict(list)
+            for seed, one in groups[name]:
+                by_seed[seed].append(100 * (one["oracle"][0] - one[rule][0]))
+            means = np.array([np.mean(regrets) for regrets in by_seed.values()])
+            error = means.std(ddof=1) / means.size**0.5 if means.size > 1 else float("nan")
+            cells.append(f"{means.mean():.1f} ± {error:.1f}")
         saved = np.mean([1 - one[rule][1] / declared.LONGEST for one in everything])
         rows.append((rule, *cells, f"{100 * saved:.0f} %"))
     heads = ("rule", "digits, right labels", "digits, wrong labels", "wine, breast cancer", "saved")

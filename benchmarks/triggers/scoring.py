@@ -8,18 +8,17 @@ from typing import Any
 
 import declared
 import numpy as np
-from sklearn.metrics import roc_auc_score
 
 Z = NormalDist().inv_cdf(0.975)
 Series = Sequence[float]
 Run = Mapping[str, Any]
 
 
-def failed_at(accuracies: Series, chance: float) -> int | None:
-    """The epoch, from 1, at which a run failed, or ``None``."""
+def failed_at(accuracies: Series, chance: float, since: int = 0) -> int | None:
+    """The epoch, from 1, at which a run failed, or ``None``; falls before the epoch ``since``, from 0, do not count."""
     if max(accuracies[: declared.NEVER_LEARNED]) < chance + declared.FALL:
         return declared.NEVER_LEARNED
-    for epoch in range(1, len(accuracies) - 1):
+    for epoch in range(max(1, since), len(accuracies) - 1):
         limit = max(accuracies[:epoch]) - declared.FALL
         if accuracies[epoch] <= limit and accuracies[epoch + 1] <= limit:
             return epoch + 1
@@ -28,13 +27,22 @@ def failed_at(accuracies: Series, chance: float) -> int | None:
 
 def alarm(fired: Sequence[Sequence[str]], *names: str, patience: int = declared.PATIENCE) -> int | None:
     """The epoch, from 1, at which `SpectralEarlyStopping` would stop on any of these triggers, or ``None``."""
-    counts = dict.fromkeys(names, 0)
-    for epoch, now in enumerate(fired, start=1):
-        for name in names:
-            counts[name] = counts[name] + 1 if name in now else 0
-            if name == "nonfinite" and counts[name]:
-                return epoch
-        if epoch >= declared.MIN_EPOCHS and max(counts.values()) >= patience:
+    stops: list[int | None] = []
+    for name in names:
+        flags = [name in now for now in fired]
+        if name == "nonfinite" and any(flags):
+            stops.append(flags.index(True) + 1)
+        else:
+            stops.append(first_stop(flags, patience))
+    return min((at for at in stops if at is not None), default=None)
+
+
+def first_stop(flags: Sequence[bool], patience: int) -> int | None:
+    """The epoch, from 1, of the patience-th flag in a row from the fifth epoch on."""
+    count = 0
+    for epoch, now in enumerate(flags, start=1):
+        count = count + 1 if now else 0
+        if count >= patience and epoch >= declared.MIN_EPOCHS:
             return epoch
     return None
 
@@ -62,18 +70,25 @@ def median(values: Sequence[float]) -> str:
     return f"{np.median(values):.0f}" if values else "–"
 
 
-def area(positive: Series, negative: Series) -> float:
+def wins(positive: Series, negative: Sequence[Series]) -> np.ndarray:
+    """Whether each failing run has a higher score than each healthy one: 1, 0, or a half where they are equal.
+
+    ``negative`` holds a row for each failing run: the scores of the healthy runs when looked at for as long.
+    """
+    mine, theirs = np.array(finite(positive))[:, None], np.array([finite(row) for row in negative])
+    return np.asarray(np.where(mine == theirs, 0.5, mine > theirs))
+
+
+def area(won: np.ndarray) -> float:
     """The area under the curve: the chance that a failing run has a higher score than a healthy one."""
-    labels = [1] * len(positive) + [0] * len(negative)
-    return float(roc_auc_score(labels, finite([*positive, *negative])))
+    return float(won.mean())
 
 
-def area_interval(positive: Series, negative: Series, draws: int = 500) -> tuple[float, float]:
+def area_interval(won: np.ndarray, draws: int = 500) -> tuple[float, float]:
     """Its 95 % interval, by the bootstrap over runs."""
-    random, areas = np.random.default_rng(0), []
-    for _ in range(draws):
-        some = [random.choice(finite(values), len(values)) for values in (positive, negative)]
-        areas.append(area(*(list(values) for values in some)))
+    random = np.random.default_rng(0)
+    rows, columns = won.shape
+    areas = [won[random.choice(rows, rows)][:, random.choice(columns, columns)].mean() for _ in range(draws)]
     return float(np.quantile(areas, 0.025)), float(np.quantile(areas, 0.975))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from pathlib import Path
 
 from page_a import suite_a, verdict
@@ -22,7 +23,7 @@ is divided by a run's own length.
 
 - `make bench-triggers` runs what is missing of suites A, B and D, and writes this page ({minutes:.0f} minutes of two cores when it was
   written, beside other work).
-- `make bench-anti-grokking` does the same for suite C ({hours:.1f} hours of one core); after a break it goes on where it was.
+- `make bench-anti-grokking` does the same for suite C, for hours; after a break it goes on where it was.
 
 {verdict}
 
@@ -53,11 +54,22 @@ def main() -> None:
     arguments = parser.parse_args()
     a, b, d = (read(arguments.folder / f"{name}.jsonl") for name in ("will_it_fail", "when_to_stop", "fine_tuning"))
     c = [line for file in sorted((arguments.folder / "anti_grokking").glob("*.jsonl")) for line in read(file)]
-    hours = sum({line["arm"]: line["seconds"] for line in c}.values()) / 3600
     minutes = sum(run.get("seconds", 0.0) for run in (*a, *b)) / 120
-    parts = [HEAD.format(minutes=minutes, hours=hours, verdict=verdict(a) if a else "")]
-    parts += [suite(runs) for suite, runs in ((suite_a, a), (suite_b, b), (suite_c, c), (suite_d, d)) if runs]
-    arguments.page.write_text("\n\n".join(part.strip() for part in parts) + "\n", encoding="utf-8")
+    old = sections(arguments.page)
+    new = {"": HEAD.format(minutes=minutes, verdict=verdict(a))} if a and b else {}
+    new |= {
+        name: suite(runs)
+        for name, suite, runs in (("A", suite_a, a), ("B", suite_b, b), ("C", suite_c, c), ("D", suite_d, d))
+        if runs
+    }
+    parts = [new.get(name, old.get(name, "")).strip() for name in ("", "A", "B", "C", "D")]
+    arguments.page.write_text("\n\n".join(part for part in parts if part) + "\n", encoding="utf-8")
+
+
+def sections(page: Path) -> dict[str, str]:
+    """The parts of the page as it is, by the letter of their suite: those without results at hand stay."""
+    parts = re.split(r"^(?=## [A-D]\. )", page.read_text(encoding="utf-8"), flags=re.M) if page.exists() else [""]
+    return {part[3] if part.startswith("## ") and i else "": part for i, part in enumerate(parts)}
 
 
 if __name__ == "__main__":

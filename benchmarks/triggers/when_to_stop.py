@@ -85,14 +85,20 @@ def accuracy(network: nn.Module, x: Tensor, y: Tensor) -> float:
     return float((network(x).argmax(1) == y).float().mean())
 
 
-def disparity(network: nn.Module, x: Tensor, y: Tensor, order: Tensor) -> float:
-    """The mean distance between the gradients of batches."""
-    gradients = []
-    for some in torch.split(order, 32)[: declared.DISPARITY_BATCHES]:
-        loss = nn.functional.cross_entropy(network(x[some]), y[some])
-        gradients.append(torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(network.parameters()))]))
-    pairs = list(itertools.combinations(gradients, 2))
-    return float(torch.stack([(a - b).norm() for a, b in pairs]).mean()) if pairs else 0.0
+def disparities(network: nn.Module, x: Tensor, y: Tensor, order: Tensor) -> tuple[float, float]:
+    """The mean distance between the gradients of whole batches: of the losses, and of the losses over their spread."""
+    gradients, spreads = [], []
+    for some in [part for part in torch.split(order, 32) if len(part) == 32][: declared.DISPARITY_BATCHES]:
+        losses = nn.functional.cross_entropy(network(x[some]), y[some], reduction="none")
+        spreads.append(losses.detach().std().clamp_min(1e-12))
+        slopes = torch.autograd.grad(losses.mean(), list(network.parameters()))
+        gradients.append(torch.cat([slope.flatten() for slope in slopes]))
+    scaled = [gradient / spread for gradient, spread in zip(gradients, spreads, strict=True)]
+    plain, rescaled = (
+        float(torch.stack([(a - b).norm() for a, b in itertools.combinations(some, 2)]).mean())
+        for some in (gradients, scaled)
+    )
+    return plain, rescaled
 
 
 def evidence(network: nn.Sequential, x: Tensor, y: Tensor) -> float:
@@ -128,13 +134,16 @@ def run(source: str, size: int | None, noise: float, optimizer_name: str, seed: 
     generator = torch.Generator().manual_seed(seed)
     guesses = network(data.x).argmax(1)
     needed = [need for trigger in TRIGGERS for need in trigger.needs]
-    found: dict[str, list[Any]] = {name: [] for name in ("test", "disparity", "evidence", "changes", "fired")}
-    history.append(Measurement.of(Moment(0, 0, 0, 0, is_baseline=True), analyze(network), needed))
+    signals = "test", "disparity", "rescaled disparity", "evidence", "changes", "fired"
+    found: dict[str, list[Any]] = {name: [] for name in signals}
+    history.append(Measurement.of(Moment(0, 0, 0, 0, is_baseline=True), analyze(network, floor=True), needed))
     for epoch in range(1, epochs + 1):
         order = torch.randperm(len(data.x), generator=generator)
         train_an_epoch(network, optimizer, data.x, data.y, order)
         found["test"].append(accuracy(network, data.test_x, data.test_y))
-        found["disparity"].append(disparity(network, data.x, data.y, order))
+        plain, rescaled = disparities(network, data.x, data.y, order)
+        found["disparity"].append(plain)
+        found["rescaled disparity"].append(rescaled)
         found["evidence"].append(evidence(network, data.x, data.y))
         before, guesses = guesses, network(data.x).argmax(1)
         found["changes"].append(int((guesses != before).sum()))
@@ -149,7 +158,7 @@ def run(source: str, size: int | None, noise: float, optimizer_name: str, seed: 
 
 def judged(network: nn.Module, history: History[Measurement], needed: list[str], epoch: int) -> list[str]:
     """The triggers that fire after an epoch."""
-    report = analyze(network)
+    report = analyze(network, floor=True)
     now = Measurement.of(Moment(epoch, epoch, epoch, epoch, is_baseline=False), report, needed)
     said = diagnose(history.up_to(now, report), TRIGGERS)
     history.append(now.judged({}, said.by_trigger, said.fired, said.layers_from_start))
