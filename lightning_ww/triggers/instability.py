@@ -12,14 +12,17 @@ from lightning_ww.history import History
 from lightning_ww.triggers.thresholds import check_short_side
 from lightning_ww.triggers.trigger import WHOLE, Trigger
 
+BESIDE = (("curvature", "sharpness"), ("gradients", "norm"))
+"""The groups and names of the numbers of which one must rise where they are measured."""
+
 
 @dataclass(frozen=True)
 class Instability(Trigger):
     """Flag a layer whose `stable_rank` fell by half, or whose `sv_max` doubled, within a few measurements.
 
-    Where a `CurvatureMonitor` of the same Trainer has measured the sharpness, that must have risen, too. The first
-    measurement is left out: from initial weights on, both change fast in health. It is raised only if it is named in
-    ``triggers=`` or ``stop_on=``.
+    Where another monitor of the same Trainer has measured the sharpness or the gradient norm within them, one of the two must
+    have risen, too. The first measurement is left out: from initial weights on, both change fast in health. It is raised
+    only if it is named in ``triggers=`` or ``stop_on=``.
 
     Args:
         factor: The factor by which either has to change. Default: ``2``.
@@ -51,7 +54,7 @@ class Instability(Trigger):
         rank, norm = history.value(layer, "stable_rank"), history.value(layer, "sv_max")
         earlier = [history[i] for i in range(-min(self.within + 1, len(history)), -1)]
         earlier = [past for past in earlier if not past.is_baseline]
-        if rank is None or norm is None or not earlier or _has_calmed(history, earlier[0].step):
+        if rank is None or norm is None or not earlier or _is_alone(history, earlier[0].step):
             return None
         ranks = [value for past in earlier if (value := past.value(layer, "stable_rank")) is not None]
         norms = [value for past in earlier if (value := past.value(layer, "sv_max"))]
@@ -67,12 +70,15 @@ class Instability(Trigger):
         return f"(threshold: a factor of {self.factor:g})"
 
 
-def _has_calmed(history: History[Any], since: int) -> bool:
-    """Tell whether the sharpness is measured, and has not risen since a step."""
-    curvature = history.others.get("curvature")
-    if curvature is None:
-        return False
-    seen = [(past.step, value) for past in curvature if (value := past.value(WHOLE, "sharpness")) is not None]
-    before = [value for step, value in seen if step <= since]
-    after = [value for step, value in seen if step > since]
-    return bool(before and after) and after[-1] <= before[-1]
+def _is_alone(history: History[Any], since: int) -> bool:
+    """Tell whether the sharpness or the gradient norm was measured since a step, and neither has risen."""
+    rises = []
+    for group, name in BESIDE:
+        past = history.others.get(group, ())
+        seen = [(one.step, value) for one in past if (value := one.value(WHOLE, name)) is not None]
+        before, after = (
+            [value for step, value in seen if step <= since],
+            [value for step, value in seen if step > since],
+        )
+        rises += [after[-1] > before[-1]] if before and after else []
+    return bool(rises) and not any(rises)

@@ -38,25 +38,28 @@ def test_a_norm_of_zero_and_missing_values_are_no_evidence() -> None:
     assert not any(one.flags for one in followed(reports, Instability()))
 
 
-class Curvature:
-    """The findings of a monitor of the curvature."""
+class Beside:
+    """The findings of another monitor."""
 
     layers = ()
     skipped = ()
 
-    def __init__(self, sharpness: float) -> None:
-        self.summary = {"sharpness": sharpness}
+    def __init__(self, summary: dict[str, float]) -> None:
+        self.summary = summary
 
 
-@pytest.mark.parametrize(("sharpness", "is_flagged"), [((5, 5, 6), True), ((5, 5, 5), False), ((5, 5, 2), False)])
-def test_the_sharpness_must_rise_where_it_is_measured(sharpness: Sequence[float], is_flagged: bool) -> None:
+@pytest.mark.parametrize(("group", "name"), [("curvature", "sharpness"), ("gradients", "norm")])
+@pytest.mark.parametrize(("numbers", "is_flagged"), [((5, 5, 6), True), ((5, 5, 5), False), ((5, 5, 2), False)])
+def test_sharpness_or_gradients_must_rise_where_they_are_measured(
+    group: str, name: str, numbers: Sequence[float], is_flagged: bool
+) -> None:
     own, other, trigger = History[Measurement](), History[Measurement](), Instability()
-    for i, (rank, sharp) in enumerate(zip((40, 20, 9), sharpness, strict=True)):
+    for i, (rank, number) in enumerate(zip((40, 20, 9), numbers, strict=True)):
         moment = Moment(i, i, i, i, i == 0)
-        other.append(Measurement.of(moment, Curvature(sharp)))
+        other.append(Measurement.of(moment, Beside({name: number})))
         found = report(layer("a", stable_rank=float(rank), sv_max=1.0))
         measurement = Measurement.of(moment, found, trigger.needs)
-        said = diagnose(own.up_to(measurement, found, {"curvature": other}), [trigger])
+        said = diagnose(own.up_to(measurement, found, {group: other}), [trigger])
         own.append(measurement.judged({}, said.by_trigger, said.fired, said.layers_from_start))
     assert bool(said.flags) == is_flagged
 

@@ -36,6 +36,13 @@ def test_a_model_that_has_learned_nothing_is_not_judged() -> None:
     assert not any(fired([0.019] * 20))
 
 
+@pytest.mark.parametrize(("hill", "is_fired"), [(2.0, True), (2.14, False)])
+def test_a_tail_beyond_that_of_noise_is_learned(hill: float, is_fired: bool) -> None:
+    noise = {"rand_distance_floor": 0.01, "alpha_hill_null": 2.165, "alpha_hill_null_sd": 0.02}
+    reports = [report(layer("a", rand_distance=0.019, alpha_hill=hill, **noise)) for _ in range(12)]
+    assert bool(followed(reports, Plateau())[-1].flags) == is_fired
+
+
 def test_without_the_value_for_noise_nothing_is_judged() -> None:
     reports = [report(layer("a", rand_distance=0.3, alpha_hill=2.0)) for _ in range(20)]
     assert not any(one.fired for one in followed(reports, Plateau()))

@@ -55,4 +55,7 @@ class Acting:
         events += [flag_event("flag", moment, flag) for flag in risen]
         run.guard.run(trainer, partial(self._event_file.append, events), f"write `{NAME}`")
         if self.on_flag is not None and risen:
-            run.guard.run(trainer, partial(self.on_flag, trainer, trainer.lightning_module, risen), "call `on_flag`")
+            with run.clock.leaving_out():
+                run.guard.run(
+                    trainer, partial(self.on_flag, trainer, trainer.lightning_module, risen), "call `on_flag`"
+                )

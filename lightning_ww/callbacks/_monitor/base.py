@@ -229,11 +229,11 @@ class Monitor(Acting, Following, Background[S, M], WithTriggers, ABC, Generic[S,
         run.guard.run(trainer, remember, "remember a measurement")
         publish = partial(self._publish, trainer, findings, summary, moment)
         run.guard.run(trainer, publish, "show a measurement")
-        self._act(trainer, moment)
-        run.guard.tell(trainer)
         if not moment.is_baseline:
             self._log_overhead(trainer, began, moment.logged_step)
         run.clock.last = time.perf_counter() - began
+        self._act(trainer, moment)
+        run.guard.tell(trainer)
 
     def _remember(self, trainer: Trainer, measurement: Measurement, summary: Mapping[str, float]) -> None:
         run, diagnosis = self._run, self._run.diagnosis

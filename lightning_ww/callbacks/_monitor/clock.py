@@ -56,6 +56,15 @@ class Clock:
                 self.spent += max(0.0, time.perf_counter() - began)
 
     @contextmanager
+    def leaving_out(self) -> Iterator[None]:
+        """Leave out the time within, as of what the user does, from what is counted as spent around it."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.spent -= max(0.0, time.perf_counter() - began) if self._is_within else 0.0
+
+    @contextmanager
     def drawing(self) -> Iterator[None]:
         """Count the time within as spent drawing."""
         with self.spending() as began:

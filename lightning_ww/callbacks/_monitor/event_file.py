@@ -25,7 +25,7 @@ class EventFile:
 
     Each line is an object of JSON: ``time`` (UTC), ``run`` (the logger's version), ``event`` (``"from_start"``, ``"flag"`` or
     ``"stop"``), ``step``, ``epoch``, ``trigger``, ``layer`` (``""``: the model as a whole), ``evidence``, ``meaning`` and
-    ``lever``.
+    ``lever``. A stop has the list of its ``layers``, too.
     """
 
     folder: Path | None  # None: nothing is written

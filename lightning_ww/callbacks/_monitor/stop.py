@@ -32,10 +32,11 @@ class Stop:
         if not trainer.is_global_zero:
             return
         trigger, measured = self.trigger, self.measurement
-        layers = ", ".join(filter(None, measured.flags.get(trigger.name, ())))
+        layers = [layer for layer in measured.flags.get(trigger.name, ()) if layer]
         said = f"{self.message} {self.evidence}".strip()
-        flag = Flag(trigger.name, layers, said, trigger.meaning, trigger.lever)
-        guard.run(trainer, partial(file.append, [flag_event("stop", measured, flag)]), f"write `{NAME}`")
+        flag = Flag(trigger.name, ", ".join(layers), said, trigger.meaning, trigger.lever)
+        event = {**flag_event("stop", measured, flag), "layers": layers}
+        guard.run(trainer, partial(file.append, [event]), f"write `{NAME}`")
         publisher = Publisher(trainer, guard, "flags", "", measured.moment.logged_step)
         publisher.scalars({}, View(texts={"stop_reason": self.message}), {})
         publisher.alert(f"lightning-ww stops: {trigger.name}", self.message)

@@ -135,7 +135,8 @@ def test_the_file_has_a_line_for_the_flag_and_one_for_the_stop(tmp_path: Path) -
     )
     flag, stop = (json.loads(line) for line in (tmp_path / "events.jsonl").read_text().splitlines())
     assert list(flag) == ["time", "run", "event", "step", "epoch", "trigger", "layer", "evidence", "meaning", "lever"]
-    assert list(stop) == list(flag)
+    assert list(stop) == [*flag, "layers"]
+    assert stop["layers"] == ["hidden"]
     assert [flag[k] for k in ("event", "epoch", "trigger", "layer")] == ["flag", 1, "rank_collapse", "hidden"]
     assert [stop[k] for k in ("event", "epoch", "trigger", "layer")] == ["stop", 2, "rank_collapse", "hidden"]
     assert flag["evidence"].startswith("rank_deficit")

@@ -30,6 +30,20 @@ def test_the_clock_counts_what_is_done_within() -> None:
     assert 0.04 < one.trained_in_epoch < one.elapsed
 
 
+def test_what_the_user_does_within_is_left_out() -> None:
+    one = Clock()
+    one.start()
+    with one.spending():
+        time.sleep(0.02)
+        with one.leaving_out():
+            time.sleep(0.1)
+    assert 0.02 <= one.spent < 0.1
+    before = one.spent
+    with one.leaving_out():  # nothing is counted here
+        time.sleep(0.01)
+    assert one.spent == before
+
+
 def test_what_is_drawn_within_is_counted_once_as_spent() -> None:
     one = Clock()
     one.start()
