@@ -41,6 +41,7 @@ LEVERS: Mapping[Need, str] = {
     "floor": "measured only at the first measurement of a run",
     "cka": "not asked for (name it in `metrics=`)",
     "bootstrap": "not asked for (name it in `metrics=`)",
+    "previous": "not asked for (name it in `metrics=`)",
     "initial": "no initial weights are kept (name a `distance_from_init` in `metrics=`)",
     "shuffle": "not asked for (`shuffle='off'`)",
 }
@@ -100,7 +101,9 @@ class WeightSpectrumMonitor(Monitor[Snapshot, WeightReport]):
             not by steps.
         layers: Names or shell patterns of the layers to measure. Default: ``None``, all.
         metrics: The metrics to log for each layer: names in `lightning_ww.METRICS`, or ``"all"``. If none begins with
-            ``distance_from_init``, no copy of the initial weights is kept. Default: `KEY_METRICS`.
+            ``distance_from_init``, no copy of the initial weights is kept. One that begins with ``update`` compares with
+            the last measurement, of which a copy of the weights is kept; a resumed fit has none at first. Default:
+            `KEY_METRICS`.
         shuffle: How the shuffles' spectra are made, as in `lightning_ww.analyze`. ``"auto"`` (default) also keeps the drawn
             spectrum of a large layer for the next measurements, as long as the layer's elements are distributed so much alike
             that a new draw would differ as much (``layer.shuffle`` is ``"kept"``). ``"off"`` leaves out ``ww/rand_distance``,
@@ -239,6 +242,7 @@ class WeightSpectrumMonitor(Monitor[Snapshot, WeightReport]):
         memory = run.memory if isinstance(run.memory, WeightMemory) else self._new_memory()
         if memory.initial is None and self._needs("initial"):  # in a later fit, for a trigger that was added
             memory.initial = InitialWeightsKeeper()
+        memory.previous.is_wanted = self._needs("previous")
         run.memory = memory
         if state is not None:
             for said in memory.load_state_dict(state):
@@ -286,6 +290,7 @@ class WeightSpectrumMonitor(Monitor[Snapshot, WeightReport]):
             self._shuffler,
             self.shuffle,
             None if memory.initial is None else memory.initial.slices(matrices, shared or ()),
+            memory.previous.then_take(matrices, shared),
             mp_fit=self._needs("mp_fit"),
             cka=self._needs("cka"),
             bootstrap=BOOTSTRAP if self._needs("bootstrap") else 0,
@@ -318,6 +323,7 @@ class WeightSpectrumMonitor(Monitor[Snapshot, WeightReport]):
     @override
     def _view(self, measurement: WeightReport) -> View:
         run, memory, report = self._run, self._memory, measurement
+        memory.previous.keep()
         if memory.floors is None:  # the rand_distance of noise, measured only once
             floors = {layer.name: layer.rand_distance_floor for layer in report.layers}
             memory.floors = {name: floor for name, floor in floors.items() if floor is not None}

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, get_args
 
 import numpy as np
@@ -20,12 +21,13 @@ from lightning_ww.weights.ingredients import Ingredients, Request
 from lightning_ww.weights.initial import initial_slices
 from lightning_ww.weights.layers import Layer, Stacked, find_layers, nothing_to_measure
 from lightning_ww.weights.metric import Metric, Need
-from lightning_ww.weights.metrics import TABLE
+from lightning_ww.weights.metrics import TABLE, needing
 from lightning_ww.weights.report import LayerReport, WeightReport
 from lightning_ww.weights.shuffle import Shuffler
 from lightning_ww.weights.shuffled import Shuffle
 from lightning_ww.weights.slices import SkippedLayer, UnreadableWeightError, Weight, check_size
 from lightning_ww.weights.unchanged import Unchanged
+from lightning_ww.weights.update import UNMOVED
 
 if TYPE_CHECKING:
     from typing import Any
@@ -36,6 +38,7 @@ LEVERS: Mapping[Need, str] = {
     "cka": "not asked for (`cka=True`)",
     "bootstrap": "not asked for (`bootstrap=100`)",
     "initial": "no initial weights were given (`initial=`)",
+    "previous": "no earlier weights were given (`previous=`)",
     "shuffle": "not asked for (`shuffle='off'`)",
 }
 """For each input of metrics, the reason if it was not requested, with the argument of `analyze` that requests it."""
@@ -49,6 +52,7 @@ def analyze(
     *,
     layers: str | Sequence[str] | None = None,
     initial: nn.Module | Mapping[str, Tensor] | None = None,
+    previous: nn.Module | Mapping[str, Tensor] | None = None,
     shuffle: Shuffle = "auto",
     seed: int = 0,
     include_frozen: bool = True,
@@ -69,6 +73,8 @@ def analyze(
         layers: Names or shell patterns (``"encoder.*"``) of the layers to measure. Default: all.
         initial: The weights from which distances are measured: a module of equal architecture, or its ``state_dict()``.
             Default: ``None``, no distances.
+        previous: The weights of an earlier moment, in the same form, for ``update_relative`` and ``update_stable_rank``.
+            Default: ``None``, no updates.
         shuffle: How the shuffles' spectra are made: ``"exact"`` draws a shuffle and decomposes it; ``"analytic"``
             predicts its spectrum; ``"auto"`` (default) predicts it where the prediction differs from a draw by less than
             two draws differ from each other (short side ≥ 256, light-tailed elements) and draws it elsewhere; ``"off"``
@@ -120,7 +126,8 @@ def analyze(
     request = Request(
         Shuffler(seed),
         shuffle,
-        None if initial is None else initial_slices(matrices, initial),
+        None if initial is None else initial_slices(matrices, initial, split=split, stacked=stacked),
+        None if previous is None else initial_slices(matrices, previous, "previous", split=split, stacked=stacked),
         mp_fit=mp_fit,
         cka=cka,
         bootstrap=bootstrap,
@@ -220,9 +227,20 @@ def _measured(
             return _measure_layer(weight, request, levers)
 
     try:
-        return measured() if unchanged is None else unchanged.report(weight, request.options(weight.name), measured)
+        if unchanged is None:
+            return measured()
+        return unchanged.report(weight, request.options(weight.name), measured, partial(_unmoved, request))
     except Exception as error:  # an error in one layer must not stop the analysis of the others
         return skip(weight.name, error)
+
+
+def _unmoved(request: Request, report: LayerReport) -> LayerReport:
+    """The last report of a layer whose weight is the same."""
+    if request.previous is None:
+        return report
+    reasons = {**report.reasons, **dict.fromkeys(needing("previous"), UNMOVED)}
+    none: dict[str, Any] = dict.fromkeys(needing("previous"))
+    return replace(report, reasons=reasons, **none)
 
 
 def skip(name: str, error: Exception) -> SkippedLayer:

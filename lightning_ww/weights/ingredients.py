@@ -25,6 +25,7 @@ from lightning_ww.weights.power_law import PowerLawFit, bootstrap_stderr, fit_po
 from lightning_ww.weights.shuffle import Shuffler
 from lightning_ww.weights.shuffled import Keeping, Shuffle, Shuffled
 from lightning_ww.weights.slices import check_finite
+from lightning_ww.weights.update import Update, update_since
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -45,6 +46,7 @@ class Request:
     shuffler: Shuffler
     shuffle: Shuffle = "auto"
     initial: Mapping[str, Tensor] | None = None  # slices by layer name
+    previous: Mapping[str, Tensor] | None = None  # slices at an earlier moment by layer name
     mp_fit: bool = False
     cka: bool = False
     bootstrap: int = 0  # the number of draws
@@ -55,8 +57,8 @@ class Request:
         """Tell whether an input that a metric needs is requested for this layer."""
         if need == "shuffle":
             return self.shuffle != "off"
-        if need == "initial":
-            return self.initial is not None
+        if need in ("initial", "previous"):
+            return (self.initial if need == "initial" else self.previous) is not None
         if need == "floor":
             return self.floors is None or layer in self.floors
         if need == "bootstrap":
@@ -242,6 +244,12 @@ class Ingredients:
         assert scores is not None
         return scores
 
+    @property
+    def entropy(self) -> float | None:
+        """The spectrum's entropy over the largest possible one."""
+        rank = self.live.matrix_rank
+        return self.live.shannon_entropy / float(np.log(rank)) if rank > 1 else None
+
     @cached_property
     def detx_num(self) -> int:
         """The fewest of the largest eigenvalues, scaled to mean 1, whose product is below 1."""
@@ -272,14 +280,24 @@ class Ingredients:
     @cached_property
     def drift(self) -> drift.Drift:
         """The distances from the initial weight."""
-        initial = (self._request.initial or {}).get(self._layer)
-        if initial is None:
-            raise NoValueError("the initial weights hold no such layer")
-        if initial.shape != self.slices.shape:
-            raise NoValueError(f"the initial weight has slices of shape {tuple(initial.shape)}")
-        before = initial.to(device="cpu", dtype=self._wide).numpy()
-        before = before if self.unit == 1.0 else before / self.unit
-        return drift.distance_from_init(self.slices, before, cka=self._request.cka)
+        initial = self._earlier(self._request.initial, "initial", "the initial weights hold no such layer")
+        return drift.distance_from_init(self.slices, initial, cka=self._request.cka)
+
+    @cached_property
+    def update(self) -> Update:
+        """The update since the earlier weights."""
+        none = "there is no earlier weight, since this is the first measurement of the layer in this fit"
+        return update_since(self.slices, self._earlier(self._request.previous, "earlier", none))
+
+    def _earlier(self, kept: Mapping[str, Tensor] | None, word: str, none: str) -> Elements:
+        """The layer's slices at another moment, in the same unit."""
+        before = (kept or {}).get(self._layer)
+        if before is None:
+            raise NoValueError(none)
+        if before.shape != self.slices.shape:
+            raise NoValueError(f"the {word} weight has slices of shape {tuple(before.shape)}")
+        slices: Elements = before.to(device="cpu", dtype=self._wide).numpy()
+        return slices if self.unit == 1.0 else slices / self.unit
 
 
 def unit_of(slices: Elements) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
@@ -28,15 +28,27 @@ def snapshot(layers: Sequence[Layer]) -> dict[str, Tensor]:
     return kept
 
 
-def initial_slices(layers: Sequence[Layer], initial: nn.Module | Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The initial slices of these layers, from a module of equal architecture or from its ``state_dict()``.
+def initial_slices(
+    layers: Sequence[Layer],
+    initial: nn.Module | Mapping[str, Tensor],
+    argument: str = "initial",
+    **options: Any,
+) -> dict[str, Tensor]:
+    """The slices of these layers at another moment, from a module of equal architecture or from its ``state_dict()``.
+
+    Args:
+        layers: The layers.
+        initial: The module or state.
+        argument: The argument of `analyze` that holds it. Default: ``"initial"``.
+        options: The options of `find_layers` by which the layers were found.
 
     Raises:
-        ArgumentError: If ``initial`` has none of the layers, or is neither a module nor a mapping. It is a `ValueError`.
+        ArgumentError: If it has none of the layers, or is neither a module nor a mapping. It is a `ValueError`.
     """
     if isinstance(initial, nn.Module):
-        initial_layers = {layer.name: layer for layer in find_layers(initial, call="analyze(initial=...)")[0]}
-        slices = snapshot([initial_layers[layer.name] for layer in layers if layer.name in initial_layers])
+        found, _ = find_layers(initial, call=f"analyze({argument}=...)", strict=False, **options)
+        known = {layer.name: layer for layer in found}
+        slices = snapshot([known[layer.name] for layer in layers if layer.name in known])
     elif isinstance(initial, Mapping):
         is_wrapped = all(key.startswith("module.") for key in initial)  # the state of a data-parallel wrapper
         tensors = {plain_name(key.removeprefix("module.") if is_wrapped else key): v for key, v in initial.items()}
@@ -47,12 +59,10 @@ def initial_slices(layers: Sequence[Layer], initial: nn.Module | Mapping[str, Te
                 with suppress(UnreadableWeightError):  # reported when the layer itself is measured
                     slices[layer.name] = layer.slices_of(weight)
     else:
-        raise _checks.unfit_object(
-            "analyze", "initial", "a module or its state_dict()", f"a `{type(initial).__name__}`"
-        )
+        raise _checks.unfit_object("analyze", argument, "a module or its state_dict()", f"a `{type(initial).__name__}`")
     if not slices:
         names = ", ".join(f"`{layer.name}`" for layer in layers)
-        raise ArgumentError(f"`analyze(initial=...)` holds none of the layers of this model: {names}.")
+        raise ArgumentError(f"`analyze({argument}=...)` holds none of the layers of this model: {names}.")
     return slices
 
 

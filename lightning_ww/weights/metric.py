@@ -9,7 +9,7 @@ from typing import Literal
 from lightning_ww.drawing.scale import Scale
 from lightning_ww.weights.ingredients import Ingredients
 
-Need = Literal["shuffle", "mp_fit", "floor", "initial", "cka", "bootstrap"]
+Need = Literal["shuffle", "mp_fit", "floor", "initial", "cka", "bootstrap", "previous"]
 """The inputs of metrics that are computed only on request."""
 
 

@@ -39,11 +39,6 @@ FROM_INITIAL: Any = {
 }
 
 
-def _entropy(x: Ingredients) -> float | None:
-    rank = x.live.matrix_rank
-    return x.live.shannon_entropy / float(np.log(rank)) if rank > 1 else None
-
-
 @dataclass(frozen=True, kw_only=True)
 class LayerMetrics:
     """The metrics of one layer; ``None`` where a metric has no value.
@@ -132,7 +127,7 @@ class LayerMetrics:
     entropy: float | None = _row(
         "-Σ p ln p / ln matrix_rank, p = λ/Σλ",
         SHARE,
-        _entropy,
+        lambda x: x.entropy,
         absent="a matrix of rank one has no entropy to normalize",
     )
     effective_rank: float | None = _row("exp(-Σ p ln p)", COUNT, lambda x: float(np.exp(x.live.shannon_entropy)))
@@ -233,6 +228,16 @@ class LayerMetrics:
         SHARE,
         lambda x: x.drift.distance_from_init_cka,
         **(FROM_INITIAL | {"needs": ("cka", "initial")}),
+    )
+    update_relative: float | None = _row(
+        "‖ΔW‖_F / ‖W‖_F since the last measurement",
+        Scale(1e-6, 1, is_log=True),
+        lambda x: x.update.update_relative,
+        needs=("previous",),
+        absent="the weight is zero",
+    )
+    update_stable_rank: float | None = _row(
+        "Σλ / λ_max of ΔW", Scale(1, 1e3, is_log=True), lambda x: x.update.update_stable_rank, needs=("previous",)
     )
 
 

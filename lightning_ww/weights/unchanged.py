@@ -35,20 +35,27 @@ class Unchanged:
     def __init__(self) -> None:
         self._known: dict[str, _Known] = {}
 
-    def report(self, weight: Weight, request: Hashable, measured: Callable[[], LayerReport]) -> LayerReport:
+    def report(
+        self,
+        weight: Weight,
+        request: Hashable,
+        measured: Callable[[], LayerReport],
+        again: Callable[[LayerReport], LayerReport],
+    ) -> LayerReport:
         """The last report of a layer if its weight and the request are the same, else a new one.
 
         Args:
             weight: The weight.
             request: The options of the analysis, as far as they concern the layer.
             measured: A function that measures the layer.
+            again: A function of the last report that makes it one of a weight that has not moved.
         """
         known = self._known.get(weight.name)
         some = _fingerprint(weight.slices.flatten()[:: max(1, weight.slices.numel() // LOOKED_AT)], weight)
         is_like_before = known is None or known.some == some
         every = _fingerprint(weight.slices, weight) if is_like_before else None
         if known is not None and every is not None and (known.all, known.request) == (every, request):
-            return replace(known.report, kind=weight.kind, is_frozen=weight.is_frozen)
+            return replace(again(known.report), kind=weight.kind, is_frozen=weight.is_frozen)
         report = measured()
         self._known[weight.name] = _Known(request, some, every, report)
         return report

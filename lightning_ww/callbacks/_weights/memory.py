@@ -10,6 +10,7 @@ from typing_extensions import override
 
 from lightning_ww.callbacks._monitor.restoring import Restoring
 from lightning_ww.callbacks._monitor.run import Memory
+from lightning_ww.callbacks._weights.previous_weights import PreviousWeights
 from lightning_ww.callbacks._weights.snapshot import Messenger
 from lightning_ww.weights.kept_shuffle import KeptShuffle
 from lightning_ww.weights.unchanged import Unchanged
@@ -29,6 +30,7 @@ class WeightMemory(Memory):
     pictures: WeightPictures
     unchanged: Unchanged = field(default_factory=Unchanged)
     messenger: Messenger = field(default_factory=Messenger)
+    previous: PreviousWeights = field(default_factory=PreviousWeights)
     order: list[str] = field(default_factory=list)  # the names of all layers of the latest snapshot
     floors: dict[str, float] | None = None  # the rand_distance of noise, by layer; None: not measured yet
     kept: dict[str, KeptShuffle] = field(default_factory=dict)  # the latest shuffle, by layer

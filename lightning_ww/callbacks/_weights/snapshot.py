@@ -145,6 +145,7 @@ class _Parcel:
     snapshot: Snapshot  # without tensors
     weights: list[_Packed | None]
     initial: dict[str, _Packed]  # those that were not sent before
+    previous: dict[str, _Packed]
 
 
 @dataclass
@@ -171,7 +172,8 @@ def found(parcel: _Parcel) -> tuple[WeightReport, float]:
         for weight, packed in zip(parcel.snapshot.weights, parcel.weights, strict=True)
     ]
     known = None if request.initial is None else kept.initial
-    request = replace(request, shuffler=kept.request.shuffler, initial=known)
+    previous = None if request.previous is None else {n: packed.tensor() for n, packed in parcel.previous.items()}
+    request = replace(request, shuffler=kept.request.shuffler, initial=known, previous=previous)
     snapshot = replace(parcel.snapshot, weights=weights, request=request, unchanged=kept.unchanged)
     return snapshot.measure(), time.perf_counter() - began
 
@@ -188,13 +190,15 @@ class Messenger:
         """Ask the process for the report of a snapshot."""
         if self._worker is None or self._worker() is not worker:
             self._worker, self._known = weakref.ref(worker), set()
-        initial = snapshot.request.initial
+        initial, previous = snapshot.request.initial, snapshot.request.previous
         new = {name: _Packed.of(slices) for name, slices in (initial or {}).items() if name not in self._known}
         own = list(snapshot.weights)
         weights = [_Packed.of(one.slices) if isinstance(one, Weight) else None for one in own]
         light = [replace(one, slices=torch.empty(0)) if isinstance(one, Weight) else one for one in own]
-        request = replace(snapshot.request, initial=None if initial is None else {})
-        parcel = _Parcel(self._key, replace(snapshot, weights=light, request=request), weights, new)
+        earlier = {name: _Packed.of(slices) for name, slices in (previous or {}).items()}
+        empty: list[dict[str, Tensor] | None] = [None if one is None else {} for one in (initial, previous)]
+        request = replace(snapshot.request, initial=empty[0], previous=empty[1])
+        parcel = _Parcel(self._key, replace(snapshot, weights=light, request=request), weights, new, earlier)
         future = worker.submit(found, parcel)
         self._known |= new.keys()
         return future
