@@ -83,9 +83,8 @@ def test_only_what_is_asked_for_is_fitted() -> None:
     model = nn.Sequential(nn.Linear(30, 20))
     plain = analyze(model)["0"]
     assert [plain.metric(m) for m in ("mp_scale", "rand_distance_floor", "distance_from_init")] == [None] * 3
-    asked = analyze(
-        model, mp_fit=True, floor=True, cka=True, bootstrap=5, initial=model, previous=nn.Sequential(nn.Linear(30, 20))
-    )["0"]
+    earlier = nn.Sequential(nn.Linear(30, 20))
+    asked = analyze(model, mp_fit=True, floor=True, cka=True, bootstrap=5, initial=model, previous=earlier)["0"]
     assert all(asked.metric(m) is not None for m in METRICS)
     assert analyze(model, shuffle="off")["0"].rand_distance is None
 

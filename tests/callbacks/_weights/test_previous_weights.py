@@ -67,6 +67,7 @@ def test_a_layer_that_has_not_moved_has_none_and_says_so() -> None:
     assert monitor.report[name].reasons["update_relative"] == "the weight did not move"
 
 
+@pytest.mark.filterwarnings("ignore:The dirpath has changed")
 def test_a_resumed_fit_has_none_at_first(tmp_path: Path) -> None:
     fit_with_checkpoints(tmp_path / "first", 1, metrics=UPDATES)
     _, monitor = fit_with_checkpoints(tmp_path / "second", 3, last(tmp_path / "first"), metrics=UPDATES)
