@@ -10,6 +10,7 @@ from lightning_ww.measurements import CurvatureMeasurement
 from lightning_ww.triggers import (
     CorrelationTrap,
     Diagnosis,
+    ExplodingGradients,
     Flag,
     Instability,
     Nonfinite,
@@ -20,6 +21,7 @@ from lightning_ww.triggers import (
     Sharpness,
     Trigger,
     UnderTrained,
+    VanishingGradients,
     diagnose,
 )
 from lightning_ww.weights.analysis import analyze
@@ -35,6 +37,7 @@ __all__ = [
     "CorrelationTrap",
     "CurvatureMeasurement",
     "Diagnosis",
+    "ExplodingGradients",
     "Flag",
     "History",
     "Instability",
@@ -51,6 +54,7 @@ __all__ = [
     "SkippedLayer",
     "Trigger",
     "UnderTrained",
+    "VanishingGradients",
     "WeightReport",
     "analyze",
     "diagnose",

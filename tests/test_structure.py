@@ -34,10 +34,11 @@ MAY_IMPORT = {
     "drawing": {"drawing", "_threads", "_torch"},
     "weights": {"weights"} | GROUND,
     "curvature": {"curvature"} | GROUND,
+    "gradients": {"gradients"} | GROUND,
     "history": {"history"} | GROUND,
     "measurements": {"measurements", "history", "curvature"} | GROUND,
     "triggers": {"triggers", "history", "weights"} | GROUND,
-    "callbacks": {"callbacks", "triggers", "history", "measurements", "weights", "curvature"}
+    "callbacks": {"callbacks", "triggers", "history", "measurements", "weights", "curvature", "gradients"}
     | GROUND
     | {"_files", "_memory"},
     "__init__": {"history", "measurements", "triggers", "weights"} | GROUND,
@@ -47,6 +48,7 @@ WITHIN_CALLBACKS = {
     "_sandbox": {"_sandbox", "_monitor"},
     "_weights": {"_weights", "_monitor"},
     "_curvature": {"_curvature", "_sandbox", "_monitor"},
+    "_gradients": {"_gradients", "_monitor"},
 }
 
 
@@ -95,7 +97,10 @@ def test_only_one_file_imports_lightning() -> None:
     assert found == {"callbacks/_monitor/lightning.py"}
 
 
-PUBLIC = ("lightning_ww", "lightning_ww.weights", "lightning_ww.curvature", "lightning_ww.callbacks")
+PUBLIC = (
+    *("lightning_ww", "lightning_ww.weights", "lightning_ww.curvature", "lightning_ww.gradients"),
+    "lightning_ww.callbacks",
+)
 
 
 @pytest.mark.parametrize("module", PUBLIC)
@@ -114,11 +119,13 @@ def test_public_names_are_these() -> None:
     import lightning_ww
     import lightning_ww.callbacks
     import lightning_ww.curvature
+    import lightning_ww.gradients
     import lightning_ww.weights
 
     assert lightning_ww.__all__ == [
         *("KEY_METRICS", "METRICS"),
-        *("CorrelationTrap", "CurvatureMeasurement", "Diagnosis", "Flag", "History", "Instability", "LayerReport"),
+        *("CorrelationTrap", "CurvatureMeasurement", "Diagnosis", "ExplodingGradients", "Flag", "History"),
+        *("Instability", "LayerReport"),
         *("LightningWWError", "Measurement", "Moment", "Nonfinite", "NotLearning", "OverTrained"),
         *(
             "Plateau",
@@ -127,6 +134,7 @@ def test_public_names_are_these() -> None:
             "SkippedLayer",
             "Trigger",
             "UnderTrained",
+            "VanishingGradients",
             "WeightReport",
             "analyze",
             "diagnose",
@@ -148,8 +156,12 @@ def test_public_names_are_these() -> None:
         *("ScaledOperator", "SpectralDensity", "WrongDerivativeError"),
         *("check_second_derivatives", "select_parameters", "spectral_density"),
     ]
+    assert lightning_ww.gradients.__all__ == [
+        *("GRADIENT_METRICS", "GradientReader", "GradientReport", "LayerGradients"),
+    ]
     assert lightning_ww.callbacks.__all__ == [
-        *("CurvatureMonitor", "SpectralEarlyStopping", "SpectralStoppingReason", "WeightSpectrumMonitor"),
+        *("CurvatureMonitor", "GradientMonitor", "SpectralEarlyStopping", "SpectralStoppingReason"),
+        "WeightSpectrumMonitor",
     ]
 
 

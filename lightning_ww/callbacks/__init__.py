@@ -2,6 +2,13 @@
 
 from lightning_ww.callbacks.curvature import CurvatureMonitor
 from lightning_ww.callbacks.early_stopping import SpectralEarlyStopping, SpectralStoppingReason
+from lightning_ww.callbacks.gradients import GradientMonitor
 from lightning_ww.callbacks.weight_spectrum import WeightSpectrumMonitor
 
-__all__ = ["CurvatureMonitor", "SpectralEarlyStopping", "SpectralStoppingReason", "WeightSpectrumMonitor"]
+__all__ = [
+    "CurvatureMonitor",
+    "GradientMonitor",
+    "SpectralEarlyStopping",
+    "SpectralStoppingReason",
+    "WeightSpectrumMonitor",
+]

@@ -17,7 +17,6 @@ from lightning_ww.callbacks._curvature.pictures import curvature_pictures
 from lightning_ww.callbacks._curvature.reading import CurvatureReader
 from lightning_ww.callbacks._curvature.remarks import remarks
 from lightning_ww.callbacks._curvature.settings import Matrix, Settings
-from lightning_ww.callbacks._curvature.sharded import refuse_sharded
 from lightning_ww.callbacks._curvature.spectrum_file import SpectrumFile
 from lightning_ww.callbacks._monitor.acting import OnFlag
 from lightning_ww.callbacks._monitor.base import Monitor
@@ -25,6 +24,7 @@ from lightning_ww.callbacks._monitor.beside import Execution
 from lightning_ww.callbacks._monitor.guard import PostponedError, RefusedError
 from lightning_ww.callbacks._monitor.lightning import LightningModule, Trainer
 from lightning_ww.callbacks._monitor.run import Between
+from lightning_ww.callbacks._monitor.sharded import refuse_sharded
 from lightning_ww.callbacks._monitor.view import Chart, View
 from lightning_ww.callbacks._sandbox.batches import KeptBatches
 from lightning_ww.callbacks._sandbox.loss import UnfitBatchError, require_a_loss

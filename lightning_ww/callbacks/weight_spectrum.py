@@ -17,8 +17,8 @@ from lightning_ww.callbacks._monitor.guard import RefusedError
 from lightning_ww.callbacks._monitor.lightning import LightningModule, Trainer
 from lightning_ww.callbacks._monitor.view import Chart, Histogram, View
 from lightning_ww.callbacks._monitor.worker import Worker
+from lightning_ww.callbacks._weights.binned_layers import BinnedLayers
 from lightning_ww.callbacks._weights.initial_weights import InitialWeightsKeeper
-from lightning_ww.callbacks._weights.logged_layers import LoggedLayers
 from lightning_ww.callbacks._weights.memory import WeightMemory
 from lightning_ww.callbacks._weights.pictures import WeightPictures
 from lightning_ww.callbacks._weights.snapshot import Live, Snapshot, joined, own_share
@@ -266,7 +266,7 @@ class WeightSpectrumMonitor(Monitor[Snapshot, WeightReport]):
         pictures = WeightPictures(
             self.figure_layers, self.figure_every, compare=self.compare_tails, drawn=self._run.pictures.drawn
         )
-        return WeightMemory(None, LoggedLayers(self.max_logged_layers), pictures)
+        return WeightMemory(None, BinnedLayers(self.max_logged_layers), pictures)
 
     def _needs(self, need: Need) -> bool:
         """Tell whether this input is needed for a metric that is logged, or that a trigger needs."""

@@ -19,7 +19,7 @@ from pytorch_lightning import Callback, seed_everything
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 
 from lightning_ww import CorrelationTrap, NotLearning, UnderTrained
-from lightning_ww.callbacks import CurvatureMonitor, SpectralEarlyStopping, WeightSpectrumMonitor
+from lightning_ww.callbacks import CurvatureMonitor, GradientMonitor, SpectralEarlyStopping, WeightSpectrumMonitor
 
 OBSERVERS: dict[str, Callable[[], Sequence[Callback]]] = {
     "weights, each epoch": lambda: [WeightSpectrumMonitor(on_error="raise")],
@@ -41,6 +41,14 @@ OBSERVERS: dict[str, Callable[[], Sequence[Callback]]] = {
     "both": lambda: [
         CurvatureMonitor(every_n_epochs=1, num_batches=3, sharpness_every_n_steps=1, storage="half", on_error="raise"),
         WeightSpectrumMonitor(on_error="raise"),
+    ],
+    "gradients, each step, everything": lambda: [
+        GradientMonitor(every_n_train_steps=1, metrics="all", on_error="raise")
+    ],
+    "gradients, weights and curvature": lambda: [
+        GradientMonitor(on_error="raise"),
+        WeightSpectrumMonitor(on_error="raise"),
+        CurvatureMonitor(every_n_epochs=1, num_steps=5, on_error="raise"),
     ],
     "weights in the background": lambda: [WeightSpectrumMonitor(execution="background", on_error="raise")],
     "weights and stopping": lambda: [
@@ -145,6 +153,9 @@ def test_run_is_bit_identical_with_and_without_us(
             assert len(callback.history) >= 4  # it did measure, and every layer
             assert callback.report is not None
             assert len(callback.report.layers) == 6
+        if isinstance(callback, GradientMonitor):
+            assert len(callback.history) >= 4
+            assert callback.history[-1].summary["norm"] > 0
         if isinstance(callback, CurvatureMonitor):
             assert len(callback.history) >= 3
             assert callback.density is not None

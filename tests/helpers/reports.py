@@ -34,7 +34,7 @@ def report(*layers: LayerReport, skipped: tuple[SkippedLayer, ...] = ()) -> Weig
     return WeightReport(layers, skipped, 0.0)
 
 
-def followed(reports: Sequence[WeightReport], *triggers: Trigger) -> list[Diagnosis]:
+def followed(reports: Sequence[Any], *triggers: Trigger) -> list[Diagnosis]:
     """What the triggers say of each report, each after those before it."""
     history, found = History[Measurement](), []
     for i, one in enumerate(reports):

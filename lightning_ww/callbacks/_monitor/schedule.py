@@ -50,6 +50,17 @@ class Schedule:
         # in steps of n, not at multiples of n: with several optimizers a batch may make several steps
         return n is not None and trainer.global_step // n != (last_step or 0) // n
 
+    def may_be_due(self, trainer: Trainer, last_step: int | None) -> bool:
+        """Tell, before an optimizer step, whether a measurement may follow this batch; never falsely no."""
+        if getattr(trainer, "fast_dev_run", False):
+            return True
+        after = trainer.global_step + max(1, len(trainer.optimizers))  # the most steps of this batch, one each
+        is_end = trainer.is_last_batch or 0 <= trainer.max_steps <= after
+        if is_end and self._epoch_is_due(trainer):
+            return True
+        n = self.every_n_train_steps
+        return n is not None and after // n != (last_step or 0) // n
+
     def due_after_epoch(self, trainer: Trainer, last_step: int | None) -> bool:
         """Tell whether an epoch ended without its last batch (`max_steps`, `should_stop`) and must still be measured."""
         return self._epoch_is_due(trainer) and trainer.global_step != last_step

@@ -16,8 +16,8 @@ from lightning_ww.weights.kept_shuffle import KeptShuffle
 from lightning_ww.weights.unchanged import Unchanged
 
 if TYPE_CHECKING:
+    from lightning_ww.callbacks._weights.binned_layers import BinnedLayers
     from lightning_ww.callbacks._weights.initial_weights import InitialWeightsKeeper
-    from lightning_ww.callbacks._weights.logged_layers import LoggedLayers
     from lightning_ww.callbacks._weights.pictures import WeightPictures
 
 
@@ -26,7 +26,7 @@ class WeightMemory(Memory):
     """The state that is kept from one measurement of the weights to the next."""
 
     initial: InitialWeightsKeeper | None  # None: no distance from the initial weights is measured
-    logged: LoggedLayers
+    logged: BinnedLayers
     pictures: WeightPictures
     unchanged: Unchanged = field(default_factory=Unchanged)
     messenger: Messenger = field(default_factory=Messenger)

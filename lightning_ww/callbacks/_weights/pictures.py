@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
-from functools import cached_property, partial
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lightning_ww.callbacks._monitor.maps import Maps
 from lightning_ww.callbacks._monitor.pictures import is_redrawn
 from lightning_ww.callbacks._monitor.view import Picture
 from lightning_ww.drawing.canvas import picture
-from lightning_ww.drawing.heat_map import MAX_ROWS, chosen, heat_map, most_columns
-from lightning_ww.drawing.labels import labels
+from lightning_ww.drawing.heat_map import chosen
 from lightning_ww.weights.metrics import TABLE
 from lightning_ww.weights.plots.layer import layer_figure
 
@@ -31,7 +31,8 @@ MOST_FIGURES = 3
 MOST_MAPS = 8
 """The most heat maps that are drawn at a measurement; if there are more metrics, they take turns."""
 
-FRAMES = "Framed: flagged."
+SCALES = {name: metric.scale for name, metric in TABLE.items()}
+"""The colors of each metric's map."""
 
 
 class WeightPictures:
@@ -94,7 +95,7 @@ class WeightPictures:
 
     def _maps(self, history: History[Measurement], metrics: Sequence[str], *, at_once: bool) -> list[Picture]:
         """The pictures ``maps/<metric>``: the whole history, with a row for each layer."""
-        draw = Maps(tuple(history))
+        draw = Maps(tuple(history), SCALES)
         by_age = sorted(metrics, key=lambda metric: self._drawn.get(f"maps/{metric}", -1))
         is_due = at_once or self._redraws(history[-1].number, len(history))
         now = set(by_age[:MOST_MAPS] if is_due else ())
@@ -132,81 +133,5 @@ class WeightPictures:
         return [] if self._patterns else [names[i] for i in chosen(len(names), MOST_FIGURES)]
 
 
-class Maps:
-    """A function that draws the map of a metric; the parts that all maps share are made only once.
-
-    Args:
-        history: The measurements, oldest first.
-    """
-
-    def __init__(self, history: Sequence[Measurement]) -> None:
-        self._history = history
-
-    def __call__(self, metric: str) -> Pixels | None:
-        """Draw the map of a metric; return its pixels, or ``None`` if there is no layer."""
-        rows, framed, note = self.rows
-        if not rows:
-            return None
-        title, columns = f"{metric}, by layer and optimizer steps made", [str(column.step) for column in self.columns]
-        return heat_map(
-            title, labels(rows), columns, self.values(metric), TABLE[metric].scale, framed=framed, note=note
-        )
-
-    def __getstate__(self) -> dict[str, object]:
-        """The parts that are shown; the history stays where it is."""
-        return {"_history": (), "columns": self.columns, "rows": self.rows}
-
-    def values(self, metric: str) -> NDArray[np.float64]:
-        """The cells' values, shape ``(rows, columns)``, NaN where there is none."""
-        return np.column_stack([_column(column, metric, self.rows[0]) for column in self.columns])
-
-    @cached_property
-    def _places(self) -> list[int]:
-        return chosen(len(self._history), most_columns())
-
-    @cached_property
-    def columns(self) -> list[Measurement]:
-        """The measurements that are shown."""
-        return [self._history[i] for i in self._places]
-
-    @cached_property
-    def rows(self) -> tuple[list[str], NDArray[np.bool_], str]:
-        """The names of the rows, the framed cells, and the note below the map."""
-        # a flag that rose and fell between two columns is shown in the later column
-        pairs = zip([-1, *self._places[:-1]], self._places, strict=True)
-        stretches = [self._history[i + 1 : j + 1] for i, j in pairs]
-        flags = [{name for column in some for layers in column.flags.values() for name in layers} for some in stretches]
-        names: dict[str, None] = {}
-        # the column with the most layers first, so that new layers keep the order of the model
-        for column in sorted(self.columns, key=lambda column: -len(column.layers)):
-            names |= dict.fromkeys(column.layers)
-        names |= dict.fromkeys(sorted(set().union(*flags)))  # a layer that was never measured has only frames
-        rows, note = shown_rows(list(names), set().union(*flags))
-        framed = np.array([[name in at for at in flags] for name in rows])
-        return rows, framed, f"{note} {FRAMES}".strip() if framed.any() else note
-
-
-def shown_rows(names: list[str], flagged: set[str]) -> tuple[list[str], str]:
-    """The rows of a map, chosen with flagged layers first if there are too many, and a note on the choice."""
-    if len(names) <= MAX_ROWS:
-        return names, ""
-    first = [name for name in names if name in flagged]
-    first = [first[i] for i in chosen(len(first), MAX_ROWS)]
-    others = [name for name in names if name not in flagged]
-    keep = {*first, *(others[i] for i in chosen(len(others), MAX_ROWS - len(first)))}
-    rows = [name for name in names if name in keep]
-    how = "flagged ones, the others evenly by depth" if first else "evenly by depth"
-    return rows, f"{len(rows)} of {len(names)} layers: {how}."
-
-
 def _draw_layer(layer: LayerReport, compare: bool) -> Pixels:
     return picture(lambda: layer_figure(layer, compare=compare))
-
-
-def _column(measurement: Measurement, metric: str, rows: Sequence[str]) -> NDArray[np.float64]:
-    """A metric of these layers, NaN where it has no value."""
-    if metric not in measurement.metrics:
-        return np.full(len(rows), np.nan)
-    values = np.append(measurement.values[:, measurement.metrics.index(metric)].numpy(), np.nan)
-    places = {name: i for i, name in enumerate(measurement.layers)}
-    return values[[places.get(name, -1) for name in rows]]

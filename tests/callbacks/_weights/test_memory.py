@@ -5,15 +5,15 @@ from __future__ import annotations
 import torch
 
 from lightning_ww import analyze
+from lightning_ww.callbacks._weights.binned_layers import BinnedLayers
 from lightning_ww.callbacks._weights.initial_weights import InitialWeightsKeeper
-from lightning_ww.callbacks._weights.logged_layers import LoggedLayers
 from lightning_ww.callbacks._weights.memory import WeightMemory
 from lightning_ww.callbacks._weights.pictures import WeightPictures
 from lightning_ww.weights.kept_shuffle import KeptShuffle
 
 
 def memory(initial: InitialWeightsKeeper | None = None) -> WeightMemory:
-    return WeightMemory(initial, LoggedLayers(60), WeightPictures(None, 10, compare=False, drawn={}))
+    return WeightMemory(initial, BinnedLayers(60), WeightPictures(None, 10, compare=False, drawn={}))
 
 
 def test_its_state_gives_the_same_back() -> None:

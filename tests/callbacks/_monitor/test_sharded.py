@@ -7,8 +7,8 @@ from collections.abc import Callable
 import pytest
 from torch import nn
 
-from lightning_ww.callbacks._curvature.sharded import refuse_sharded
 from lightning_ww.callbacks._monitor.guard import RefusedError
+from lightning_ww.callbacks._monitor.sharded import refuse_sharded
 
 
 class FullyShardedDataParallel(nn.Linear):

@@ -1,4 +1,4 @@
-"""The layers that are logged one by one, and the bins of their histograms."""
+"""The layers that are logged one by one."""
 
 from __future__ import annotations
 
@@ -7,10 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lightning_ww.weights.plots.histogram import EsdBins
-
 if TYPE_CHECKING:
-    from lightning_ww.weights.report import WeightReport
+    from lightning_ww.history import Findings
 
 
 class LoggedLayers:
@@ -23,9 +21,8 @@ class LoggedLayers:
         """Choose at most ``most`` layers, evenly by depth."""
         self._most = most
         self.names: list[str] = []
-        self._bins: dict[str, EsdBins] = {}
 
-    def choose(self, report: WeightReport, flagged: Sequence[str]) -> None:
+    def choose(self, report: Findings, flagged: Sequence[str]) -> None:
         """Choose among the layers of a new report, and add those with a flag."""
         measured = [layer.name for layer in report.layers]
         if not self.names:
@@ -33,11 +30,8 @@ class LoggedLayers:
             self.names = [measured[i] for i in places]
         late = [name for name in measured if name not in self.names][: max(0, self._most - len(self.names))]
         self.names += [name for name in (*late, *flagged) if name and name not in self.names]
-        for layer in report.layers:
-            if layer.spectrum is not None and layer.name in self.names and layer.name not in self._bins:
-                self._bins[layer.name] = EsdBins.about(layer.spectrum.eigenvalues)
 
-    def scalars(self, report: WeightReport, metrics: Sequence[str]) -> dict[str, float]:
+    def scalars(self, report: Findings, metrics: Sequence[str]) -> dict[str, float]:
         """The logged layers' numbers by key, ``<metric>/<layer>``."""
         values = {}
         for layer in report.layers:
@@ -47,16 +41,10 @@ class LoggedLayers:
                         values[f"{metric}/{layer.name}"] = value
         return values
 
-    def bins(self, layer: str) -> EsdBins | None:
-        """The bins of a layer's histogram, or ``None`` if it is not logged."""
-        return self._bins.get(layer)
-
     def state_dict(self) -> dict[str, Any]:
-        """The names and the bins."""
-        return {"names": list(self.names), "bins": {name: [b.low, b.high] for name, b in self._bins.items()}}
+        """The names."""
+        return {"names": list(self.names)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore the state that `state_dict` returned."""
-        names = [str(name) for name in state["names"]]
-        self._bins = {str(name): EsdBins(*map(int, bins)) for name, bins in state["bins"].items()}
-        self.names = names
+        self.names = [str(name) for name in state["names"]]
