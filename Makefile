@@ -55,6 +55,7 @@ bench: .venv/.peers  ## Against weightwatcher, LAPACK, PyHessian, curvlinops and
 	env -u OMP_NUM_THREADS -u OPENBLAS_NUM_THREADS -u MKL_NUM_THREADS $(PY) benchmarks/threads.py
 	$(PY) benchmarks/panels.py
 	$(PY) benchmarks/hessians.py
+	$(PY) benchmarks/gradients.py
 	$(PY) benchmarks/overhead.py
 
 false-alarms: .venv/.peers  ## When each trigger fires in runs of known health

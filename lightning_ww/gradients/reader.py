@@ -25,6 +25,10 @@ NOT_CLOSE = "the step before the measurement could not be foretold"
 ZERO = "its parameters are zero"
 
 
+FOLDED = 256
+"""The number of steps whose norms are kept and summed up at a time: for a step alone, it would be many small operations."""
+
+
 @dataclass
 class _Seen:
     """What was seen of some parameters on one device."""
@@ -32,13 +36,24 @@ class _Seen:
     places: tuple[int, ...]  # of the parameters
     layers: list[int]  # that they belong to
     owner: Tensor  # for each parameter, the place of its layer in `layers`
-    latest: Tensor  # ‖g‖ of each parameter
     highest: Tensor  # ‖g‖ of each layer
     whole: Tensor  # the highest norm of all of them together, 0-d
     num_bad: Tensor  # steps that were not finite, 0-d
-    zeros: Tensor | None = None
+    steps: list[Tensor]  # ‖g‖ of each parameter, at the steps that are not summed up
+    zeros: Tensor | None = None  # of each parameter, as the next two
     bad: Tensor | None = None
     before: list[Tensor] | None = None  # copies of the parameters
+
+    def fold(self) -> None:
+        """Sum up all steps but the last one's own norms."""
+        norms_of = torch.stack(self.steps)
+        squares = norms_of.square()
+        by_layer = squares.new_zeros(len(squares), len(self.layers)).index_add(1, self.owner, squares).sqrt()
+        whole = squares.sum(1).sqrt()
+        self.highest = torch.maximum(self.highest, _finite(by_layer).amax(0))
+        self.whole = torch.maximum(self.whole, _finite(whole).max())
+        self.num_bad = self.num_bad + (~torch.isfinite(whole)).sum()
+        self.steps = self.steps[-1:]
 
 
 class GradientReader:
@@ -109,16 +124,14 @@ class GradientReader:
             latest = norms(gradients)
             if scale is not None:
                 latest = latest / scale.to(latest)
-            whole = latest.norm()
-            is_bad = ~torch.isfinite(whole)
             seen = self._seen.get(key := tuple(places))
             if seen is None:
                 seen = self._seen[key] = self._unseen(key, latest)
-            by_layer = torch.zeros_like(seen.highest).index_add(0, seen.owner, latest.square()).sqrt()
-            seen.latest = latest
-            seen.highest = torch.maximum(seen.highest, torch.where(torch.isfinite(by_layer), by_layer, 0.0))
-            seen.whole = torch.maximum(seen.whole, torch.where(is_bad, 0.0, whole))
-            seen.num_bad = seen.num_bad + is_bad
+            seen.steps.append(latest)
+            if len(seen.steps) > FOLDED:
+                last = seen.steps.pop()
+                seen.fold()
+                seen.steps = [last]
             if closely:
                 pairs = zip(own, gradients, strict=True)  # what a sparse gradient leaves out is zero, too
                 seen.zeros = torch.stack([p.numel() - torch.count_nonzero(g) for p, g in pairs])
@@ -132,7 +145,7 @@ class GradientReader:
         layers = sorted(set(owners))
         owner = torch.tensor([layers.index(one) for one in owners], device=like.device)
         none = like.new_zeros(())
-        return _Seen(places, layers, owner, like, like.new_zeros(len(layers)), none, none)
+        return _Seen(places, layers, owner, like.new_zeros(len(layers)), none, none, [])
 
     def collect(self) -> GradientReport:
         """Report what was seen since the last call, and forget it."""
@@ -142,7 +155,8 @@ class GradientReader:
         whole, num_bad = 0.0, 0.0
         for seen in self._seen.values():
             own = [parameters[place] for place in seen.places]
-            rows = {"norm": seen.latest}
+            seen.fold()
+            rows = {"norm": seen.steps[-1]}
             if seen.zeros is not None and seen.bad is not None and seen.before is not None:
                 moved = [now.detach() - before for now, before in zip(own, seen.before, strict=True)]
                 rows |= {"zeros": seen.zeros, "bad": seen.bad, "update_norm": norms(moved)}
@@ -188,6 +202,11 @@ def norms(tensors: Sequence[Tensor], order: float = 2.0) -> Tensor:
         norm = torch.linalg.vector_norm(plain, order, dtype=wide) if plain.numel() else plain.new_zeros(())
         found.append(norm.to(torch.float64))
     return torch.stack(found)
+
+
+def _finite(values: Tensor) -> Tensor:
+    """The values, with 0 in place of those that are not finite."""
+    return torch.where(torch.isfinite(values), values, 0.0)
 
 
 def _dense(gradient: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from torch import nn
 
 from lightning_ww.gradients import GradientReader
 from lightning_ww.gradients.layers import layers_of
-from lightning_ww.gradients.reader import norms
+from lightning_ww.gradients.reader import FOLDED, norms
 
 
 def net(**options: Any) -> Any:
@@ -80,6 +80,24 @@ def test_the_highest_norm_is_that_of_a_layer_at_one_step_not_of_its_parameters_a
     assert empty.layers[0].norm is None
     assert empty.layers[0].reasons["norm"] == "no optimizer step has been made since the last measurement"
     assert set(empty.summary) == {"weight_norm", "weight_max"}
+
+
+def test_long_stretches_are_summed_up_on_the_way() -> None:
+    model = net()
+    reader = GradientReader(*layers_of(model))
+    backward(model)
+    expected = float(flat(*(p.grad for p in model.parameters())).norm())
+    for step in range(2 * FOLDED + 3):
+        factor = 5.0 if step == 7 else float("nan") if step in (3, FOLDED, 2 * FOLDED + 1) else 1.0
+        for p in model.parameters():
+            p.grad.mul_(factor)
+        reader.observe(model.parameters())
+        model.zero_grad()
+        backward(model)
+    report = reader.collect()
+    assert report.summary["norm"] == pytest.approx(expected, rel=1e-6)
+    assert report.summary["highest_norm"] == pytest.approx(5 * expected, rel=1e-6)
+    assert report.summary["num_nonfinite_steps"] == 3
 
 
 def test_a_scale_is_divided_out() -> None:

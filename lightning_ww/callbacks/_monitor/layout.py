@@ -26,8 +26,8 @@ class Category:
     charts: Sequence[Chart]
 
 
-GROUPS = ("ww", "curvature", "gradients")
-"""The groups whose costs share a chart, in every run, whichever monitors it has."""
+GROUPS = ("ww", "curvature")
+"""The groups whose costs share a chart, in every run, whether or not it has both monitors."""
 
 
 def overview(categories: Sequence[Category]) -> Layout:
