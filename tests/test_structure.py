@@ -150,18 +150,19 @@ def test_public_names_are_these() -> None:
             "EdgeOfStability",
             "GGNOperator",
             "HessianOperator",
+            "LearningCoefficient",
             "NotFiniteError",
             "ReducedOperator",
         ),
         *("ScaledOperator", "SpectralDensity", "WrongDerivativeError"),
-        *("check_second_derivatives", "select_parameters", "spectral_density"),
+        *("check_second_derivatives", "learning_coefficient", "select_parameters", "spectral_density"),
     ]
     assert lightning_ww.gradients.__all__ == [
         *("GRADIENT_METRICS", "GradientReader", "GradientReport", "LayerGradients"),
     ]
     assert lightning_ww.callbacks.__all__ == [
-        *("CurvatureMonitor", "GradientMonitor", "SpectralEarlyStopping", "SpectralStoppingReason"),
-        "WeightSpectrumMonitor",
+        *("CurvatureMonitor", "GradientMonitor", "LearningCoefficientMonitor", "SpectralEarlyStopping"),
+        *("SpectralStoppingReason", "WeightSpectrumMonitor"),
     ]
 
 

@@ -3,11 +3,13 @@
 from lightning_ww.callbacks.curvature import CurvatureMonitor
 from lightning_ww.callbacks.early_stopping import SpectralEarlyStopping, SpectralStoppingReason
 from lightning_ww.callbacks.gradients import GradientMonitor
+from lightning_ww.callbacks.learning_coefficient import LearningCoefficientMonitor
 from lightning_ww.callbacks.weight_spectrum import WeightSpectrumMonitor
 
 __all__ = [
     "CurvatureMonitor",
     "GradientMonitor",
+    "LearningCoefficientMonitor",
     "SpectralEarlyStopping",
     "SpectralStoppingReason",
     "WeightSpectrumMonitor",

@@ -3,6 +3,7 @@
 from lightning_ww.curvature.density import SpectralDensity, spectral_density
 from lightning_ww.curvature.edge_of_stability import EdgeOfStability
 from lightning_ww.curvature.ggn import GGNOperator
+from lightning_ww.curvature.learning_coefficient import LearningCoefficient, learning_coefficient
 from lightning_ww.curvature.operators import (
     CurvatureOperator,
     HessianOperator,
@@ -19,12 +20,14 @@ __all__ = [
     "EdgeOfStability",
     "GGNOperator",
     "HessianOperator",
+    "LearningCoefficient",
     "NotFiniteError",
     "ReducedOperator",
     "ScaledOperator",
     "SpectralDensity",
     "WrongDerivativeError",
     "check_second_derivatives",
+    "learning_coefficient",
     "select_parameters",
     "spectral_density",
 ]

@@ -19,7 +19,13 @@ from pytorch_lightning import Callback, seed_everything
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 
 from lightning_ww import CorrelationTrap, NotLearning, UnderTrained
-from lightning_ww.callbacks import CurvatureMonitor, GradientMonitor, SpectralEarlyStopping, WeightSpectrumMonitor
+from lightning_ww.callbacks import (
+    CurvatureMonitor,
+    GradientMonitor,
+    LearningCoefficientMonitor,
+    SpectralEarlyStopping,
+    WeightSpectrumMonitor,
+)
 
 OBSERVERS: dict[str, Callable[[], Sequence[Callback]]] = {
     "weights, each epoch": lambda: [WeightSpectrumMonitor(on_error="raise")],
@@ -49,6 +55,9 @@ OBSERVERS: dict[str, Callable[[], Sequence[Callback]]] = {
         GradientMonitor(on_error="raise"),
         WeightSpectrumMonitor(on_error="raise"),
         CurvatureMonitor(every_n_epochs=1, num_steps=5, on_error="raise"),
+    ],
+    "learning coefficient": lambda: [
+        LearningCoefficientMonitor(1, num_chains=2, num_draws=3, num_burnin=2, num_batches=2, on_error="raise")
     ],
     "weights in the background": lambda: [WeightSpectrumMonitor(execution="background", on_error="raise")],
     "weights and stopping": lambda: [
@@ -156,6 +165,8 @@ def test_run_is_bit_identical_with_and_without_us(
         if isinstance(callback, GradientMonitor):
             assert len(callback.history) >= 4
             assert callback.history[-1].summary["norm"] > 0
+        if isinstance(callback, LearningCoefficientMonitor):
+            assert len(callback.history) >= 3
         if isinstance(callback, CurvatureMonitor):
             assert len(callback.history) >= 3
             assert callback.density is not None

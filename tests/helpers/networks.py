@@ -186,7 +186,7 @@ class Busy(Classifier):
 class Witness(Callback):
     """Writes down what a user could see of the run at every step, outside of our keys."""
 
-    OURS = ("ww", "flags", "curvature", "gradients")
+    OURS = ("ww", "flags", "curvature", "gradients", "slt")
 
     def __init__(self) -> None:
         self.seen: list[Any] = []

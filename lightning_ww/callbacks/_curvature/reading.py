@@ -19,10 +19,10 @@ from lightning_ww.callbacks._curvature.refusals import what_helps
 from lightning_ww.callbacks._curvature.settings import Settings
 from lightning_ww.callbacks._curvature.spectrum_file import SpectrumFile
 from lightning_ww.callbacks._curvature.storage import fitting_storage
-from lightning_ww.callbacks._curvature.training_samples import num_training_samples
 from lightning_ww.callbacks._monitor.run import Memory
 from lightning_ww.callbacks._sandbox import sandbox
 from lightning_ww.callbacks._sandbox.loss import SandboxLoss
+from lightning_ww.callbacks._sandbox.training_samples import num_training_samples
 from lightning_ww.curvature.density import spectral_density
 from lightning_ww.curvature.edge_of_stability import EdgeOfStability, plain_ratio
 from lightning_ww.curvature.ggn import Engine, GGNOperator

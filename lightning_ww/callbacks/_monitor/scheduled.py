@@ -27,6 +27,9 @@ class Scheduled(Resumable, ABC):
     IDENTITY: ClassVar[tuple[str, ...]] = ("log_key_prefix",)
     """Arguments that tell two monitors of one class apart in a checkpoint."""
 
+    HAS_BASELINE: ClassVar[bool] = True
+    """Whether it measures at the start of a fit."""
+
     BEGIN_ANEW: ClassVar[str] = "starts a new history"
     """The consequence of a lost state, in words."""
 
@@ -151,7 +154,7 @@ class Scheduled(Resumable, ABC):
         run = self._run
         run.clock.start()
         run.is_training = run.is_first_batch = True
-        if run.batches is None:
+        if run.batches is None and self.HAS_BASELINE:
             self._take_measurement(trainer, pl_module, is_baseline=True)
 
     @override
@@ -180,7 +183,7 @@ class Scheduled(Resumable, ABC):
         elif is_first and len(run.history):
             said = f"`{type(self).__name__}` resumes on new batches: curves may jump at step {trainer.global_step}."
             inform(trainer, said)
-        if batches.is_complete:
+        if batches.is_complete and self.HAS_BASELINE:
             self._take_measurement(trainer, pl_module, is_baseline=is_first, fatal=fatal)
         elif is_first and is_taken:  # a refusal should come before the first step
             try_out = partial(self._or_off, trainer, partial(self._try_out, trainer, pl_module))

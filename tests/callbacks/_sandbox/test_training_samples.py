@@ -20,7 +20,7 @@ from torch.utils.data import (
     WeightedRandomSampler,
 )
 
-from lightning_ww.callbacks._curvature.training_samples import num_training_samples
+from lightning_ww.callbacks._sandbox.training_samples import num_training_samples
 
 DATA = TensorDataset(torch.arange(96.0).unsqueeze(1), torch.zeros(96, dtype=torch.int64))
 
