@@ -23,9 +23,9 @@ from lightning_ww.callbacks._sandbox import sandbox
 from lightning_ww.callbacks._sandbox.batches import CapturedBatch, KeptBatches
 from lightning_ww.callbacks._sandbox.loss import SandboxLoss, UnfitBatchError, require_a_loss
 from lightning_ww.callbacks._sandbox.training_samples import num_training_samples
-from lightning_ww.curvature.learning_coefficient import LearningCoefficient, Sampling, joined, sampled
 from lightning_ww.curvature.parameters import select_parameters
 from lightning_ww.curvature.plots.chains import chains_figure
+from lightning_ww.curvature.singular_learning import LearningCoefficient, Sampling, joined, sampled
 from lightning_ww.drawing.canvas import picture
 from lightning_ww.drawing.markdown import markdown
 from lightning_ww.history import Moment

@@ -3,7 +3,6 @@
 from lightning_ww.curvature.density import SpectralDensity, spectral_density
 from lightning_ww.curvature.edge_of_stability import EdgeOfStability
 from lightning_ww.curvature.ggn import GGNOperator
-from lightning_ww.curvature.learning_coefficient import LearningCoefficient, learning_coefficient
 from lightning_ww.curvature.operators import (
     CurvatureOperator,
     HessianOperator,
@@ -14,6 +13,7 @@ from lightning_ww.curvature.operators import (
 )
 from lightning_ww.curvature.parameters import select_parameters
 from lightning_ww.curvature.second_derivatives.self_check import check_second_derivatives
+from lightning_ww.curvature.singular_learning import LearningCoefficient, learning_coefficient
 
 __all__ = [
     "CurvatureOperator",

@@ -91,7 +91,7 @@ def test_an_unknown_number_of_samples_is_one_warning_and_the_run_goes_on() -> No
         def train_dataloader(self) -> Any:
             return torch.utils.data.DataLoader(Stream(), batch_size=None)
 
-    ours = LearningCoefficientMonitor(num_draws=2, num_burnin=1)
+    ours = LearningCoefficientMonitor(num_draws=2, num_burnin=1, num_batches=2)
     trainer = quiet_trainer(callbacks=[ours], max_epochs=2, limit_val_batches=0)
     with pytest.warns(UserWarning, match="Pass `num_samples=`"):
         trainer.fit(Streaming())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from lightning_ww.curvature.learning_coefficient import Sampling, sampled
+from lightning_ww.curvature.singular_learning import Sampling, sampled
 
 
 def test_it_shows_each_chains_running_mean_the_estimate_and_the_verdict() -> None:

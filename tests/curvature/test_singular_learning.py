@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from lightning_ww.curvature import LearningCoefficient, learning_coefficient
-from lightning_ww.curvature.learning_coefficient import Sampling, joined, sampled
 from lightning_ww.curvature.operators import NotFiniteError
+from lightning_ww.curvature.singular_learning import Sampling, joined, sampled
 
 
 def estimate(loss: Any, *params: torch.Tensor, n: int = 1000, **options: Any) -> LearningCoefficient:
