@@ -150,12 +150,14 @@ def test_public_names_are_these() -> None:
             "EdgeOfStability",
             "GGNOperator",
             "HessianOperator",
+            "Landscape",
             "LearningCoefficient",
             "NotFiniteError",
             "ReducedOperator",
         ),
         *("ScaledOperator", "SpectralDensity", "WrongDerivativeError"),
-        *("check_second_derivatives", "learning_coefficient", "select_parameters", "spectral_density"),
+        *("check_second_derivatives", "learning_coefficient", "loss_landscape", "loss_plane", "ritz_directions"),
+        *("select_parameters", "spectral_density"),
     ]
     assert lightning_ww.gradients.__all__ == [
         *("GRADIENT_METRICS", "GradientReader", "GradientReport", "LayerGradients"),

@@ -11,9 +11,11 @@ from typing_extensions import override
 
 from lightning_ww import _checks
 from lightning_ww._errors import ArgumentError
-from lightning_ww._torch import plain_name
+from lightning_ww.callbacks._curvature.facts import facts_of
 from lightning_ww.callbacks._curvature.findings import SUMMARIES, CurvatureFindings, Reading
-from lightning_ww.callbacks._curvature.pictures import curvature_pictures
+from lightning_ww.callbacks._curvature.landscapes import When, checked
+from lightning_ww.callbacks._curvature.looking_around import LooksAround
+from lightning_ww.callbacks._curvature.pictures import curvature_pictures, landscape_picture
 from lightning_ww.callbacks._curvature.reading import CurvatureReader
 from lightning_ww.callbacks._curvature.remarks import remarks
 from lightning_ww.callbacks._curvature.settings import Matrix, Settings
@@ -45,7 +47,7 @@ SHOWN = ("num_steps", "num_probes", "bn_mode")
 """Arguments that are listed in the table of a measurement."""
 
 
-class CurvatureMonitor(Monitor[Reading, CurvatureFindings]):
+class CurvatureMonitor(LooksAround, Monitor[Reading, CurvatureFindings]):
     """Measure the spectrum of the loss's curvature while the network trains, by stochastic Lanczos quadrature.
 
     It measures before the first step on a batch that it keeps, and after every ``every_n_epochs``-th epoch on that batch
@@ -104,7 +106,9 @@ class CurvatureMonitor(Monitor[Reading, CurvatureFindings]):
     - ``curvature.top_eigenvalues/1`` … ``5``: the largest eigenvalues, if they have converged.
     - ``curvature/spectrum`` (image): nodes and weights as stems. ``curvature.maps/spectrum`` (image): all spectra so far, a
       column for each measurement. It is drawn at the first measurements, then twice while their number doubles, and at the
-      end. Images take at most a twentieth of the fit's time, as in `WeightSpectrumMonitor`. ``curvature/report`` (text): the
+      end. Images take at most a twentieth of the fit's time, as in `WeightSpectrumMonitor`.
+    - ``curvature/landscape`` (image), with ``landscape``: losses and accuracies along directions.
+    - ``curvature/report`` (text): the
       settings of the measurement, and the largest eigenvalues with their residuals.
 
     With a logger, ``curvature.jsonl`` in its directory has a line for each measurement, nodes and weights included;
@@ -148,6 +152,11 @@ class CurvatureMonitor(Monitor[Reading, CurvatureFindings]):
             the same gradient, products must be symmetric, and on two samples, in float64, they must equal differences of
             gradients. It costs at most ten gradients if a batch has at least eight samples (`benchmarks/hessians.md`).
             Default: ``True``.
+        landscape: Whether to evaluate the loss along the two largest, the smallest and the closest to zero of the
+            curvature's own (Ritz) vectors, up to a distance of 1: on the batches that are kept, and on the first batch of
+            validation, with accuracies where the loss is a cross-entropy of labels. ``"end"``: at the end of the fit; a
+            number: every so many measurements. It takes ``num_steps`` products, and 84 evaluations of each of the two.
+            Default: ``None``, never.
         triggers: Triggers that flag measurements: `Sharpness`, or your own. Default: ``()``, none.
         on_flag: Your own function ``(trainer, pl_module, flags)``, called when flags rise, as in `WeightSpectrumMonitor`.
             Default: ``None``.
@@ -170,6 +179,7 @@ class CurvatureMonitor(Monitor[Reading, CurvatureFindings]):
 
     Attributes:
         density: The latest `SpectralDensity`, or ``None``.
+        loss_landscape: The latest `Landscape` of ``landscape=``, or ``None``; ``.to_pandas()`` is a table of its values.
         history: The measurements so far, nodes and weights included; ``history.to_pandas()`` is a table of them.
         measurement: The latest measurement, or ``None``.
 
@@ -211,6 +221,7 @@ class CurvatureMonitor(Monitor[Reading, CurvatureFindings]):
         sharpness_every_n_steps: int | None = None,
         storage: Storage = "full",
         self_check: bool = True,
+        landscape: When = None,
         triggers: Sequence[Trigger] = (),
         on_flag: OnFlag | None = None,
         panels: bool = True,
@@ -243,6 +254,7 @@ class CurvatureMonitor(Monitor[Reading, CurvatureFindings]):
         )
         self.storage = _checks.choice(call, "storage", storage, get_args(Storage))
         self.self_check = _checks.instance(call, "self_check", self_check, bool)
+        self.landscape = checked(call, landscape)
         super().__init__(
             every_n_epochs,
             every_n_train_steps,
@@ -310,6 +322,7 @@ class CurvatureMonitor(Monitor[Reading, CurvatureFindings]):
             self.storage,
             self.self_check,
             self.optimizer_sharpness,
+            self.landscape,
         )
 
     @override
@@ -325,6 +338,8 @@ class CurvatureMonitor(Monitor[Reading, CurvatureFindings]):
             self._run.guard.warn_once(trainer, cause, said)
         if said := reader.short_of_memory:
             self._run.guard.warn_once(trainer, said, said)
+        if not is_tried_out:
+            self._look_around(trainer, pl_module, self.history.next_number)
         return reading
 
     def _read_or_drop(self, trainer: Trainer, pl_module: LightningModule, num_steps: int) -> Reading:
@@ -350,22 +365,14 @@ class CurvatureMonitor(Monitor[Reading, CurvatureFindings]):
     @override
     def _view(self, measurement: CurvatureFindings) -> View:
         latest, reading, file = cast(CurvatureMeasurement, self.measurement), measurement.reading, self._reader.file
-        density = reading.density
-        facts = {
-            "matrix": reading.engine,
-            **{name: str(getattr(self, name)) for name in SHOWN},
-            "storage": reading.storage,
-            "parameters": f"{density.dim:,}",
-            "samples": "unknown" if reading.num_samples is None else f"{reading.num_samples:,}",
-            **({"left out": ", ".join(plain_name(name) for name in reading.left_out)} if reading.left_out else {}),
-            "trace": f"{density.trace:.4g}"
-            + ("" if density.trace_stderr is None else f" ± {density.trace_stderr:.2g}"),
-            **{name: estimate.in_words for name, estimate in measurement.estimates.items()},
-        }
+        facts = facts_of(measurement, {name: getattr(self, name) for name in SHOWN})
+        pictures = curvature_pictures(self.matrix, latest, self.history)
+        if (landscape := self._reader.landscapes.shown()) is not None:
+            pictures.append(landscape_picture(landscape))
         return View(
             scalars=measurement.top_eigenvalues,
-            texts={"report": spectrum_table(density, facts)},
-            pictures=curvature_pictures(self.matrix, latest, self.history),
+            texts={"report": spectrum_table(reading.density, facts)},
+            pictures=pictures,
             category="the loss's curvature",
             charts=[Chart("sharpness, and its edge 2/lr", ("sharpness", "stability_edge"))],
             files={str(file): partial(file.append, latest)} if file is not None and file.is_wanted else {},

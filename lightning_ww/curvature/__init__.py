@@ -3,6 +3,7 @@
 from lightning_ww.curvature.density import SpectralDensity, spectral_density
 from lightning_ww.curvature.edge_of_stability import EdgeOfStability
 from lightning_ww.curvature.ggn import GGNOperator
+from lightning_ww.curvature.landscape import Landscape, loss_landscape, loss_plane, ritz_directions
 from lightning_ww.curvature.operators import (
     CurvatureOperator,
     HessianOperator,
@@ -20,6 +21,7 @@ __all__ = [
     "EdgeOfStability",
     "GGNOperator",
     "HessianOperator",
+    "Landscape",
     "LearningCoefficient",
     "NotFiniteError",
     "ReducedOperator",
@@ -28,6 +30,9 @@ __all__ = [
     "WrongDerivativeError",
     "check_second_derivatives",
     "learning_coefficient",
+    "loss_landscape",
+    "loss_plane",
+    "ritz_directions",
     "select_parameters",
     "spectral_density",
 ]

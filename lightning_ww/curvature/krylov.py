@@ -70,6 +70,13 @@ class Krylov:
         rows = vectors.flip(1)[:, :count].T.to(self.basis) @ self.basis
         return values.flip(0)[:count], rows, residuals.flip(0)[:count]
 
+    def pairs(self, places: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
+        """The Ritz values at these places, from the smallest, 0, on; their vectors, in rows; and their residuals."""
+        values, vectors = torch.linalg.eigh(self.tridiagonal)
+        rows = vectors[:, list(places)].T.to(self.basis) @ self.basis
+        rows = rows / rows.norm(dim=1, keepdim=True)
+        return values[list(places)], rows, self._residuals(values, vectors)[list(places)]
+
     def _residuals(self, values: Tensor, vectors: Tensor) -> Tensor:
         return self.remainder * vectors[-1].abs() + self.rounding * values.abs().max()
 

@@ -134,14 +134,12 @@ def learning_coefficient(
         Watanabe (2013), A widely applicable Bayesian information criterion, JMLR.
 
     Example:
-        >>> torch.manual_seed(0)
-        <...>
-        >>> x = torch.randn(64, 2)
-        >>> found = learning_coefficient(
-        ...     nn.Linear(2, 1), lambda model, x: (model(x) - model(x).detach()).square().mean(), [x], num_samples=1000
-        ... )
-        >>> round(found.value, 1)  # three parameters, all of them regular
-        1.5
+        >>> model = nn.Linear(2, 1)
+        >>> x = torch.randn(64, 2, generator=torch.Generator().manual_seed(0))
+        >>> y = model(x).detach()
+        >>> found = learning_coefficient(model, lambda net, batch: (net(x) - y).square().mean(), [None], num_samples=1000)
+        >>> abs(found.value - 1.5) < 0.3  # three parameters, all of them regular
+        True
     """
     call = "learning_coefficient"
     if not isinstance(model, nn.Module):
@@ -201,8 +199,8 @@ def sampled(loss: Batches, params: Sequence[Tensor], how: Sampling) -> LearningC
         NotFiniteError: If the loss at the parameters is not finite. It is a `ValueError`.
     """
     losses = shares(how.call, loss)
-    with torch.no_grad():
-        baselines = [float(share * len(losses) * own()) for share, own in losses]
+    with torch.enable_grad():  # a loss may need gradients of its own
+        baselines = [share * len(losses) * own().detach().item() for share, own in losses]
     if not all(map(math.isfinite, baselines)):
         raise NotFiniteError("the loss at these weights is not finite.")
     n_beta = how.num_samples / math.log(how.num_samples) if how.n_beta is None else how.n_beta

@@ -57,7 +57,9 @@ OBSERVERS: dict[str, Callable[[], Sequence[Callback]]] = {
         CurvatureMonitor(every_n_epochs=1, num_steps=5, on_error="raise"),
     ],
     "learning coefficient": lambda: [
-        LearningCoefficientMonitor(1, num_chains=2, num_draws=3, num_burnin=2, num_batches=2, on_error="raise")
+        LearningCoefficientMonitor(
+            1, num_chains=2, num_draws=2, num_burnin=1, num_batches=2, step_size=1e-6, on_error="raise"
+        )
     ],
     "weights in the background": lambda: [WeightSpectrumMonitor(execution="background", on_error="raise")],
     "weights and stopping": lambda: [
@@ -78,6 +80,11 @@ OBSERVERS: dict[str, Callable[[], Sequence[Callback]]] = {
         ),
     ],
 }
+
+SLOW: dict[str, Callable[[], Sequence[Callback]]] = {
+    "landscape": lambda: [CurvatureMonitor(every_n_epochs=9, landscape="end", num_steps=4, on_error="raise")],
+}
+"""Those that join one run only."""
 
 RUNS: dict[str, dict[str, Any]] = {
     "plain": {},
@@ -144,8 +151,10 @@ def assert_identical(a: Any, b: Any, where: str = "run") -> None:
         assert a == b, where
 
 
-@pytest.mark.parametrize("observers", OBSERVERS)
-@pytest.mark.parametrize("arguments", RUNS)
+PAIRS = [*((observers, arguments) for arguments in RUNS for observers in OBSERVERS), *((one, "plain") for one in SLOW)]
+
+
+@pytest.mark.parametrize(("observers", "arguments"), PAIRS)
 def test_run_is_bit_identical_with_and_without_us(
     observers: str, arguments: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -153,7 +162,7 @@ def test_run_is_bit_identical_with_and_without_us(
     if options.pop("beside", False):
         at_once(monkeypatch)
     without = run([], tmp_path / "without", **options)
-    callbacks = OBSERVERS[observers]()
+    callbacks = (OBSERVERS | SLOW)[observers]()
     watched = run(callbacks, tmp_path / "with", **options)
     assert_identical(without, watched)
     assert len(without["seen"]) > 20
@@ -168,7 +177,8 @@ def test_run_is_bit_identical_with_and_without_us(
         if isinstance(callback, LearningCoefficientMonitor):
             assert len(callback.history) >= 3
         if isinstance(callback, CurvatureMonitor):
-            assert len(callback.history) >= 3
+            assert len(callback.history) >= (1 if observers in SLOW else 3)
+            assert (callback.loss_landscape is not None) == (observers in SLOW)
             assert callback.density is not None
 
 

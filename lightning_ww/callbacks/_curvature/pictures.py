@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from lightning_ww.curvature.landscape import Landscape
     from lightning_ww.history import History
     from lightning_ww.measurements import CurvatureMeasurement
 
@@ -46,6 +47,15 @@ def curvature_pictures(
         Picture("spectrum", partial(_stems, latest, title)),
         Picture("maps/spectrum", partial(_evolution, name, past), "now" if is_due else "end"),
     ]
+
+
+def landscape_picture(landscape: Landscape) -> Picture:
+    """The picture ``landscape``."""
+    return Picture("landscape", partial(_landscape, landscape))
+
+
+def _landscape(landscape: Landscape) -> NDArray[np.uint8]:
+    return picture(landscape.plot)
 
 
 def _stems(measurement: CurvatureMeasurement, title: str) -> NDArray[np.uint8]:

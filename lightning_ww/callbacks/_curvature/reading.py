@@ -14,11 +14,13 @@ from torch import Tensor
 from typing_extensions import override
 
 from lightning_ww.callbacks._curvature.findings import Reading
+from lightning_ww.callbacks._curvature.landscapes import Landscapes, functions_of
 from lightning_ww.callbacks._curvature.ranks import on_all, reached_by_any, summed
 from lightning_ww.callbacks._curvature.refusals import what_helps
 from lightning_ww.callbacks._curvature.settings import Settings
 from lightning_ww.callbacks._curvature.spectrum_file import SpectrumFile
 from lightning_ww.callbacks._curvature.storage import fitting_storage
+from lightning_ww.callbacks._curvature.tops import Tops
 from lightning_ww.callbacks._monitor.run import Memory
 from lightning_ww.callbacks._sandbox import sandbox
 from lightning_ww.callbacks._sandbox.loss import SandboxLoss
@@ -26,10 +28,9 @@ from lightning_ww.callbacks._sandbox.training_samples import num_training_sample
 from lightning_ww.curvature.density import spectral_density
 from lightning_ww.curvature.edge_of_stability import EdgeOfStability, plain_ratio
 from lightning_ww.curvature.ggn import Engine, GGNOperator
-from lightning_ww.curvature.krylov import lanczos
+from lightning_ww.curvature.landscape import loss_landscape, ritz_directions
 from lightning_ww.curvature.operators import CurvatureOperator, HessianOperator, ReducedOperator, gradient
 from lightning_ww.curvature.parameters import select_parameters
-from lightning_ww.curvature.quadrature import UNCONVERGED
 from lightning_ww.curvature.second_derivatives.context import differentiable_twice
 from lightning_ww.curvature.second_derivatives.self_check import (
     check_gradient,
@@ -47,12 +48,6 @@ FAST_DEV_RUN_STEPS = 4
 FEW_SAMPLES = 2
 """The number of samples on which derivatives are checked in float64, which takes up to eight times as long."""
 
-WARM_STEPS, COLD_STEPS = 6, 12
-"""The numbers of Lanczos steps that follow the sharpness, from the last directions and if these have changed."""
-
-KEPT_DIRECTIONS, RANDOM_PART = 2, 0.3
-"""The number of directions of largest curvature that are kept, and the length of the random part beside them."""
-
 
 @dataclass(frozen=True)
 class _Matrices:
@@ -63,6 +58,7 @@ class _Matrices:
     params: list[Tensor]  # the module's own parameters, which the optimizers know
     left_out: tuple[str, ...]  # parameters that the loss does not reach
     num_samples: int | None  # in the batches of all processes; None: unknown
+    loss: SandboxLoss
 
 
 class CurvatureReader(Memory):
@@ -72,18 +68,19 @@ class CurvatureReader(Memory):
         self._settings = settings
         self.file: SpectrumFile | None = None
         self._engine: Engine = "auto"
-        self._tops: Tensor | None = None  # the directions of largest curvature at the last `follow`
+        self._tops = Tops()
         self._is_tried = False
         self._storage = settings.storage  # a smaller one, once memory was short
         self.is_limited = False  # whether the module holds more than can be restored
         self.short_of_memory = ""  # a sentence, once it was
+        self.landscapes = Landscapes(settings.landscape)
 
     @override
     def state_dict(self) -> dict[str, Any]:
         return {"file": None if self.file is None else self.file.state_dict()}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_tops": None}  # left out: they are as large as the weights
+        return {**vars(self), "_tops": Tops()}  # left out: they are as large as the weights
 
     def read(
         self, trainer: Trainer, pl_module: LightningModule, batches: Sequence[CapturedBatch], num_steps: int
@@ -123,35 +120,24 @@ class CurvatureReader(Memory):
         samples = matrices.num_samples
         return Reading(density, edge, samples, len(batches), engine, known, self._storage, matrices.left_out)
 
+    def look_around(
+        self, trainer: Trainer, pl_module: LightningModule, batches: Sequence[CapturedBatch], num_steps: int
+    ) -> None:
+        """Evaluate the loss along the curvature's own directions."""
+        few = FAST_DEV_RUN_STEPS if getattr(trainer, "fast_dev_run", False) else num_steps
+        with self._matrices(trainer, pl_module, batches) as matrices:
+            directions = ritz_directions(matrices.whole, few, self._settings.seed)
+            functions = functions_of(matrices.loss, self.landscapes.validation)
+            self.landscapes.add(loss_landscape(functions, matrices.own.params, directions))
+
     def follow(
         self, trainer: Trainer, pl_module: LightningModule, batches: Sequence[CapturedBatch]
     ) -> dict[str, float]:
-        """Follow the sharpness alone, from the last directions of largest curvature: six products, or more if they changed.
-
-        The start has a random part, and two directions are kept, since another eigenvalue may overtake the largest one:
-        from the largest one's own direction alone, no number of products would see it.
-        """
+        """Follow the sharpness alone, from the last directions of largest curvature."""
         with self._matrices(trainer, pl_module, batches) as matrices:
-            operator, number = matrices.whole, trainer.global_step
-            if self._tops is not None and self._tops.shape[1] != operator.shape[0]:
-                self._tops = None  # parameters were added or removed
-            for num_steps in (COLD_STEPS,) if self._tops is None else (WARM_STEPS, COLD_STEPS):
-                # another random part each time, so that a direction that overtakes is seen sooner or later
-                generator = torch.Generator().manual_seed(self._settings.seed * 1_000_003 + number)
-                random = torch.randn(operator.shape[0], generator=generator)
-                start = random.to(dtype=operator.dtype, device=operator.device) / float(random.norm())
-                if self._tops is not None:
-                    start = self._tops.sum(0) / self._tops.shape[0] ** 0.5 + RANDOM_PART * start
-                krylov = lanczos(lambda vector: operator @ vector, start, num_steps)
-                values, vectors, residuals = krylov.tops(KEPT_DIRECTIONS)
-                self._tops = vectors
-                sharpness, residual = float(values[0]), float(residuals[0])
-                rivals = values[1:] + residuals[1:]
-                is_ahead = not rivals.numel() or float(rivals.max()) <= sharpness + residual
-                if residual <= UNCONVERGED * abs(sharpness) and is_ahead:
-                    break
-            numbers = {"sharpness": sharpness, "sharpness_residual": residual}
-            if (ratio := plain_ratio(sharpness, matrices.params, trainer.optimizers)) is not None:
+            found = self._tops.follow(matrices.whole, self._settings.seed, trainer.global_step)
+            numbers = {"sharpness": found[0], "sharpness_residual": found[1]}
+            if (ratio := plain_ratio(found[0], matrices.params, trainer.optimizers)) is not None:
                 numbers["lr_sharpness"] = ratio
             return numbers
 
@@ -184,14 +170,14 @@ class CurvatureReader(Memory):
             params = list(compress(params, is_reached))
             samples = loss.num_samples
             if trainer.world_size == 1:
-                yield _Matrices(own, own, params, left_out, samples)
+                yield _Matrices(own, own, params, left_out, samples, loss)
                 return
             unknown = float(summed(trainer, torch.tensor(float(samples is None), device=own.device)))
             share = float(samples or 0) if not unknown else 1.0  # equal weights
             counted = float(summed(trainer, torch.tensor(share, device=own.device)))
             whole = ReducedOperator(own, lambda vector: summed(trainer, share / counted * vector))
             try:
-                yield _Matrices(whole, own, params, left_out, None if unknown else int(counted))
+                yield _Matrices(whole, own, params, left_out, None if unknown else int(counted), loss)
             except ValueError:
                 if whole.error is not None:
                     raise whole.error from None

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from lightning_ww.callbacks._curvature.landscapes import When
 from lightning_ww.callbacks._sandbox.loss import LossFn, OutputsFn
 from lightning_ww.callbacks._sandbox.mute import BatchNormMode, EvaluationMode
 from lightning_ww.curvature.krylov import Storage
@@ -28,3 +29,4 @@ class Settings:
     storage: Storage
     self_check: bool
     preconditioned: bool  # whether Lanczos is run also for an optimizer's preconditioner
+    landscape: When = None  # when losses are evaluated along directions
