@@ -30,8 +30,9 @@ is divided by a run's own length.
 ## What to switch on
 
 - **Always: `nonfinite`.** No healthy run was stopped (0 of 80, at most 5 %), and weights that are lost do not come back.
-- **To stop, where you regularize or prune: `rank_collapse`.** No healthy run was stopped; it sees each strangled layer within a
-  few measurements, and stops runs, too, whose accuracy would not have suffered. It does not see a layer whose weights only become small.
+- **To stop, where you regularize or prune and want no layer to collapse: `rank_collapse`.** No healthy run was stopped; it sees each
+  strangled layer within a few measurements. It is no judge of accuracy: most runs that it stops would not have lost any, and where accuracy
+  falls it falls sooner. It does not see a layer whose weights only become small.
 - **As a warning: `correlation_trap`.** It tells of steps that are too large, mostly after the loss has told. To stop on it, ask for
   `require_metric="val_loss"` as well.
 - **Not to stop: `over_trained`, `instability`, `plateau`, `sharpness`.** The first stops healthy networks, the second flags them, the

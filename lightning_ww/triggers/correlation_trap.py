@@ -24,7 +24,7 @@ class CorrelationTrap(Trigger):
     So a few large elements are seen, and many moderately large ones. A mean that is not zero, as healthy Adam runs have, is
     taken out. A layer with more than a tenth of its elements exactly zero, as under a mask, is not judged: what is left seems
     large among zeros. Elements with heavy tails have such eigenvalues, too, without any trap (`docs/decisions.md`). With the
-    defaults it stopped 2 of 80 healthy runs, and 18 of 68 that failed, nearly all of them late (`docs/triggers.md`).
+    defaults it stopped 2 of 80 healthy runs, and 19 of 40 that failed slowly, all but one of them late (`docs/triggers.md`).
 
     Args:
         enter: The `trap_z_centred` above which a flag rises, for a layer of one slice; the more slices a layer has, the

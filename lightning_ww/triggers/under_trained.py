@@ -19,7 +19,7 @@ class UnderTrained(Trigger):
     """Flag a layer whose alpha is above 6 although its spectrum is far from that of noise: for information, it never fires.
 
     Layers with fewer than 50 eigenvalues and the model's first and last layers are not judged. It flagged a layer in 5 of
-    80 healthy runs, and in 2 of 68 that failed (`docs/triggers.md`). It is raised only if it is named in ``triggers=``.
+    80 healthy runs, and in 3 of 60 that failed (`docs/triggers.md`). It is raised only if it is named in ``triggers=``.
 
     Args:
         enter: The exponent that has to be exceeded. Default: ``6``, the upper end of trained layers of large networks (Martin,
