@@ -254,7 +254,8 @@ def test_without_a_monitor_it_says_which_to_add() -> None:
 def test_a_trigger_that_nothing_raises_is_an_error(monitor: dict[str, Any], trigger: str, raised: str) -> None:
     message = (
         f"`SpectralEarlyStopping(stop_on=['{trigger}'])`: no monitor of this Trainer raises it. Raised are: {raised}. "
-        "By name there are also: over_trained, under_trained, not_learning, sharpness, plateau, instability."
+        "By name there are also: over_trained, under_trained, not_learning, sharpness, plateau, instability, "
+        "vanishing_gradients, exploding_gradients."
     )
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         fit(WeightSpectrumMonitor(**monitor), stopping(stop_on=[trigger]))

@@ -45,12 +45,16 @@ def _curves(landscape: Landscape) -> Figure:
         if right is not None:
             right.set_ylim(-0.02, 1.02)
             right.set_yticks([0, 0.5, 1], ["", "", ""] if i < count - 1 else ["0", "0.5", "1"])
+            if i == count - 1:
+                right.set_ylabel("accuracy")
         axes.set_title(f"{direction.name}: λ = {direction.eigenvalue:.3g} ± {direction.residual:.1g}", fontsize=9)
         axes.set_xlabel("distance from the weights")
         axes.grid(alpha=0.3)
         if not i:
+            axes.set_ylabel("loss")
             lines = [*axes.get_lines(), *(right.get_lines() if right is not None else [])]
-            axes.legend(lines, [str(line.get_label()) for line in lines], fontsize=7)
+            labels = [str(line.get_label()) for line in lines]
+            figure.legend(lines, labels, loc="outside lower center", ncols=len(lines), fontsize=8)
     return figure
 
 
