@@ -146,6 +146,7 @@ def test_public_names_are_these() -> None:
     ]
     assert lightning_ww.curvature.__all__ == [
         *(
+            "Block",
             "CurvatureOperator",
             "EdgeOfStability",
             "GGNOperator",
@@ -156,7 +157,14 @@ def test_public_names_are_these() -> None:
             "ReducedOperator",
         ),
         *("ScaledOperator", "SpectralDensity", "WrongDerivativeError"),
-        *("check_second_derivatives", "learning_coefficient", "loss_landscape", "loss_plane", "ritz_directions"),
+        *(
+            "block_spectra",
+            "check_second_derivatives",
+            "learning_coefficient",
+            "loss_landscape",
+            "loss_plane",
+            "ritz_directions",
+        ),
         *("select_parameters", "spectral_density"),
     ]
     assert lightning_ww.gradients.__all__ == [

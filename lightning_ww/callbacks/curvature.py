@@ -6,18 +6,19 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal, cast, get_args
 
-from torch import Tensor, nn
+from torch import Tensor
 from typing_extensions import override
 
 from lightning_ww import _checks
 from lightning_ww._errors import ArgumentError
+from lightning_ww._torch import plain_name
 from lightning_ww.callbacks._curvature.facts import facts_of
 from lightning_ww.callbacks._curvature.findings import SUMMARIES, CurvatureFindings, Reading
 from lightning_ww.callbacks._curvature.landscapes import When, checked
 from lightning_ww.callbacks._curvature.looking_around import LooksAround
 from lightning_ww.callbacks._curvature.pictures import curvature_pictures, landscape_picture
 from lightning_ww.callbacks._curvature.reading import CurvatureReader
-from lightning_ww.callbacks._curvature.remarks import remarks
+from lightning_ww.callbacks._curvature.remarks import faster, remarks
 from lightning_ww.callbacks._curvature.settings import Matrix, Settings
 from lightning_ww.callbacks._curvature.spectrum_file import SpectrumFile
 from lightning_ww.callbacks._monitor.acting import OnFlag
@@ -39,9 +40,6 @@ from lightning_ww.curvature.plots.stems import spectrum_table
 from lightning_ww.history import Moment
 from lightning_ww.measurements import CurvatureMeasurement
 from lightning_ww.triggers.trigger import Trigger
-
-FEWEST_STEPS = 10
-"""The number of Lanczos steps below which the advice is not to take fewer."""
 
 SHOWN = ("num_steps", "num_probes", "bn_mode")
 """Arguments that are listed in the table of a measurement."""
@@ -104,6 +102,8 @@ class CurvatureMonitor(LooksAround, Monitor[Reading, CurvatureFindings]):
 
     - ``flags/<trigger>``: 1 if the trigger flags the model, else 0.
     - ``curvature.top_eigenvalues/1`` … ``5``: the largest eigenvalues, if they have converged.
+    - ``curvature.sharpness/<block>``, ``curvature.trace/<block>``, with ``blocks``: largest eigenvalue and trace of the
+      diagonal block.
     - ``curvature/spectrum`` (image): nodes and weights as stems. ``curvature.maps/spectrum`` (image): all spectra so far, a
       column for each measurement. It is drawn at the first measurements, then twice while their number doubles, and at the
       end. Images take at most a twentieth of the fit's time, as in `WeightSpectrumMonitor`.
@@ -157,6 +157,8 @@ class CurvatureMonitor(LooksAround, Monitor[Reading, CurvatureFindings]):
             validation, with accuracies where the loss is a cross-entropy of labels. ``"end"``: at the end of the fit; a
             number: every so many measurements. It takes ``num_steps`` products, and 84 evaluations of each of the two.
             Default: ``None``, never.
+        blocks: Names or shell patterns of parameters, one for each diagonal block whose spectrum is measured, too:
+            ``["encoder.*", "head.*"]``. Each takes as many products as the whole. Default: ``None``, none.
         triggers: Triggers that flag measurements: `Sharpness`, or your own. Default: ``()``, none.
         on_flag: Your own function ``(trainer, pl_module, flags)``, called when flags rise, as in `WeightSpectrumMonitor`.
             Default: ``None``.
@@ -222,6 +224,7 @@ class CurvatureMonitor(LooksAround, Monitor[Reading, CurvatureFindings]):
         storage: Storage = "full",
         self_check: bool = True,
         landscape: When = None,
+        blocks: str | Sequence[str] | None = None,
         triggers: Sequence[Trigger] = (),
         on_flag: OnFlag | None = None,
         panels: bool = True,
@@ -255,6 +258,7 @@ class CurvatureMonitor(LooksAround, Monitor[Reading, CurvatureFindings]):
         self.storage = _checks.choice(call, "storage", storage, get_args(Storage))
         self.self_check = _checks.instance(call, "self_check", self_check, bool)
         self.landscape = checked(call, landscape)
+        self.blocks = _checks.patterns(call, "blocks", blocks, least=1)
         super().__init__(
             every_n_epochs,
             every_n_train_steps,
@@ -290,7 +294,9 @@ class CurvatureMonitor(LooksAround, Monitor[Reading, CurvatureFindings]):
         refuse_sharded(pl_module, type(trainer.strategy))
         if not any(parameter.requires_grad for parameter in pl_module.parameters()):
             raise RefusedError(f"No parameter of this {type(pl_module).__name__} requires a gradient")
-        select_parameters(pl_module, self.params, call=call)
+        chosen = select_parameters(pl_module, self.params, call=call)
+        for pattern in self.blocks or ():
+            _checks.matching(call, "blocks", pattern, list(chosen), "trainable parameter", plain=plain_name)
         if not isinstance(run.memory, CurvatureReader):
             run.memory = CurvatureReader(self._settings)
         if self._reader.file is None:
@@ -323,6 +329,7 @@ class CurvatureMonitor(LooksAround, Monitor[Reading, CurvatureFindings]):
             self.self_check,
             self.optimizer_sharpness,
             self.landscape,
+            self.blocks,
         )
 
     @override
@@ -370,7 +377,7 @@ class CurvatureMonitor(LooksAround, Monitor[Reading, CurvatureFindings]):
         if (landscape := self._reader.landscapes.shown()) is not None:
             pictures.append(landscape_picture(landscape))
         return View(
-            scalars=measurement.top_eigenvalues,
+            scalars=measurement.scalars,
             texts={"report": spectrum_table(reading.density, facts)},
             pictures=pictures,
             category="the loss's curvature",
@@ -380,15 +387,7 @@ class CurvatureMonitor(LooksAround, Monitor[Reading, CurvatureFindings]):
 
     @override
     def _faster(self, trainer: Trainer) -> list[str]:
-        advice = [f"lower `num_steps` ({self.num_steps})"] if self.num_steps > FEWEST_STEPS else []
-        advice += [f"lower `num_probes` ({self.num_probes})"] if self.num_probes > 1 else []
-        advice += [f"lower `num_batches` ({self.num_batches})"] if self.num_batches > 1 else []
-        module = trainer.lightning_module
-        measured = {id(parameter) for parameter in select_parameters(module, self.params).values()}
-        recurrent = [part for part in module.modules() if isinstance(part, nn.LSTM)]
-        if any(id(parameter) in measured for part in recurrent for parameter in part.parameters()):
-            advice.append("leave out the LSTMs with `params=` (a product through one takes about ten gradients)")
-        return advice or (["pass a smaller batch as `data=`"] if self.data is None else [])
+        return faster(self, trainer.lightning_module)
 
     def _sharpness(self, trainer: Trainer, pl_module: LightningModule) -> Mapping[str, float]:
         return self._reader.follow(trainer, pl_module, self._batches.batches)

@@ -1,5 +1,6 @@
 """The curvature of a loss, from matrix–vector products. It needs a loss and a batch, but no Lightning."""
 
+from lightning_ww.curvature.blocks import Block, block_spectra
 from lightning_ww.curvature.density import SpectralDensity, spectral_density
 from lightning_ww.curvature.edge_of_stability import EdgeOfStability
 from lightning_ww.curvature.ggn import GGNOperator
@@ -17,6 +18,7 @@ from lightning_ww.curvature.second_derivatives.self_check import check_second_de
 from lightning_ww.curvature.singular_learning import LearningCoefficient, learning_coefficient
 
 __all__ = [
+    "Block",
     "CurvatureOperator",
     "EdgeOfStability",
     "GGNOperator",
@@ -28,6 +30,7 @@ __all__ = [
     "ScaledOperator",
     "SpectralDensity",
     "WrongDerivativeError",
+    "block_spectra",
     "check_second_derivatives",
     "learning_coefficient",
     "loss_landscape",

@@ -605,3 +605,25 @@ def test_a_pattern_that_matches_nothing_is_an_error_before_training() -> None:
     )
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         fit(monitor(params=["head.*", "nothing.*"]))
+
+
+# ── Blocks ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_blocks_are_logged_as_those_of_the_whole(tmp_path: Path) -> None:
+    logger = CSVLogger(str(tmp_path), "", "")
+    ours = CurvatureMonitor(1, blocks=["hidden.*", "head.*"], num_steps=8, on_error="raise")
+    fit(ours, logger=logger, max_epochs=1)
+    with (tmp_path / "metrics.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row.get("curvature.sharpness/hidden")]
+    assert len(rows) == 2
+    for row in rows:
+        sharp = [float(row[f"curvature.sharpness/{name}"]) for name in ("hidden", "head")]
+        assert max(sharp) <= float(row["curvature/sharpness"]) * 1.01
+        traces = sum(float(row[f"curvature.trace/{name}"]) for name in ("hidden", "head"))
+        assert abs(traces) < 20 * abs(float(row["curvature/trace"])) + 20 * float(row["curvature/trace_stderr"])
+
+
+def test_a_block_that_matches_nothing_is_an_error_before_training() -> None:
+    with pytest.raises(ValueError, match=r"`CurvatureMonitor\(blocks='x.\*'\)` matches no trainable parameter"):
+        fit(CurvatureMonitor(blocks=["head.*", "x.*"]), max_epochs=1)

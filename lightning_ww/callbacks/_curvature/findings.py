@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import get_args
 
+from lightning_ww.curvature.blocks import Block
 from lightning_ww.curvature.density import SpectralDensity
 from lightning_ww.curvature.edge_of_stability import EdgeOfStability
 from lightning_ww.curvature.estimates import Estimate, EstimateName
@@ -39,6 +40,7 @@ class Reading:
     num_training_samples: int | None  # None: unknown
     storage: Storage = "full"  # of the Krylov basis
     left_out: tuple[str, ...] = ()  # parameters that the loss does not reach
+    blocks: tuple[Block, ...] = ()  # diagonal ones
 
 
 class CurvatureFindings:
@@ -93,6 +95,14 @@ class CurvatureFindings:
             name: self.density.estimate(name, samples) if is_known or name != "effective_dimension" else unknown
             for name in ESTIMATES
         }
+
+    @property
+    def scalars(self) -> dict[str, float]:
+        """The numbers that are logged besides the summary: the largest eigenvalues, and those of blocks."""
+        blocks = {
+            f"{name}/{block.name}": value for block in self.reading.blocks for name, value in block.numbers.items()
+        }
+        return self.top_eigenvalues | blocks
 
     @property
     def top_eigenvalues(self) -> dict[str, float]:

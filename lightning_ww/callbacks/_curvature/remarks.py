@@ -3,16 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
 
 from lightning_ww._torch import plain_name
 from lightning_ww.callbacks._monitor.sentences import listed
 from lightning_ww.callbacks._sandbox.rollback import MOST, MOST_BYTES
+from lightning_ww.curvature.parameters import select_parameters
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from lightning_ww.callbacks._curvature.findings import Reading
+
+FEWEST_STEPS = 10
+"""The number of Lanczos steps below which the advice is not to take fewer."""
+
+
+def faster(monitor: Any, module: nn.Module) -> list[str]:
+    """What would make the monitor's measurements faster."""
+    advice = [f"lower `num_steps` ({monitor.num_steps})"] if monitor.num_steps > FEWEST_STEPS else []
+    advice += [f"lower `num_probes` ({monitor.num_probes})"] if monitor.num_probes > 1 else []
+    advice += [f"lower `num_batches` ({monitor.num_batches})"] if monitor.num_batches > 1 else []
+    advice += ["name fewer `blocks`"] if monitor.blocks else []
+    measured = {id(parameter) for parameter in select_parameters(module, monitor.params).values()}
+    recurrent = [part for part in module.modules() if isinstance(part, nn.LSTM)]
+    if any(id(parameter) in measured for part in recurrent for parameter in part.parameters()):
+        advice.append("leave out the LSTMs with `params=` (a product through one takes about ten gradients)")
+    return advice or (["pass a smaller batch as `data=`"] if monitor.data is None else [])
 
 
 def remarks(

@@ -30,3 +30,4 @@ class Settings:
     self_check: bool
     preconditioned: bool  # whether Lanczos is run also for an optimizer's preconditioner
     landscape: When = None  # when losses are evaluated along directions
+    blocks: Sequence[str] | None = None  # patterns of the parameters of diagonal blocks

@@ -23,6 +23,7 @@ def test_every_setting_is_the_argument_of_its_name() -> None:
         "self_check": False,
         "optimizer_sharpness": True,
         "landscape": 3,
+        "blocks": ("head.*",),
     }
     renamed = {"outputs_fn": "ggn_fn", "batch_norm": "bn_mode", "preconditioned": "optimizer_sharpness"}
     settings = asdict(CurvatureMonitor(**arguments)._settings)
