@@ -146,6 +146,7 @@ def test_public_names_are_these() -> None:
     ]
     assert lightning_ww.curvature.__all__ == [
         *(
+            "BatchNoise",
             "Block",
             "CurvatureOperator",
             "EdgeOfStability",
@@ -158,6 +159,7 @@ def test_public_names_are_these() -> None:
         ),
         *("ScaledOperator", "SpectralDensity", "WrongDerivativeError"),
         *(
+            "batch_noise",
             "block_spectra",
             "check_second_derivatives",
             "learning_coefficient",

@@ -90,6 +90,12 @@ class CurvatureMonitor(LooksAround, Monitor[Reading, CurvatureFindings]):
     - ``curvature/stability_edge``: 2/lr, if there is a single learning rate.
     - ``curvature/optimizer_sharpness``: sharpness relative to the edge of the optimizer in use; 1 is that edge. It is known
       for SGD with or without momentum; if ``optimizer_sharpness``, also for Adam, AdamW and RMSprop, by 15 more products.
+    - ``curvature/gradient_norm``, ``curvature/gradient_variance``, ``curvature/covariance_top``, with ``num_batches`` above 1
+      and ``matrix="hessian"``: norm of the mean gradient of the batches, and trace and largest eigenvalue of the
+      covariance of theirs; under DDP those of the first process. ``curvature/gradient_noise_scale``: the batch size, in
+      samples, at which noise is as large as the gradient; absent where the gradient cannot be told from noise.
+      ``curvature/hessian_variance``: Σ‖H_b − H̄‖²_F/(B − 1) over the B batches, by one random vector. ``curvature/tic``:
+      trace of the covariance of single samples' gradients over the Hessian's trace.
     - ``curvature/num_samples``: number of samples that were measured on, those of all processes.
       ``curvature/batch_size``: their mean number in a batch.
     - ``curvature/seconds``, ``curvature/overhead``: wall time of this measurement, without writing it to loggers; share of

@@ -14,10 +14,12 @@ from lightning_ww.curvature.operators import (
     WrongDerivativeError,
 )
 from lightning_ww.curvature.parameters import select_parameters
+from lightning_ww.curvature.scatter import BatchNoise, batch_noise
 from lightning_ww.curvature.second_derivatives.self_check import check_second_derivatives
 from lightning_ww.curvature.singular_learning import LearningCoefficient, learning_coefficient
 
 __all__ = [
+    "BatchNoise",
     "Block",
     "CurvatureOperator",
     "EdgeOfStability",
@@ -30,6 +32,7 @@ __all__ = [
     "ScaledOperator",
     "SpectralDensity",
     "WrongDerivativeError",
+    "batch_noise",
     "block_spectra",
     "check_second_derivatives",
     "learning_coefficient",

@@ -177,6 +177,16 @@ class HessianOperator(CurvatureOperator):
                     slopes.append((share, torch.autograd.grad(value, params, create_graph=True, allow_unused=True)))
         return slopes
 
+    def each(self, vector: Tensor) -> list[Tensor]:
+        """The products of each loss's own Hessian with a vector, without their shares."""
+        weights, images = parts_of(vector, self._params), []
+        with differentiable_twice():
+            for _, parts in self._parts:
+                pairs = [(p, w) for p, w in zip(parts, weights, strict=True) if p is not None and p.requires_grad]
+                slopes, cotangents = zip(*pairs, strict=True) if pairs else ((), ())
+                images.append(gradient(slopes, self._params, cotangents) if pairs else torch.zeros_like(vector))
+        return images
+
     def _times(self, vector: Tensor) -> Tensor:
         versions = [parameter._version for parameter in self._params]
         if versions != self._versions:

@@ -627,3 +627,14 @@ def test_blocks_are_logged_as_those_of_the_whole(tmp_path: Path) -> None:
 def test_a_block_that_matches_nothing_is_an_error_before_training() -> None:
     with pytest.raises(ValueError, match=r"`CurvatureMonitor\(blocks='x.\*'\)` matches no trainable parameter"):
         fit(CurvatureMonitor(blocks=["head.*", "x.*"]), max_epochs=1)
+
+
+def test_several_batches_show_the_scatter_of_their_gradients_and_one_does_not() -> None:
+    several, one = (CurvatureMonitor(1, num_batches=n, num_steps=5, on_error="raise") for n in (3, 1))
+    trainer = fit(several, max_epochs=1)
+    names = ("gradient_norm", "gradient_variance", "covariance_top", "hessian_variance")
+    assert all(several.history[-1].summary[name] > 0 for name in names)
+    assert all(f"curvature/{name}" in trainer.callback_metrics for name in names)
+    assert several.history[-1].summary["covariance_top"] <= several.history[-1].summary["gradient_variance"]
+    fit(one, max_epochs=1)
+    assert not set(names) & set(one.history[-1].summary)

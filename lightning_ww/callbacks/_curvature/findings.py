@@ -12,6 +12,7 @@ from lightning_ww.curvature.density import SpectralDensity
 from lightning_ww.curvature.edge_of_stability import EdgeOfStability
 from lightning_ww.curvature.estimates import Estimate, EstimateName
 from lightning_ww.curvature.krylov import Storage
+from lightning_ww.curvature.scatter import BatchNoise
 
 NUM_LOGGED_EIGENVALUES = 5
 """The number of largest eigenvalues that are logged: the first outliers. A classifier has about one for each class."""
@@ -24,6 +25,7 @@ SUMMARIES = (
     *(name for estimate in ESTIMATES for name in (estimate, f"{estimate}_error")),
     *("num_outliers", "bulk_edge", "outlier_gap", "num_samples", "batch_size", "num_parameters"),
     *("llc_quadratic", "lr_sharpness", "stability_edge", "optimizer_sharpness"),
+    *("gradient_norm", "gradient_variance", "gradient_noise_scale", "covariance_top", "hessian_variance", "tic"),
 )
 """The names of all numbers of a measurement."""
 
@@ -41,6 +43,7 @@ class Reading:
     storage: Storage = "full"  # of the Krylov basis
     left_out: tuple[str, ...] = ()  # parameters that the loss does not reach
     blocks: tuple[Block, ...] = ()  # diagonal ones
+    noise: BatchNoise | None = None  # over several batches
 
 
 class CurvatureFindings:
@@ -79,6 +82,15 @@ class CurvatureFindings:
                 values |= {name: estimate.value, f"{name}_error": estimate.error}
         dimension = values.get("effective_dimension")
         values["llc_quadratic"] = None if dimension is None else dimension / 2
+        if (noise := self.reading.noise) is not None:
+            values |= {
+                "gradient_norm": noise.gradient_norm,
+                "gradient_variance": noise.gradient_variance,
+                "gradient_noise_scale": noise.noise_scale,
+                "covariance_top": noise.covariance_eigenvalues[0],
+                "hessian_variance": noise.hessian_variance,
+                "tic": noise.tic(density.trace),
+            }
         if edge is not None:
             values["lr_sharpness"] = edge.lr_sharpness
             values["stability_edge"] = edge.stability_edge

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from functools import partial
 from itertools import compress
 from typing import TYPE_CHECKING, Any
@@ -14,9 +12,9 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from lightning_ww._torch import plain_name
 from lightning_ww.callbacks._curvature.findings import Reading
 from lightning_ww.callbacks._curvature.landscapes import Landscapes, functions_of
+from lightning_ww.callbacks._curvature.matrices import Matrices
 from lightning_ww.callbacks._curvature.ranks import on_all, reached_by_any, summed
 from lightning_ww.callbacks._curvature.refusals import what_helps
 from lightning_ww.callbacks._curvature.settings import Settings
@@ -27,12 +25,11 @@ from lightning_ww.callbacks._monitor.run import Memory
 from lightning_ww.callbacks._sandbox import sandbox
 from lightning_ww.callbacks._sandbox.loss import SandboxLoss
 from lightning_ww.callbacks._sandbox.training_samples import num_training_samples
-from lightning_ww.curvature.blocks import Block, block_spectra
 from lightning_ww.curvature.density import spectral_density
 from lightning_ww.curvature.edge_of_stability import EdgeOfStability, plain_ratio
 from lightning_ww.curvature.ggn import Engine, GGNOperator
 from lightning_ww.curvature.landscape import loss_landscape, ritz_directions
-from lightning_ww.curvature.operators import CurvatureOperator, HessianOperator, ReducedOperator, gradient
+from lightning_ww.curvature.operators import HessianOperator, ReducedOperator, gradient
 from lightning_ww.curvature.parameters import select_parameters
 from lightning_ww.curvature.second_derivatives.context import differentiable_twice
 from lightning_ww.curvature.second_derivatives.self_check import (
@@ -50,19 +47,6 @@ FAST_DEV_RUN_STEPS = 4
 
 FEW_SAMPLES = 2
 """The number of samples on which derivatives are checked in float64, which takes up to eight times as long."""
-
-
-@dataclass(frozen=True)
-class _Matrices:
-    """The operators in the sandbox, and what they are made of."""
-
-    whole: CurvatureOperator  # over the batches of all processes
-    own: CurvatureOperator  # over the batches of this process
-    params: list[Tensor]  # the module's own parameters, which the optimizers know
-    left_out: tuple[str, ...]  # parameters that the loss does not reach
-    num_samples: int | None  # in the batches of all processes; None: unknown
-    loss: SandboxLoss
-    names: list[str]  # of the parameters in `own`
 
 
 class CurvatureReader(Memory):
@@ -116,22 +100,15 @@ class CurvatureReader(Memory):
                 preconditioned=settings.preconditioned,
                 lambda_min=density.lambda_min,
             )
-            blocks = () if not settings.blocks else self._blocks(matrices, steps)
+            blocks, noise = matrices.blocks(settings.blocks or (), steps, settings.seed), matrices.noise(settings.seed)
             engine = "Hessian, reverse over reverse"
             if isinstance(matrices.own, GGNOperator):
                 self._engine = matrices.own.engine
                 engine = f"Gauss–Newton, {self._engine}"
         known = num_training_samples(trainer)
         samples = matrices.num_samples
-        return Reading(density, edge, samples, len(batches), engine, known, self._storage, matrices.left_out, blocks)
-
-    def _blocks(self, matrices: _Matrices, num_steps: int) -> tuple[Block, ...]:
-        """The spectra of the blocks that the loss reaches."""
-        named = self._settings.blocks or ()
-        wanted = [
-            pattern for pattern in named if any(fnmatchcase(plain_name(name), pattern) for name in matrices.names)
-        ]
-        return block_spectra(matrices.whole, matrices.names, wanted, num_steps=num_steps, seed=self._settings.seed)
+        found = (density, edge, samples, len(batches), engine, known, self._storage, matrices.left_out, blocks, noise)
+        return Reading(*found)
 
     def look_around(
         self, trainer: Trainer, pl_module: LightningModule, batches: Sequence[CapturedBatch], num_steps: int
@@ -157,7 +134,7 @@ class CurvatureReader(Memory):
     @contextmanager
     def _matrices(
         self, trainer: Trainer, pl_module: LightningModule, batches: Sequence[CapturedBatch]
-    ) -> Iterator[_Matrices]:
+    ) -> Iterator[Matrices]:
         """Make the operators in the sandbox, which stays open for their products."""
         settings = self._settings
         params = list(select_parameters(pl_module, settings.params).values())
@@ -183,14 +160,14 @@ class CurvatureReader(Memory):
             params, names = list(compress(params, is_reached)), list(compress(loss.names, is_reached))
             samples = loss.num_samples
             if trainer.world_size == 1:
-                yield _Matrices(own, own, params, left_out, samples, loss, names)
+                yield Matrices(own, own, params, left_out, samples, loss, names)
                 return
             unknown = float(summed(trainer, torch.tensor(float(samples is None), device=own.device)))
             share = float(samples or 0) if not unknown else 1.0  # equal weights
             counted = float(summed(trainer, torch.tensor(share, device=own.device)))
             whole = ReducedOperator(own, lambda vector: summed(trainer, share / counted * vector))
             try:
-                yield _Matrices(whole, own, params, left_out, None if unknown else int(counted), loss, names)
+                yield Matrices(whole, own, params, left_out, None if unknown else int(counted), loss, names)
             except ValueError:
                 if whole.error is not None:
                     raise whole.error from None
