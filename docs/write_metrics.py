@@ -24,6 +24,7 @@ NEEDS = {
     "floor": "`analyze(floor=True)`; the monitor measures it once, at its first measurement",
     "initial": "`analyze(initial=…)`; the monitor keeps the initial weights where one of these is in `metrics=`",
     "previous": "`analyze(previous=…)`; the monitor keeps a copy of the last weights where one of these is in `metrics=`",
+    "attention": "`analyze(attention=True)`, or its name in `metrics=`",
     "cka": "`analyze(cka=True)`, or its name in `metrics=`",
     "bootstrap": "`analyze(bootstrap=100)`, or its name in `metrics=`",
 }

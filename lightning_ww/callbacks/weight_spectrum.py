@@ -19,6 +19,7 @@ from lightning_ww.callbacks._monitor.view import Chart, Histogram, View
 from lightning_ww.callbacks._monitor.worker import Worker
 from lightning_ww.callbacks._weights.binned_layers import BinnedLayers
 from lightning_ww.callbacks._weights.initial_weights import InitialWeightsKeeper
+from lightning_ww.callbacks._weights.levers import LEVERS
 from lightning_ww.callbacks._weights.memory import WeightMemory
 from lightning_ww.callbacks._weights.pictures import WeightPictures
 from lightning_ww.callbacks._weights.snapshot import Live, Snapshot, joined, own_share
@@ -26,6 +27,7 @@ from lightning_ww.history import Moment
 from lightning_ww.triggers.diagnosis import DEFAULTS
 from lightning_ww.triggers.trigger import Trigger
 from lightning_ww.weights.analysis import read
+from lightning_ww.weights.attention import attention_heads
 from lightning_ww.weights.ingredients import Request
 from lightning_ww.weights.layers import Stacked, find_layers, nothing_to_measure
 from lightning_ww.weights.metric import Need
@@ -35,17 +37,6 @@ from lightning_ww.weights.report import WeightReport
 from lightning_ww.weights.shuffle import Shuffler
 from lightning_ww.weights.shuffled import Shuffle
 from lightning_ww.weights.slices import SkippedLayer, Weight
-
-LEVERS: Mapping[Need, str] = {
-    "mp_fit": "not asked for (name it in `metrics=`)",
-    "floor": "measured only at the first measurement of a run",
-    "cka": "not asked for (name it in `metrics=`)",
-    "bootstrap": "not asked for (name it in `metrics=`)",
-    "previous": "not asked for (name it in `metrics=`)",
-    "initial": "no initial weights are kept (name a `distance_from_init` in `metrics=`)",
-    "shuffle": "not asked for (`shuffle='off'`)",
-}
-"""For each input of metrics, the reason if it was not requested, with the argument of the monitor that requests it."""
 
 BOOTSTRAP = 100
 """The number of draws for `alpha_bootstrap_stderr`: enough for its first digit."""
@@ -291,6 +282,7 @@ class WeightSpectrumMonitor(Monitor[Snapshot, WeightReport]):
             self.shuffle,
             None if memory.initial is None else memory.initial.slices(matrices, shared or ()),
             memory.previous.then_take(matrices, shared),
+            attention_heads(pl_module, matrices, copy=copies) if self._needs("attention") else None,
             mp_fit=self._needs("mp_fit"),
             cka=self._needs("cka"),
             bootstrap=BOOTSTRAP if self._needs("bootstrap") else 0,

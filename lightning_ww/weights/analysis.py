@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from lightning_ww import _checks
 from lightning_ww._errors import ArgumentError, NoValueError
 from lightning_ww._threads import OWN
+from lightning_ww.weights.attention import attention_heads
 from lightning_ww.weights.ingredients import Ingredients, Request
 from lightning_ww.weights.initial import initial_slices
 from lightning_ww.weights.layers import Layer, Stacked, find_layers, nothing_to_measure
@@ -38,6 +39,7 @@ LEVERS: Mapping[Need, str] = {
     "cka": "not asked for (`cka=True`)",
     "bootstrap": "not asked for (`bootstrap=100`)",
     "initial": "no initial weights were given (`initial=`)",
+    "attention": "not asked for (`attention=True`)",
     "previous": "no earlier weights were given (`previous=`)",
     "shuffle": "not asked for (`shuffle='off'`)",
 }
@@ -61,6 +63,7 @@ def analyze(
     mp_fit: bool = False,
     cka: bool = False,
     floor: bool = False,
+    attention: bool = False,
     bootstrap: int = 0,
 ) -> WeightReport:
     """Measure the spectra of a model's weights.
@@ -93,6 +96,9 @@ def analyze(
         cka: Whether to measure ``distance_from_init_cka``; needs ``initial``. Default: ``False``.
         floor: Whether to measure what noise reads: ``rand_distance_floor``, by a further shuffle per matrix,
             ``alpha_hill_null`` and ``alpha_hill_null_sd``. Default: ``False``.
+        attention: Whether to measure ``attention_logit_scale`` of layers of queries. Attention modules are recognized by the
+            names of their layers (``q_proj`` and ``k_proj``, ``query`` and ``key`` …; fused ones with ``split``) and their
+            number of heads. Default: ``False``.
         bootstrap: The number of draws for ``alpha_bootstrap_stderr``, each as long as a fit; 100 will do. Default: ``0``,
             none.
 
@@ -112,7 +118,13 @@ def analyze(
     """
     if not isinstance(model, nn.Module):
         raise _checks.unfit_object("analyze", "model", "a module", f"a `{type(model).__name__}`")
-    for name, flag in (("include_frozen", include_frozen), ("mp_fit", mp_fit), ("cka", cka), ("floor", floor)):
+    for name, flag in (
+        ("include_frozen", include_frozen),
+        ("mp_fit", mp_fit),
+        ("cka", cka),
+        ("floor", floor),
+        ("attention", attention),
+    ):
         _checks.instance("analyze", name, flag, bool)
     _checks.choice("analyze", "shuffle", shuffle, get_args(Shuffle))
     _checks.choice("analyze", "stacked", stacked, get_args(Stacked))
@@ -128,6 +140,7 @@ def analyze(
         shuffle,
         None if initial is None else initial_slices(matrices, initial, split=split, stacked=stacked),
         None if previous is None else initial_slices(matrices, previous, "previous", split=split, stacked=stacked),
+        attention_heads(model, matrices) if attention else None,
         mp_fit=mp_fit,
         cka=cka,
         bootstrap=bootstrap,

@@ -17,6 +17,7 @@ import torch
 from lightning_ww._errors import NoValueError
 from lightning_ww.weights import drift, shuffle
 from lightning_ww.weights import spectrum as spectra
+from lightning_ww.weights.attention import Heads, logit_scale
 from lightning_ww.weights.elements import ElementStatistics, element_statistics
 from lightning_ww.weights.hill_null import hill_null
 from lightning_ww.weights.kept_shuffle import KeptShuffle
@@ -47,6 +48,7 @@ class Request:
     shuffle: Shuffle = "auto"
     initial: Mapping[str, Tensor] | None = None  # slices by layer name
     previous: Mapping[str, Tensor] | None = None  # slices at an earlier moment by layer name
+    attention: Mapping[str, Heads] | None = None  # keys by layer of queries
     mp_fit: bool = False
     cka: bool = False
     bootstrap: int = 0  # the number of draws
@@ -57,8 +59,8 @@ class Request:
         """Tell whether an input that a metric needs is requested for this layer."""
         if need == "shuffle":
             return self.shuffle != "off"
-        if need in ("initial", "previous"):
-            return (self.initial if need == "initial" else self.previous) is not None
+        if need in ("initial", "previous", "attention"):
+            return getattr(self, need) is not None
         if need == "floor":
             return self.floors is None or layer in self.floors
         if need == "bootstrap":
@@ -72,6 +74,7 @@ class Request:
             self.shuffler.seed,
             self.shuffle,
             layer in (self.initial or {}),
+            None if (heads := (self.attention or {}).get(layer)) is None else heads.fingerprint,
             *(self.asks_for(n, layer) for n in needs),
         )
 
@@ -243,6 +246,11 @@ class Ingredients:
         scores = shuffle.trap_scores(self.shuffle.largest_centered[:, None], self._elements)
         assert scores is not None
         return scores
+
+    @property
+    def attention_logit_scale(self) -> float | None:
+        """The largest singular value of any head's ``W_qᵀ W_k``."""
+        return logit_scale(self._request.attention, self._layer, self.slices[0] * np.float64(self.unit))
 
     @property
     def entropy(self) -> float | None:

@@ -9,8 +9,15 @@ from typing import Literal
 from lightning_ww.drawing.scale import Scale
 from lightning_ww.weights.ingredients import Ingredients
 
-Need = Literal["shuffle", "mp_fit", "floor", "initial", "cka", "bootstrap", "previous"]
+Need = Literal["shuffle", "mp_fit", "floor", "initial", "cka", "bootstrap", "previous", "attention"]
 """The inputs of metrics that are computed only on request."""
+
+SHARE, COUNT = Scale(0, 1), Scale(1, 1e4, is_log=True)
+SIGNED_LOG = Scale(-4, 6)
+EIGENVALUE = Scale(1e-6, 1e4, is_log=True)
+EXPONENT = Scale(1, 9)  # 2 … 6 in trained networks (Martin, Mahoney 2021)
+DISTANCE = Scale(0, 0.8)  # at most √ln 2 = 0.83
+WEIGHTED = Scale(-8, 16)
 
 
 @dataclass(frozen=True)

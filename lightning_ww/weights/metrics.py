@@ -14,7 +14,7 @@ import numpy as np
 
 from lightning_ww.drawing.scale import Scale
 from lightning_ww.weights.ingredients import Ingredients
-from lightning_ww.weights.metric import Metric, Need
+from lightning_ww.weights.metric import COUNT, DISTANCE, EIGENVALUE, EXPONENT, SHARE, SIGNED_LOG, WEIGHTED, Metric, Need
 from lightning_ww.weights.power_law import hill_alpha
 from lightning_ww.weights.shuffle import rank_deficit
 
@@ -23,13 +23,6 @@ def _row(meaning: str, scale: Scale, of: Callable[[Ingredients], float | None], 
     """A field of `LayerMetrics`, from which the metric gets its name."""
     return field(default=None, metadata={"metric": Metric("", meaning, scale, of, **more)})
 
-
-SHARE, COUNT = Scale(0, 1), Scale(1, 1e4, is_log=True)
-SIGNED_LOG = Scale(-4, 6)
-EIGENVALUE = Scale(1e-6, 1e4, is_log=True)
-EXPONENT = Scale(1, 9)  # 2 … 6 in trained networks (Martin, Mahoney 2021)
-DISTANCE = Scale(0, 0.8)  # at most √ln 2 = 0.83
-WEIGHTED = Scale(-8, 16)
 
 FROM_FIT: Any = {"needs": ("mp_fit",), "follows": "mp_scale"}
 FROM_INITIAL: Any = {
@@ -238,6 +231,15 @@ class LayerMetrics:
     )
     update_stable_rank: float | None = _row(
         "Σλ / λ_max of ΔW", Scale(1, 1e3, is_log=True), lambda x: x.update.update_stable_rank, needs=("previous",)
+    )
+
+    # ── Attention
+    attention_logit_scale: float | None = _row(
+        "largest singular value of W_qᵀ W_k of any head, of a layer of queries",
+        Scale(1e-2, 1e3, is_log=True),
+        lambda x: x.attention_logit_scale,
+        needs=("attention",),
+        absent="it is no layer of queries of an attention module that is recognized",
     )
 
 

@@ -85,7 +85,9 @@ def test_only_what_is_asked_for_is_fitted() -> None:
     assert [plain.metric(m) for m in ("mp_scale", "rand_distance_floor", "distance_from_init")] == [None] * 3
     earlier = nn.Sequential(nn.Linear(30, 20))
     asked = analyze(model, mp_fit=True, floor=True, cka=True, bootstrap=5, initial=model, previous=earlier)["0"]
-    assert all(asked.metric(m) is not None for m in METRICS)
+    assert all(asked.metric(m) is not None for m in METRICS if m != "attention_logit_scale")
+    attending = analyze(nn.MultiheadAttention(16, 2), attention=True)["q_proj"]
+    assert attending.attention_logit_scale is not None
     assert analyze(model, shuffle="off")["0"].rand_distance is None
 
 

@@ -16,7 +16,8 @@ from helpers.references import gaussian
 from torch import nn
 
 from lightning_ww import METRICS, analyze
-from lightning_ww.callbacks import WeightSpectrumMonitor, weight_spectrum
+from lightning_ww.callbacks import WeightSpectrumMonitor
+from lightning_ww.callbacks._weights import levers as levers_of_monitor
 from lightning_ww.drawing.scale import Scale
 from lightning_ww.weights import analysis
 from lightning_ww.weights.metric import Metric, Need
@@ -77,7 +78,7 @@ def test_a_row_says_what_it_is_and_how_it_is_colored_and_stands_below_what_it_fo
 
 
 @pytest.mark.parametrize(
-    ("levers", "call"), [(analysis.LEVERS, analyze), (weight_spectrum.LEVERS, WeightSpectrumMonitor)]
+    ("levers", "call"), [(analysis.LEVERS, analyze), (levers_of_monitor.LEVERS, WeightSpectrumMonitor)]
 )
 def test_a_reasons_lever_is_an_argument_of_the_caller(levers: Mapping[str, str], call: Any) -> None:
     assert set(levers) == set(get_args(Need))

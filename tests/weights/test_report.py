@@ -53,7 +53,7 @@ def test_layers_are_found_by_name() -> None:
 
 def test_metrics_are_those_of_the_record() -> None:
     assert METRICS[0] == "alpha"
-    assert METRICS[-1] == "update_stable_rank"
+    assert METRICS[-1] == "attention_logit_scale"
     assert all(hasattr(REPORT["a"], name) for name in METRICS)
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from lightning_ww.callbacks._monitor.ranks import owners
 from lightning_ww.weights.analysis import measure, on_host, read, skip
+from lightning_ww.weights.attention import Heads
 from lightning_ww.weights.ingredients import Request
 from lightning_ww.weights.report import WeightReport
 from lightning_ww.weights.slices import SkippedLayer, Weight
@@ -146,6 +147,7 @@ class _Parcel:
     weights: list[_Packed | None]
     initial: dict[str, _Packed]  # those that were not sent before
     previous: dict[str, _Packed]
+    attention: dict[str, tuple[_Packed, int, bool]]
 
 
 @dataclass
@@ -173,7 +175,9 @@ def found(parcel: _Parcel) -> tuple[WeightReport, float]:
     ]
     known = None if request.initial is None else kept.initial
     previous = None if request.previous is None else {n: packed.tensor() for n, packed in parcel.previous.items()}
-    request = replace(request, shuffler=kept.request.shuffler, initial=known, previous=previous)
+    heads = {n: Heads(key.tensor(), count, is_turned) for n, (key, count, is_turned) in parcel.attention.items()}
+    attention = None if request.attention is None else heads
+    request = replace(request, shuffler=kept.request.shuffler, initial=known, previous=previous, attention=attention)
     snapshot = replace(parcel.snapshot, weights=weights, request=request, unchanged=kept.unchanged)
     return snapshot.measure(), time.perf_counter() - began
 
@@ -197,8 +201,11 @@ class Messenger:
         light = [replace(one, slices=torch.empty(0)) if isinstance(one, Weight) else one for one in own]
         earlier = {name: _Packed.of(slices) for name, slices in (previous or {}).items()}
         empty: list[dict[str, Tensor] | None] = [None if one is None else {} for one in (initial, previous)]
-        request = replace(snapshot.request, initial=empty[0], previous=empty[1])
-        parcel = _Parcel(self._key, replace(snapshot, weights=light, request=request), weights, new, earlier)
+        heads = snapshot.request.attention
+        keys = {n: (_Packed.of(one.key), one.num_heads, one.is_transposed) for n, one in (heads or {}).items()}
+        none = None if heads is None else dict[str, Heads]()
+        request = replace(snapshot.request, initial=empty[0], previous=empty[1], attention=none)
+        parcel = _Parcel(self._key, replace(snapshot, weights=light, request=request), weights, new, earlier, keys)
         future = worker.submit(found, parcel)
         self._known |= new.keys()
         return future
