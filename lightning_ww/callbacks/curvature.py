@@ -159,8 +159,8 @@ class CurvatureMonitor(LooksAround, Monitor[Reading, CurvatureFindings]):
             gradients. It costs at most ten gradients if a batch has at least eight samples (`benchmarks/hessians.md`).
             Default: ``True``.
         landscape: Whether to evaluate the loss along the two largest, the smallest and the closest to zero of the
-            curvature's own (Ritz) vectors, up to a distance of 1: on the batches that are kept, and on the first batch of
-            validation, with accuracies where the loss is a cross-entropy of labels. ``"end"``: at the end of the fit; a
+            curvature's own (Ritz) vectors, up to a distance of 1: on the batches that are kept, and the same loss on the first
+            validation batch, with accuracies where it is one `F.cross_entropy` of labels. ``"end"``: at the end of the fit; a
             number: every so many measurements. It takes ``num_steps`` products, and 84 evaluations of each of the two.
             Default: ``None``, never.
         blocks: Names or shell patterns of parameters, one for each diagonal block whose spectrum is measured, too:

@@ -40,20 +40,22 @@ class GradientMonitor(Monitor[GradientReport, GradientReport]):
 
     At each step it takes the norms of the gradients, on their device and without waiting for it. After each epoch's last
     batch and, with ``every_n_train_steps``, in between it reports the last step, and the highest norms since the last
-    report. Gradients are those before clipping, without the scale of mixed precision (also with fused optimizers), after
-    accumulation and after the reduction over processes. A layer is a module with parameters of its own, weight and bias
-    together. Before a step that is to be reported, the parameters are copied, on their device, to find the update. The
-    run is not changed.
+    report. Gradients are those before Lightning clips them, without the scale of mixed precision (also with fused
+    optimizers), after accumulation and after the reduction over processes; those that a module clips by hand before its
+    step are seen clipped. Several optimizers that step at one batch make one step. A layer is a module with parameters of its
+    own, weight and bias together; numbers of the whole are those of all layers that are measured. Before a step that is to
+    be reported, the parameters are copied, on their device, to find the update. The run is not changed.
 
     **Logged, and in** ``trainer.callback_metrics`` (with ``log_key_prefix`` before each key; from the first step on, but for
-    the weights', which are there at the start, too):
+    the weights', which are there at the start, too; a number that has no value any more keeps its last value there):
 
     - ``gradients/norm``: norm of the whole gradient at the last step, if it is finite.
     - ``gradients/highest_norm``: largest finite one since the last report.
-    - ``gradients/num_nonfinite_steps``: steps since then whose gradient was not finite. Mixed precision in float16 has some.
-    - ``gradients/clip_factor``: norm after the step over the norm before: 1 without clipping. Absent where the step has
-      deleted its gradients.
-    - ``gradients/update_ratio``: ‖Δw‖/‖w‖ of the last step; about 1e-3 is usual.
+    - ``gradients/num_nonfinite_steps``: steps since then whose gradient, or its norm in float32, was not finite. Mixed
+      precision in float16 has some.
+    - ``gradients/clip_factor``: norm right after the step over the norm before: 1 without clipping. Absent where the step
+      deletes its gradients.
+    - ``gradients/update_ratio``: ‖Δw‖/‖w‖ of the last step, w after it; about 1e-3 is usual.
     - ``gradients/zero_share``, ``gradients/nonfinite_share``: shares of the gradient's elements that are exactly zero, and
       NaN or infinite.
     - ``gradients/weight_norm``, ``gradients/weight_max``: L2 norm of all trained parameters, and their largest magnitude.
@@ -160,14 +162,10 @@ class GradientMonitor(Monitor[GradientReport, GradientReport]):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
         if isinstance(self._run.memory, GradientMemory) and not self._run.is_off:
+            self._memory.num_batches += 1
             with self._run.clock.spending():
                 look = partial(self._look, pl_module, is_new_epoch=batch_idx == 0)
                 self._run.guard.run(trainer, look, "look at the layers")
-
-    @override
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self._hush()
-        super().teardown(trainer, pl_module, stage)
 
     @override
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
@@ -177,24 +175,38 @@ class GradientMonitor(Monitor[GradientReport, GradientReport]):
         with run.clock.spending():
             run.guard.run(trainer, partial(self._observe, trainer, run.memory.reader, optimizer), "read the gradients")
 
+    @override
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self._remove_hooks()
+        super().on_exception(trainer, pl_module, exception)
+
+    @override
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._remove_hooks()
+        super().teardown(trainer, pl_module, stage)
+
     def _look(self, pl_module: LightningModule, *, is_new_epoch: bool) -> None:
-        """Look at the layers anew in each epoch, and learn their order from the first backward pass."""
+        """Look at the layers anew in each epoch, and learn their order from backward passes."""
         memory = self._memory
         if is_new_epoch or memory.reader is None:
             found, skipped = layers_of(pl_module, self.layers, strict=False)
             if memory.reader is None or found != memory.reader.layers:  # some have come, or gone, or are frozen now
-                self._hush()
+                self._remove_hooks()
                 memory.reader = GradientReader(found, skipped)
-        memory.reader.listen()
+        memory.reader.record_order()
 
-    def _hush(self) -> None:
-        if isinstance(self._run.memory, GradientMemory) and self._run.memory.reader is not None:
-            self._run.memory.reader.hush()
+    def _remove_hooks(self) -> None:
+        if isinstance(self._run.memory, GradientMemory):
+            self._run.memory.remove_hooks()
 
     def _observe(self, trainer: Trainer, reader: GradientReader, optimizer: Any) -> None:
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         is_close = self._schedule.may_be_due(trainer, self._run.last_step)
-        reader.observe(parameters, scale=scale_of(trainer, optimizer), closely=is_close)
+        number = self._memory.num_batches
+        reader.observe(parameters, step=number, scale=scale_of(trainer, optimizer), closely=is_close)
+        if is_close:
+            finish = partial(self._run.guard.run, trainer, partial(reader.finish, parameters), "read the update")
+            self._memory.after_step(optimizer, finish)
 
     @property
     def _memory(self) -> GradientMemory:
@@ -218,6 +230,7 @@ class GradientMonitor(Monitor[GradientReport, GradientReport]):
     def _snapshot(self, trainer: Trainer, pl_module: LightningModule) -> GradientReport:
         reader = self._memory.reader
         assert reader is not None
+        self._memory.finish()
         return reader.collect()
 
     @override

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, get_args
 
 import torch
 from torch import Tensor
@@ -22,10 +22,11 @@ from lightning_ww.callbacks._monitor.view import Chart, Picture, View
 from lightning_ww.callbacks._sandbox import sandbox
 from lightning_ww.callbacks._sandbox.batches import CapturedBatch, KeptBatches
 from lightning_ww.callbacks._sandbox.loss import SandboxLoss, UnfitBatchError, require_a_loss
-from lightning_ww.callbacks._sandbox.training_samples import num_training_samples
+from lightning_ww.callbacks._sandbox.mute import EvaluationMode
+from lightning_ww.curvature.coefficient import LearningCoefficient, joined
 from lightning_ww.curvature.parameters import select_parameters
 from lightning_ww.curvature.plots.chains import chains_figure
-from lightning_ww.curvature.singular_learning import LearningCoefficient, Sampling, joined, sampled
+from lightning_ww.curvature.singular_learning import Sampling, sampled
 from lightning_ww.drawing.canvas import picture
 from lightning_ww.drawing.markdown import markdown
 from lightning_ww.history import Moment
@@ -52,6 +53,7 @@ class LearningCoefficientFindings:
             "step_size": found.step_size,
             "localization": found.localization,
             "n_beta": found.n_beta,
+            "num_samples": float(found.num_samples),
         }
         finite = {name: torch.tensor(value).item() for name, value in values.items() if value is not None}
         self.summary: Mapping[str, float] = {name: value for name, value in finite.items() if value - value == 0}
@@ -62,9 +64,11 @@ class LearningCoefficientMonitor(Monitor[LearningCoefficient, LearningCoefficien
 
     It measures the complexity of the minimum that training has found: half the number of parameters for a regular one, less
     for a singular one. Chains move copies of the weights; the run is not changed. They take
-    ``num_chains · (num_burnin + num_draws)`` gradients, and about as many as one chain more to find the step. It means
-    something only near a minimum, and depends on γ and on the length of the chains: compare it between runs with the same,
-    where ``slt/llc_valid`` is 1. No trigger acts on it.
+    ``num_chains · (num_burnin + num_draws)`` gradients, and one chain more with 80 Hessian products or more to find the step;
+    the gradients of all batches at the weights are kept meanwhile. It means something only near a minimum of the data that
+    chains draw from, so pass the training data as ``data=``, with the number of their batches: of the few batches that are
+    kept by default, the weights of a large data set are no minimum. It depends on γ and on the length of the chains: to
+    compare runs, set ``localization=``, and compare where ``slt/llc_valid`` is 1. No trigger acts on it.
 
     The loss, the batches and all that is undone after an evaluation are as in `CurvatureMonitor`.
 
@@ -74,9 +78,10 @@ class LearningCoefficientMonitor(Monitor[LearningCoefficient, LearningCoefficien
     - ``slt/llc_stderr``: its standard error over chains, if there are several.
     - ``slt/llc_drift``: mean of the second half of the draws minus that of the first.
     - ``slt/llc_valid``: 1, or 0 if it is not to be believed; ``slt/report`` has the reason.
-    - ``slt/llc_quadratic``: what a quadratic loss with the measured curvature would have, ½ Σ nβλ/(nβλ + γ).
+    - ``slt/llc_quadratic``: what a quadratic loss with the measured curvature would have, ½ Σ λ/(λ + γ/nβ), if its error
+      allows; with this γ, while ``curvature/llc_quadratic`` has γ = 1 and n of all training data.
     - ``slt/loss``: loss at the weights, over all batches that are kept.
-    - ``slt/step_size``, ``slt/localization``, ``slt/n_beta``: ε, γ and nβ.
+    - ``slt/step_size``, ``slt/localization``, ``slt/n_beta``, ``slt/num_samples``: ε, γ, nβ and n.
     - ``slt/seconds``, ``slt/overhead``: wall time of the measurement; share of the fit's wall time so far that went into
       measuring, drawing and logging. ``slt/num_left_out``, with ``max_overhead``: number of measurements that were left out.
 
@@ -85,16 +90,17 @@ class LearningCoefficientMonitor(Monitor[LearningCoefficient, LearningCoefficien
     Args:
         every_n_epochs: The number of epochs from one measurement to the next. Default: ``None``, only at the end of the fit,
             where it always measures.
-        num_chains: The number of chains; over several processes, each runs its share. Default: ``4``.
+        num_chains: The number of chains; over several processes, each runs its share, and at least one. Default: ``4``.
         num_draws: The steps of each chain that count. Default: ``200``.
         num_burnin: The steps before them, which do not. Default: ``200``.
         step_size: ε. Default: ``None``, from the curvature, as in `lightning_ww.curvature.learning_coefficient`.
         localization: γ. Default: ``None``, 1, or 2nβ|λ_min| if that is more.
-        num_samples: The number n of training samples, for nβ = n/ln n. Default: ``None``, those that an epoch draws.
+        num_samples: The number n of samples, for nβ = n/ln n. Default: ``None``, those in the batches that chains draw from.
         num_batches: The number of batches of training that are kept, and that chains draw from. Default: ``8``.
         data: Batches to draw from instead, such as a `DataLoader`; it is iterated once. Default: ``None``.
         loss_fn: The loss, a function ``(pl_module, batch) -> 0-d tensor``. Default: ``None``, the module's own loss.
         params: Names or shell patterns of the parameters that chains move. Default: ``None``, all that require gradients.
+        mode: ``"train"`` for models that have a loss in no other mode, as in `CurvatureMonitor`. Default: ``"eval"``.
         panels: Whether the image is drawn and TensorBoard's Custom Scalars laid out, as in `WeightSpectrumMonitor`. Default:
             ``True``.
         max_overhead: The largest share of the fit's wall time that all monitors of the Trainer together may take, as in
@@ -143,6 +149,7 @@ class LearningCoefficientMonitor(Monitor[LearningCoefficient, LearningCoefficien
         data: Iterable[Any] | None = None,
         loss_fn: Callable[[Any, Any], Tensor] | None = None,
         params: str | Sequence[str] | None = None,
+        mode: EvaluationMode = "eval",
         panels: bool = True,
         max_overhead: float | None = None,
         execution: Execution = "auto",
@@ -160,6 +167,7 @@ class LearningCoefficientMonitor(Monitor[LearningCoefficient, LearningCoefficien
         self.data = _checks.having(call, "data", data, "__iter__", "batches, such as a `DataLoader`")
         self.loss_fn = _checks.having(call, "loss_fn", loss_fn, "__call__", "a function `(pl_module, batch) -> loss`")
         self.params = _checks.patterns(call, "params", params, least=1)
+        self.mode = _checks.choice(call, "mode", mode, get_args(EvaluationMode))
         super().__init__(
             every_n_epochs if every_n_epochs is not None else 1,
             None,
@@ -200,23 +208,33 @@ class LearningCoefficientMonitor(Monitor[LearningCoefficient, LearningCoefficien
 
     @override
     def _try_out(self, trainer: Trainer, pl_module: LightningModule) -> object:
-        with self._losses(trainer, pl_module) as loss:
-            return [float(loss.of(batch).detach()) for batch in loss.batches[:1]]
+        self._count()
+        with self._losses(trainer, pl_module) as loss, suppress(UnfitBatchError):  # another batch may do
+            loss.of(loss.batches[0])
+        return None
 
     @contextmanager
     def _losses(self, trainer: Trainer, pl_module: LightningModule) -> Iterator[SandboxLoss]:
         batches = self._batches.batches
-        with sandbox(trainer, pl_module, batches, params=self.params, loss_fn=self.loss_fn, seed=self.seed) as loss:
+        with sandbox(
+            trainer, pl_module, batches, params=self.params, loss_fn=self.loss_fn, mode=self.mode, seed=self.seed
+        ) as loss:
             yield loss
+
+    def _count(self) -> int:
+        """The number of samples."""
+        sizes = [batch.size for batch in self._batches.batches]
+        samples = self.num_samples or (None if None in sizes else sum(size or 0 for size in sizes))
+        if samples is None:
+            raise RefusedError("The number of samples in these batches is not known. Pass `num_samples=`")
+        return max(2, samples)
 
     @override
     def _snapshot(self, trainer: Trainer, pl_module: LightningModule) -> LearningCoefficient:
         """Run this process's chains here rather than in `_measure`, since they need the module."""
         rank, ranks = trainer.global_rank, trainer.world_size
         is_short = getattr(trainer, "fast_dev_run", False)
-        samples = self.num_samples or num_training_samples(trainer)
-        if samples is None or samples < 2:
-            raise RefusedError("The number of training samples is not known. Pass `num_samples=`")
+        samples = self._count()
         how = Sampling(
             samples,
             max(1, len(range(rank, self.num_chains, ranks))),
@@ -229,11 +247,11 @@ class LearningCoefficientMonitor(Monitor[LearningCoefficient, LearningCoefficien
             type(self).__name__,
         )
         with self._losses(trainer, pl_module) as loss:
-            for (
-                batch
-            ) in loss.batches:  # an unfit batch is refused here; later a loss that is not finite is a lost chain
-                loss.of(batch)
-            pairs = [(share, partial(_of, loss, b)) for share, b in zip(loss.shares, loss.batches, strict=True)]
+            fit, why = _fit(loss)
+            if why:
+                said = f"leaves out {len(loss.batches) - len(fit)} of {len(loss.batches)} batches. Of the first: {why}"
+                self._run.guard.warn_once(trainer, "unfit batch", said)
+            pairs = [(share, partial(_of, loss, batch)) for share, batch in fit]
             return sampled(pairs, loss.params, how)
 
     @override
@@ -265,6 +283,25 @@ class LearningCoefficientMonitor(Monitor[LearningCoefficient, LearningCoefficien
             category="the learning coefficient",
             charts=[Chart("learning coefficient, and its quadratic approximation", ("llc", "llc_quadratic"))],
         )
+
+
+def _fit(loss: SandboxLoss) -> tuple[list[tuple[float, CapturedBatch]], str]:
+    """The batches with a loss, each with its share, and why the first of the others has none.
+
+    Raises:
+        RefusedError: If there is none.
+    """
+    fit, why = [], ""
+    for share, batch in zip(loss.shares, loss.batches, strict=True):
+        try:
+            loss.of(batch)
+        except UnfitBatchError as error:
+            why = why or str(error)
+        else:
+            fit.append((share, batch))
+    if not fit:
+        raise RefusedError(f"No batch could be measured. Of the first: {why.removesuffix('.')}")
+    return fit, why
 
 
 def _of(loss: SandboxLoss, batch: CapturedBatch) -> Tensor:

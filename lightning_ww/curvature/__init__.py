@@ -1,6 +1,7 @@
 """The curvature of a loss, from matrix–vector products. It needs a loss and a batch, but no Lightning."""
 
 from lightning_ww.curvature.blocks import Block, block_spectra
+from lightning_ww.curvature.coefficient import LearningCoefficient
 from lightning_ww.curvature.density import SpectralDensity, spectral_density
 from lightning_ww.curvature.edge_of_stability import EdgeOfStability
 from lightning_ww.curvature.ggn import GGNOperator
@@ -16,7 +17,7 @@ from lightning_ww.curvature.operators import (
 from lightning_ww.curvature.parameters import select_parameters
 from lightning_ww.curvature.scatter import BatchNoise, batch_noise
 from lightning_ww.curvature.second_derivatives.self_check import check_second_derivatives
-from lightning_ww.curvature.singular_learning import LearningCoefficient, learning_coefficient
+from lightning_ww.curvature.singular_learning import learning_coefficient
 
 __all__ = [
     "BatchNoise",

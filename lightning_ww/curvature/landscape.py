@@ -11,8 +11,10 @@ import torch
 from torch import Tensor
 
 from lightning_ww import _checks
+from lightning_ww._errors import ArgumentError
 from lightning_ww._pandas import data_frame
 from lightning_ww.curvature.krylov import lanczos
+from lightning_ww.curvature.operators import real
 
 if TYPE_CHECKING:
     import pandas
@@ -42,11 +44,7 @@ class Landscape:
     directions: tuple[Direction, ...]
     distances: Tensor  # (n,), float64
     values: Tensor  # (functions, directions, n); of a plane (functions, n, n), the first direction along the rows
-
-    @property
-    def is_plane(self) -> bool:
-        """Tell whether it is on the plane of two directions, rather than along each."""
-        return self.values.shape[1] == self.values.shape[2] == len(self.distances) and len(self.directions) == 2
+    is_plane: bool = False  # whether it is on the plane of two directions, rather than along each
 
     def to_pandas(self) -> pandas.DataFrame:
         """Return a table with a row for each point.
@@ -87,6 +85,8 @@ def ritz_directions(operator: CurvatureOperator, num_steps: int = 30, seed: int 
     Returns:
         At most four different directions, fewer for an operator of fewer eigenvalues.
     """
+    _checks.count("ritz_directions", "num_steps", num_steps, least=1)
+    _checks.count("ritz_directions", "seed", seed, least=0)
     start = torch.randn(operator.shape[0], generator=torch.Generator().manual_seed(seed))
     krylov = lanczos(lambda v: operator @ v, start.to(dtype=operator.dtype, device=operator.device), num_steps)
     values, _, _ = krylov.ritz()
@@ -118,10 +118,11 @@ def loss_landscape(
         params: The parameters, leaves, as the operator was made of.
         directions: The directions, as `ritz_directions` gives them.
         distance: The largest distance from the weights, on both sides. Default: ``1`` (Granziol et al.).
-        num_points: The number of points along each. Default: ``21``.
+        num_points: The number of points along each, an odd one, so that the weights themselves are among them. Default:
+            ``21``.
 
     Returns:
-        The values; those of a function that fails are NaN.
+        The values; those of a function that fails away from the weights are NaN.
 
     Raises:
         ArgumentError: If an argument is out of its domain, or a direction does not fit the parameters. It is a `ValueError`.
@@ -137,7 +138,7 @@ def loss_landscape(
         >>> round(found.directions[0].eigenvalue, 3), found.distances.tolist()
         (6.0, [-1.0, 0.0, 1.0])
     """
-    at = _distances("loss_landscape", params, directions, distance, num_points)
+    at = _distances("loss_landscape", functions, params, directions, distance, num_points)
     with _moving(params) as move:
         rows = [[_values(functions, move, [(t, one.vector)]) for t in at.tolist()] for one in directions]
     return Landscape(tuple(functions), tuple(directions), at, torch.tensor(rows, dtype=torch.float64).permute(2, 0, 1))
@@ -152,19 +153,36 @@ def loss_plane(
     num_points: int = 21,
 ) -> Landscape:
     """Evaluate functions of the weights on the plane of two directions; the arguments are those of `loss_landscape`."""
-    at = _distances("loss_plane", params, directions, distance, num_points)
+    at = _distances("loss_plane", functions, params, directions, distance, num_points, exactly=2)
     first, second = (one.vector for one in directions)
     with _moving(params) as move:
         rows = [[_values(functions, move, [(s, first), (t, second)]) for t in at.tolist()] for s in at.tolist()]
-    return Landscape(tuple(functions), tuple(directions), at, torch.tensor(rows, dtype=torch.float64).permute(2, 0, 1))
+    values = torch.tensor(rows, dtype=torch.float64).permute(2, 0, 1)
+    return Landscape(tuple(functions), tuple(directions), at, values, is_plane=True)
 
 
 def _distances(
-    call: str, params: Sequence[Tensor], directions: Sequence[Direction], distance: float, num_points: int
+    call: str,
+    functions: Functions,
+    params: Sequence[Tensor],
+    directions: Sequence[Direction],
+    distance: float,
+    num_points: int,
+    exactly: int | None = None,
 ) -> Tensor:
-    _checks.number(call, "distance", distance)
-    _checks.count(call, "num_points", num_points, least=2)
-    size = sum(parameter.numel() for parameter in params)
+    """The distances, if the arguments are fit."""
+    if not functions:
+        raise _checks.unfit_object(call, "functions", "at least one function, by name", "none")
+    if not directions or (exactly is not None and len(directions) != exactly):
+        expected = "at least one direction" if exactly is None else "two directions"
+        raise _checks.unfit_object(call, "directions", expected, f"{len(directions)}")
+    if not _checks.number(call, "distance", distance) > 0:
+        raise _checks.unfit(call, "distance", distance, "a number above 0")
+    if _checks.count(call, "num_points", num_points, least=3) % 2 == 0:
+        raise _checks.unfit(
+            call, "num_points", num_points, "an odd number, so that the weights themselves are among them"
+        )
+    size = sum(real(parameter).numel() for parameter in params)
     for one in directions:
         if one.vector.numel() != size:
             got = f"one of {one.vector.numel()} elements"
@@ -176,7 +194,7 @@ def _distances(
 def _moving(params: Sequence[Tensor]) -> Iterator[Callable[[Sequence[tuple[float, Tensor]]], None]]:
     """Give a function that puts the parameters at their own values plus multiples of directions; put them back."""
     start = [parameter.detach().clone() for parameter in params]
-    sizes = [parameter.numel() for parameter in params]
+    sizes = [real(parameter).numel() for parameter in params]
 
     @torch.no_grad()
     def move(steps: Sequence[tuple[float, Tensor]]) -> None:
@@ -184,7 +202,8 @@ def _moving(params: Sequence[Tensor]) -> Iterator[Callable[[Sequence[tuple[float
             parameter.copy_(own)
         for factor, vector in steps:
             for parameter, part in zip(params, torch.split(vector, sizes), strict=True):
-                parameter.add_(part.view_as(parameter), alpha=factor)
+                own = real(parameter.detach())  # a view
+                own.add_(part.view_as(own), alpha=factor)
 
     try:
         yield move
@@ -197,13 +216,19 @@ def _values(
     move: Callable[[Sequence[tuple[float, Tensor]]], None],
     steps: Sequence[tuple[float, Tensor]],
 ) -> list[float]:
-    """The values of the functions at a point, NaN where one fails, as an overflowing one may."""
+    """The values of the functions at a point, NaN where one fails, as an overflow may; at the weights it is an error."""
     move(steps)
-    found = []
-    for function in functions.values():
+    found: list[float] = []
+    is_center = all(factor == 0 for factor, _ in steps)
+    for name, function in functions.items():
         try:
             with torch.enable_grad():  # a loss may need gradients of its own
-                found.append(function().detach().item())
+                value = function()
         except (ValueError, ArithmeticError, RuntimeError):
-            found.append(float("nan"))
+            if is_center:
+                raise
+            value = torch.tensor(float("nan"))
+        if not isinstance(value, Tensor) or value.numel() != 1:
+            raise ArgumentError(f"`functions={{{name!r}: ...}}`: expected a function that returns a 0-d tensor.")
+        found.append(value.detach().item())
     return found

@@ -5,23 +5,24 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree
 
 from lightning_ww import _checks
-from lightning_ww.curvature.density import spectral_density
-from lightning_ww.curvature.langevin import Chain, Losses, Step
+from lightning_ww._torch import random_streams_kept
+from lightning_ww.curvature.coefficient import LearningCoefficient, judged, moved
+from lightning_ww.curvature.density import SpectralDensity, spectral_density
+from lightning_ww.curvature.langevin import Anchor, Chain, Losses, Step
 from lightning_ww.curvature.operators import Batches, HessianOperator, NotFiniteError, shares
 from lightning_ww.curvature.parameters import select_parameters
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
 STABLE = 0.2
-"""ε(nβ λ_max + γ) by default: steps of this size bias the steepest direction's share by 5 %, all others by less."""
+"""ε(nβ λ_max + γ) by default: steps of this size raise the steepest direction's share by 5 %, all others by less."""
 
 LEAST_LOCALIZATION = 1.0
 """γ by default, unless the curvature is negative (Lau et al.)."""
@@ -39,54 +40,10 @@ LOOKS = 4
 """The number of times that a first chain's curvature is measured."""
 
 TOLERANCE = 1.5
-"""The multiple of the largest step that the curvature along a chain allows at which a smaller one is tried."""
-
-DRIFT = 0.25
-"""The largest drift of a valid estimate, relative to the estimate, unless it is within twice its own error."""
+"""A smaller step is tried where the current one is above the allowed one by this factor."""
 
 SEEDS = 1_000_003
 """The distance of the seeds of two calls."""
-
-
-@dataclass(frozen=True)
-class LearningCoefficient:
-    """An estimate of the local learning coefficient λ, ``nβ(E[L(w)] − L(w*))`` over chains around the weights w*.
-
-    Half the number of parameters for a regular minimum, less for a singular one. It means something only near a minimum.
-    """
-
-    value: float  # the mean over all draws of all chains
-    chains: tuple[float, ...]  # the mean of each chain
-    drift: float  # the mean of the second half of the draws, minus that of the first
-    is_valid: bool
-    reason: str  # why it is not valid; "" if it is
-    loss: float  # at the weights, over all data
-    step_size: float  # ε
-    localization: float  # γ
-    n_beta: float  # nβ
-    num_samples: int
-    quadratic: float  # ½ Σ nβλ/(nβλ + γ) over the positive eigenvalues λ: what a quadratic loss would have
-    lambda_min: float  # the smallest eigenvalue of the curvature at the weights
-    trouble: str = field(default="", repr=False)  # with finding a step
-    draws: Tensor = field(repr=False, compare=False, default_factory=lambda: torch.empty(0, 0))  # (chains, draws)
-
-    @property
-    def stderr(self) -> float | None:
-        """The standard error over chains; ``None`` of a single one."""
-        if len(self.chains) < 2:
-            return None
-        spread = float(torch.tensor(self.chains, dtype=torch.float64).std())
-        return spread / float(len(self.chains) ** 0.5)
-
-    def plot(self) -> Figure:
-        """Draw each chain's running mean, and its draws.
-
-        Returns:
-            A matplotlib figure that pyplot does not manage.
-        """
-        from lightning_ww.curvature.plots.chains import chains_figure
-
-        return chains_figure(self)
 
 
 def learning_coefficient(
@@ -102,16 +59,20 @@ def learning_coefficient(
     localization: float | None = None,
     n_beta: float | None = None,
     params: str | Sequence[str] | None = None,
+    batch_size_fn: Callable[[Any], int] | None = None,
     seed: int = 0,
 ) -> LearningCoefficient:
     """Estimate the local learning coefficient of a model at its weights.
 
     Chains run on a copy of the model in evaluation mode. Each takes ``num_burnin + num_draws`` gradients, each on one batch.
+    The gradients of all batches at the weights are kept: memory for as many models as there are batches. Random streams are
+    left as they were.
 
     Args:
         model: The model, close to a minimum of its loss.
         loss: ``(model, batch) -> 0-d tensor``, the mean loss of a batch.
-        data: The batches; they are kept in memory. The baseline loss is that of all of them.
+        data: The batches, best of the whole training data; they are kept in memory. The baseline loss is that of all of them,
+            weighted by their sizes.
         num_samples: The number n of training samples.
         num_chains: The number of chains. Default: ``4``.
         num_draws: The steps of each chain that count. Default: ``500``.
@@ -120,6 +81,8 @@ def learning_coefficient(
         localization: γ, the strength of the pull toward the weights. Default: ``None``, 1, or 2nβ|λ_min| if that is more.
         n_beta: nβ, n times the inverse temperature. Default: ``None``, n/ln n.
         params: Names or shell patterns of the parameters that are moved. Default: ``None``, all that require gradients.
+        batch_size_fn: A function ``batch -> int`` that tells the number of samples of a batch. Default: ``None``, the length
+            of its tensors; if these disagree, batches have equal weights.
         seed: The seed of the chains. Default: ``0``.
 
     Returns:
@@ -145,18 +108,32 @@ def learning_coefficient(
     if not isinstance(model, nn.Module):
         raise _checks.unfit_object(call, "model", "a module", f"a `{type(model).__name__}`")
     _checks.having(call, "loss", loss, "__call__", "a function `(model, batch) -> loss`")
-    batches = list(data)
-    if not batches:
-        raise _checks.unfit_object(call, "data", "at least one batch", "none")
-    twin = copy.deepcopy(model).eval()
-    chosen = list(select_parameters(twin, params, call=call).values())
-
-    def of(batch: Any) -> Tensor:
-        return loss(twin, batch)
-
-    losses = [(1.0, lambda batch=batch: of(batch)) for batch in batches]
+    if not hasattr(data, "__iter__"):
+        raise _checks.unfit_object(call, "data", "batches, such as a `DataLoader`", f"a `{type(data).__name__}`")
+    _checks.having(call, "batch_size_fn", batch_size_fn, "__call__", "a function `batch -> int`")
     how = Sampling(num_samples, num_chains, num_draws, num_burnin, step_size, localization, n_beta, seed, call)
-    return sampled(losses, chosen, how)
+    with random_streams_kept(model):  # a loader and a loss may draw
+        batches = list(data)
+        if not batches:
+            raise _checks.unfit_object(call, "data", "at least one batch", "none")
+        twin = copy.deepcopy(model).eval()
+        chosen = list(select_parameters(twin, params, call=call).values())
+
+        def of(batch: Any) -> Tensor:
+            value = loss(twin, batch)
+            if not isinstance(value, Tensor) or value.numel() != 1:
+                raise _checks.unfit_object(call, "loss", "a function that returns a 0-d tensor", f"{value!r}"[:80])
+            return value.reshape(())
+
+        sizes = [_size(batch) if batch_size_fn is None else batch_size_fn(batch) for batch in batches]
+        weights = [1.0 if None in sizes else float(size or 0) for size in sizes]
+        return sampled([(w, partial(of, batch)) for w, batch in zip(weights, batches, strict=True)], chosen, how)
+
+
+def _size(batch: Any) -> int | None:
+    """The number of samples of a batch, if its tensors agree on it."""
+    sizes = {leaf.shape[0] for leaf in _pytree.tree_leaves(batch) if isinstance(leaf, Tensor) and leaf.ndim}
+    return sizes.pop() if len(sizes) == 1 else None
 
 
 @dataclass(frozen=True)
@@ -183,6 +160,8 @@ class Sampling:
         for name in ("step_size", "localization", "n_beta"):
             if (value := getattr(self, name)) is not None:
                 _checks.number(call, name, value)
+                if name != "localization" and value == 0:
+                    raise _checks.unfit(call, name, value, "a number above 0")
 
 
 def sampled(loss: Batches, params: Sequence[Tensor], how: Sampling) -> LearningCoefficient:
@@ -199,63 +178,67 @@ def sampled(loss: Batches, params: Sequence[Tensor], how: Sampling) -> LearningC
         NotFiniteError: If the loss at the parameters is not finite. It is a `ValueError`.
     """
     losses = shares(how.call, loss)
-    with torch.enable_grad():  # a loss may need gradients of its own
-        baselines = [share * len(losses) * own().detach().item() for share, own in losses]
-    if not all(map(math.isfinite, baselines)):
+    anchor = Anchor.of(losses, params)
+    if not all(map(math.isfinite, anchor.losses)):
         raise NotFiniteError("the loss at these weights is not finite.")
     n_beta = how.num_samples / math.log(how.num_samples) if how.n_beta is None else how.n_beta
     few = losses[:CURVATURE_BATCHES]
     density = spectral_density(HessianOperator(few, params), num_steps=CURVATURE_STEPS, seed=how.seed)
-    localization, trouble = how.localization, ""
+    lowest = density.lambda_min if density.lambda_min < -density.tol else 0.0  # else rounding
+    localization = how.localization
     if localization is None:
-        localization = max(LEAST_LOCALIZATION, 2 * n_beta * max(0.0, -density.lambda_min))
-    step = Step(how.step_size or 0.0, localization, n_beta)
+        localization = max(LEAST_LOCALIZATION, -2 * n_beta * lowest)
+    step, trouble = Step(how.step_size or 0.0, localization, n_beta), ""
     if how.step_size is None:
-        step, trouble = _stable(few, losses, params, step, density.sharpness, how)
-    draws = _draws(losses, params, step, how, baselines)
+        step, trouble = _stable(few, losses, params, anchor, step, density.sharpness, how)
+    draws = _draws(losses, params, anchor, step, how)
     for _ in range(ROUNDS if how.step_size is None else 0):
         if bool(torch.isfinite(draws).all()):
             break
         step = replace(step, size=step.size / 3)
-        draws = _draws(losses, params, step, how, baselines)
-    positive = density.nodes.clamp(min=0)
-    held = n_beta * positive + localization
-    terms = torch.where(held > 0, n_beta * positive / held, 0.0)
-    quadratic = density.dim * float((density.weights * terms).sum()) / 2
-    loss_there = sum(baselines) / len(baselines)
-    return _judged(draws, loss_there, step, how.num_samples, density.lambda_min, quadratic, trouble)
+        draws = _draws(losses, params, anchor, step, how)
+    found = LearningCoefficient(
+        value=float(draws.mean()),
+        chains=tuple(draws.mean(1).tolist()),
+        drift=float(moved(draws).mean()),
+        is_valid=True,
+        reason="",
+        loss=sum(anchor.losses) / len(anchor.losses),
+        step_size=step.size,
+        localization=localization,
+        n_beta=n_beta,
+        num_samples=how.num_samples,
+        quadratic=_quadratic(density, step),
+        reached=_reached(density, step, how),
+        lambda_min=lowest,
+        draws=draws,
+    )
+    return judged(found, trouble)
 
 
-def joined(parts: Sequence[LearningCoefficient]) -> LearningCoefficient:
-    """Join the estimates of several processes, each from its own chains and batches; constants are those of the first."""
-    first = parts[0]
-    draws = torch.cat([part.draws for part in parts])
-    step = Step(first.step_size, first.localization, first.n_beta)
-    loss = sum(part.loss for part in parts) / len(parts)
-    quadratic = sum(part.quadratic for part in parts) / len(parts)
-    trouble = next((part.trouble for part in parts if part.trouble), "")
-    lowest = min(part.lambda_min for part in parts)
-    return _judged(draws, loss, step, first.num_samples, lowest, quadratic, trouble)
-
-
-def _draws(losses: Losses, params: Sequence[Tensor], step: Step, how: Sampling, baselines: Sequence[float]) -> Tensor:
-    """nβ times the loss above the baseline of the same batch, shape ``(chains, draws)``."""
-    rows = []
+def _draws(losses: Losses, params: Sequence[Tensor], anchor: Anchor, step: Step, how: Sampling) -> Tensor:
+    """nβ times the loss of a batch above the same at the weights, shape ``(chains, draws)``; no more after a lost chain."""
+    rows: list[Tensor] = []
     for number in range(how.num_chains):
-        chain = Chain(losses, params, how.seed * SEEDS + 1 + number)
+        chain = Chain(losses, params, anchor, how.seed * SEEDS + 1 + number)
         try:
             chain.run(how.num_burnin, step)
-            seen = chain.run(how.num_draws, step)
+            rows.append(step.n_beta * chain.run(how.num_draws, step))
         finally:
             chain.go_back()
-        values = torch.stack([value for _, value in seen]).to(torch.float64).cpu()
-        below = torch.tensor([baselines[place] for place, _ in seen], dtype=torch.float64)
-        rows.append(step.n_beta * (values - below))
+        if not bool(torch.isfinite(rows[-1]).all()):
+            break
     return torch.stack(rows)
 
 
 def _stable(
-    few: Losses, losses: Losses, params: Sequence[Tensor], step: Step, sharpness: float, how: Sampling
+    few: Losses,
+    losses: Losses,
+    params: Sequence[Tensor],
+    anchor: Anchor,
+    step: Step,
+    sharpness: float,
+    how: Sampling,
 ) -> tuple[Step, str]:
     """A step that is stable along a chain, and a sentence if none was found.
 
@@ -268,7 +251,7 @@ def _stable(
 
     trial = allowed(sharpness)
     for _ in range(ROUNDS):
-        chain, highest = Chain(losses, params, how.seed * SEEDS), sharpness
+        chain, highest = Chain(losses, params, anchor, how.seed * SEEDS), sharpness
         try:
             for _ in range(LOOKS):
                 chain.run(max(1, how.num_burnin // LOOKS), trial)
@@ -287,44 +270,27 @@ def _stable(
     return trial, f"no stable step was found in {ROUNDS} trials"
 
 
-def _judged(
-    draws: Tensor,
-    loss: float,
-    step: Step,
-    num_samples: int,
-    lambda_min: float,
-    quadratic: float,
-    trouble: str,
-) -> LearningCoefficient:
-    """The estimate, and whether it is valid."""
-    means = draws.mean(1)
-    value, half = float(means.mean()), draws.shape[1] // 2
-    moved = draws[:, half:].mean(1) - draws[:, :half].mean(1) if half else torch.zeros(len(draws), dtype=torch.float64)
-    drift = float(moved.mean())
-    error = float(moved.std()) / len(moved) ** 0.5 if len(moved) > 1 else 0.0
-    reason = trouble
-    if not bool(torch.isfinite(draws).all()):
-        reason = "a chain was lost: lower `step_size`"
-    elif step.localization < -step.n_beta * lambda_min:
-        most = -step.n_beta * lambda_min
-        reason = f"the loss curves down by more than chains are held: raise `localization` above {most:.3g}"
-    elif value < 0:
-        reason = "the chains have found a lower loss: the weights are not at a minimum"
-    elif abs(drift) > max(DRIFT * abs(value), 2 * error):
-        reason = f"the chains have not settled (drift {drift:.3g}): raise `num_burnin`"
-    return LearningCoefficient(
-        value=value,
-        chains=tuple(means.tolist()),
-        drift=drift,
-        is_valid=not reason,
-        reason=reason,
-        loss=loss,
-        step_size=step.size,
-        localization=step.localization,
-        n_beta=step.n_beta,
-        num_samples=num_samples,
-        quadratic=quadratic,
-        lambda_min=lambda_min,
-        trouble=trouble,
-        draws=draws,
-    )
+def _quadratic(density: SpectralDensity, step: Step) -> float | None:
+    """½ Σ λ/(λ + γ/nβ) over the positive eigenvalues, ``None`` where its error is large, or γ or nβ is 0."""
+    if step.n_beta <= 0 or step.localization <= 0:
+        return None
+    n = 3  # any: the estimate takes γ ln n/n
+    gamma = step.localization / step.n_beta * n / math.log(n)
+    shown = density.estimate("effective_dimension", n, gamma).shown
+    return None if shown is None else shown / 2
+
+
+def _reached(density: SpectralDensity, step: Step, how: Sampling) -> float:
+    """The part of the quadratic's coefficient that chains had time to reach.
+
+    Along a direction of curvature λ a chain has ``1 − (1 − εA/2)^(2t)`` of its last variance after t steps, A = nβλ + γ.
+    """
+    least = density.tol if step.localization == 0 else 0.0  # without γ, rounding would count in full
+    positive = torch.where(density.nodes > least, density.nodes, 0.0)
+    pull = step.n_beta * positive + step.localization
+    terms = density.weights * torch.where(pull > 0, step.n_beta * positive / pull, 0.0)
+    if not float(terms.sum()) > 0:
+        return 1.0  # no curvature to tell by
+    times = torch.arange(how.num_burnin, how.num_burnin + how.num_draws, dtype=torch.float64)
+    still = (1 - step.size * pull / 2).clamp(-1, 1).abs()[:, None] ** (2 * times)
+    return float((terms * (1 - still.mean(1))).sum() / terms.sum())

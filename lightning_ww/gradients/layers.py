@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import nn
 
 from lightning_ww import _checks
 from lightning_ww._torch import plain_name
+
+FACTORS = frozenset({"lora_A", "lora_B", "lora_embedding_A", "lora_embedding_B", "lora_down", "lora_up"})
+"""The names of modules that hold the factors of low-rank products, in PEFT, diffusers and loralib."""
 
 
 @dataclass(frozen=True)
@@ -17,12 +20,14 @@ class ParametersOfLayer:
 
     name: str  # dotted, without wrappers
     kind: str  # the module's class
-    parameters: tuple[nn.Parameter, ...]
+    parameters: tuple[nn.Parameter, ...] = field(compare=False)
     is_embedding: bool
+    ids: tuple[int, ...]  # of the parameters: tensors cannot be compared
+    is_factor: bool = False  # of a low-rank product, such as LoRA's
 
 
 @dataclass(frozen=True)
-class LayerWithoutGradients:
+class SkippedLayerGradients:
     """A layer that was left out."""
 
     name: str
@@ -36,7 +41,7 @@ def layers_of(
     *,
     call: str = "GradientMonitor",
     strict: bool = True,
-) -> tuple[list[ParametersOfLayer], list[LayerWithoutGradients]]:
+) -> tuple[list[ParametersOfLayer], list[SkippedLayerGradients]]:
     """The layers of a model in the order in which its modules are registered, and those that are left out.
 
     Args:
@@ -49,7 +54,7 @@ def layers_of(
         ArgumentError: If a pattern matches nothing. It is a `ValueError`.
     """
     found: list[ParametersOfLayer] = []
-    left_out: list[LayerWithoutGradients] = []
+    left_out: list[SkippedLayerGradients] = []
     holders: dict[int, str] = {}
     for full, part in module.named_modules():
         own = list(part.parameters(recurse=False))
@@ -59,16 +64,19 @@ def layers_of(
         new = [parameter for parameter in own if id(parameter) not in holders]
         if not new:
             first = holders[id(own[0])]
-            left_out.append(LayerWithoutGradients(name, "tied", f"the same parameters as `{first}`, which is measured"))
+            left_out.append(SkippedLayerGradients(name, "tied", f"the same parameters as `{first}`, which is measured"))
             continue
         holders |= {id(parameter): name for parameter in new}
         trained = tuple(parameter for parameter in new if parameter.requires_grad)
         if not trained:
-            left_out.append(LayerWithoutGradients(name, "frozen", "nothing in this layer is trained"))
+            left_out.append(SkippedLayerGradients(name, "frozen", "nothing in this layer is trained"))
             continue
-        found.append(
-            ParametersOfLayer(name, type(part).__name__, trained, isinstance(part, nn.Embedding | nn.EmbeddingBag))
+        is_embedding, is_factor = (
+            isinstance(part, nn.Embedding | nn.EmbeddingBag),
+            not FACTORS.isdisjoint(name.split(".")),
         )
+        ids = tuple(map(id, trained))
+        found.append(ParametersOfLayer(name, type(part).__name__, trained, is_embedding, ids, is_factor))
     if layers is not None:
         known = [*(one.name for one in found), *(one.name for one in left_out)]
         wanted = _checks.matching(call, "layers", layers, known, "layer", strict=strict)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from lightning_ww._errors import UnknownLayerError
 from lightning_ww._pandas import data_frame
-from lightning_ww.gradients.layers import LayerWithoutGradients
+from lightning_ww.gradients.layers import SkippedLayerGradients
 
 if TYPE_CHECKING:
     import pandas
@@ -22,6 +22,7 @@ class LayerGradients:
     kind: str  # the module's class
     num_elements: int
     is_embedding: bool = False
+    is_factor: bool = False  # of a low-rank product, such as LoRA's
     depth: int | None = None  # its place in the order in which the layers follow each other, from 0; None: not known
     norm: float | None = None
     highest_norm: float | None = None
@@ -43,7 +44,7 @@ class GradientReport:
     """The gradients of a model's layers at one step."""
 
     layers: tuple[LayerGradients, ...]  # in model order
-    skipped: tuple[LayerWithoutGradients, ...] = ()
+    skipped: tuple[SkippedLayerGradients, ...] = ()
     summary: Mapping[str, float] = field(default_factory=dict)  # the numbers of the model as a whole that are finite
 
     def __getitem__(self, name: str) -> LayerGradients:

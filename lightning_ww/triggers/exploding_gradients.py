@@ -22,7 +22,8 @@ FEWEST = 3
 class ExplodingGradients(Trigger):
     """Flag a layer whose gradient norm is a large multiple of the median of the layers after it, or of its own in the past.
 
-    It is a default trigger of `GradientMonitor`. Medians are of at least three.
+    A median needs at least three values, so the last three layers are judged by their past alone. It is a default trigger of
+    `GradientMonitor`.
 
     Args:
         enter: The multiple above which a flag rises. Default: ``1e3``.

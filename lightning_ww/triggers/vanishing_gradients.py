@@ -8,16 +8,21 @@ from typing import Any
 from typing_extensions import override
 
 from lightning_ww.history import History
-from lightning_ww.triggers.depth import norms_after
+from lightning_ww.triggers.depth import layers_after, norms_after
 from lightning_ww.triggers.thresholds import check_band
 from lightning_ww.triggers.trigger import Trigger
+
+GROWING = 2.0
+"""The factor since the last report above which a gradient counts as growing."""
 
 
 @dataclass(frozen=True)
 class VanishingGradients(Trigger):
-    """Flag a layer whose gradient norm is a tiny part of the largest one of the layers after it.
+    """Flag a layer whose gradient norm is a tiny part of the largest one of the layers after it, at two reports in a row.
 
-    It is a default trigger of `GradientMonitor`.
+    Layers are "after" it that a backward pass reaches before it. A layer whose gradient has more than doubled since the last
+    report is not judged: it grows out of zero, as behind an adapter or a gain that is zero at first. Nor are the factors of
+    low-rank products. It is a default trigger of `GradientMonitor`.
 
     Args:
         enter: The ratio below which a flag rises. Default: ``1e-4``.
@@ -43,9 +48,19 @@ class VanishingGradients(Trigger):
     @override
     def judge(self, history: History[Any], layer: str) -> str | None:
         norm, later = history.value(layer, "norm"), norms_after(history, layer)
-        if norm is None or not later or not max(later) > 0:
+        before = history[-2].value(layer, "norm") if len(history) > 1 else None
+        if norm is None or before is None or norm > GROWING * before or not later or not max(later) > 0:
             return None
         ratio, limit = norm / max(later), self.threshold(history, layer, self.enter, self.leave)
-        if ratio >= limit:
+        was = _ratio_before(history, layer)
+        if ratio >= limit or was is None or was >= limit:
             return None
         return f"gradient norm {norm:.2g}, {ratio:.2g} of the largest one after it (threshold {limit:g})"
+
+
+def _ratio_before(history: History[Any], layer: str) -> float | None:
+    """The same ratio at the report before, or ``None`` if there is none."""
+    past = history[-2]
+    later = [value for name in layers_after(history, layer) if (value := past.value(name, "norm")) is not None]
+    norm = past.value(layer, "norm")
+    return norm / max(later) if norm is not None and later and max(later) > 0 else None

@@ -42,6 +42,8 @@ def update_since(slices: Elements, before: Elements) -> Update:
     scale = float(np.abs(moved).max())
     if scale == 0:
         raise NoValueError(UNMOVED)
+    if not np.isfinite(scale):
+        raise NoValueError("the earlier weight was not finite")
     moved /= scale  # squares of tiny updates would underflow
     squares = float(np.einsum("ijk,ijk->", moved, moved))
     if min(moved.shape[1:]) <= DECOMPOSED:

@@ -7,6 +7,7 @@ import csv
 import logging
 import pickle
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -638,3 +639,22 @@ def test_several_batches_show_the_scatter_of_their_gradients_and_one_does_not() 
     assert several.history[-1].summary["covariance_top"] <= several.history[-1].summary["gradient_variance"]
     fit(one, max_epochs=1)
     assert not set(names) & set(one.history[-1].summary)
+
+
+@pytest.mark.parametrize("params", ["head.*", None])
+def test_parameters_that_are_frozen_on_the_way_do_not_end_the_run(params: str | None) -> None:
+    class Freezing(Classifier):
+        def on_train_epoch_start(self) -> None:
+            if self.current_epoch == 1:
+                for part in (self.head,) if params else (self.head, self.hidden):
+                    part.requires_grad_(False)
+
+        def training_step(self, batch: Batch, batch_idx: int) -> Any:
+            loss = super().training_step(batch, batch_idx)
+            return loss if loss.requires_grad else None
+
+    ours = CurvatureMonitor(1, num_steps=3, params=params)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        trainer = fit(ours, model=Freezing(), max_epochs=3)
+    assert trainer.current_epoch == 3

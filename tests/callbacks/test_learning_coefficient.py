@@ -19,6 +19,7 @@ from lightning_ww.curvature import learning_coefficient
 
 SUMMARY = {
     *("llc", "llc_stderr", "llc_drift", "llc_valid", "llc_quadratic", "loss", "step_size", "localization", "n_beta"),
+    "num_samples",
     *("seconds", "overhead"),
 }
 
@@ -85,18 +86,37 @@ def test_a_resumed_run_keeps_its_history(tmp_path: Path) -> None:
 def test_an_unknown_number_of_samples_is_one_warning_and_the_run_goes_on() -> None:
     class Stream(IterableDataset[Any]):
         def __iter__(self) -> Any:
-            return iter(list(data(64, shuffle=False)))
+            return iter(
+                [(x, y, torch.zeros(3)) for x, y in data(64, shuffle=False)]
+            )  # tensors that disagree on the size
 
     class Streaming(Classifier):
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            return super().training_step((batch[0], batch[1]), batch_idx)
+
         def train_dataloader(self) -> Any:
             return torch.utils.data.DataLoader(Stream(), batch_size=None)
 
     ours = LearningCoefficientMonitor(num_draws=2, num_burnin=1, num_batches=2)
     trainer = quiet_trainer(callbacks=[ours], max_epochs=2, limit_val_batches=0)
-    with pytest.warns(UserWarning, match="Pass `num_samples=`"):
+    with pytest.warns(UserWarning, match="Pass `num_samples=`") as caught:
         trainer.fit(Streaming())
+    steps = [str(one.message).find("num_samples") for one in caught if "num_samples" in str(one.message)]
+    assert len(steps) == 1  # before the first step
     assert trainer.current_epoch == 2
     assert ours.found is None
+
+
+@pytest.mark.filterwarnings("ignore:.training_step. returned")
+def test_a_batch_without_a_loss_is_left_out_with_one_warning() -> None:
+    class Skipping(Classifier):
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            return None if batch_idx == 0 else super().training_step(batch, batch_idx)
+
+    ours = LearningCoefficientMonitor(num_draws=2, num_burnin=1, num_batches=3)
+    with pytest.warns(UserWarning, match="leaves out 1 of 3 batches"):
+        fit(ours, model=Skipping(), max_epochs=1)
+    assert ours.found is not None
 
 
 def test_a_loss_by_hand_is_refused_before_the_first_step_and_a_short_run_is_short() -> None:

@@ -80,6 +80,7 @@ def test_parameters_of_several_shapes_move_together_and_nothing_else_does() -> N
     one = Direction("mine", vector / vector.norm(), 0.0, 0.0)
     loss: Any = lambda: model(x).square().mean()  # noqa: E731
     found = loss_landscape({"loss": loss}, params, [one], num_points=3)
+    assert not found.is_plane
     assert all(torch.equal(p.detach(), own) for p, own in zip(params, before, strict=True))
     with torch.no_grad():
         moved: Any = torch.cat([p.flatten() for p in params]) + one.vector
@@ -120,7 +121,22 @@ def test_unfit_arguments_are_refused() -> None:
     with pytest.raises(ValueError, match=r"loss_landscape\(directions=...\)`: expected vectors of 2 elements"):
         loss_landscape({"loss": loss}, [w], [one])
     with pytest.raises(ValueError, match="num_points"):
-        loss_landscape({"loss": loss}, [w], [], num_points=1)
+        loss_landscape({"loss": loss}, [w], [Direction("x", torch.ones(2), 0.0, 0.0)], num_points=4)
+    for functions, directions in (({}, [one]), ({"loss": loss}, [])):
+        nothing: Any = directions
+        with pytest.raises(ValueError, match="at least one"):
+            loss_landscape(functions, [w], nothing)
+    three: Any = (one, one, one)
+    with pytest.raises(ValueError, match="two directions"):
+        loss_plane({"loss": loss}, [w], three)
+    fit = Direction("x", torch.ones(2, dtype=torch.float64), 0.0, 0.0)
+    for unfit in (lambda: w * 2, lambda: 1.0):
+        wrong: Any = unfit
+        with pytest.raises(ValueError, match="0-d tensor"):
+            loss_landscape({"loss": wrong}, [w], [fit])
+    steps: Any = 2.5
+    with pytest.raises(ValueError, match="num_steps"):
+        ritz_directions(HessianOperator(loss, [w]), num_steps=steps)
     with pytest.raises(ValueError, match=r"loss_plane\(distance="):
         loss_plane({"loss": loss}, [w], (one, one), distance=-1.0)
 
@@ -128,3 +144,24 @@ def test_unfit_arguments_are_refused() -> None:
 def _parts(flat: torch.Tensor, like: list[Any]) -> list[torch.Tensor]:
     ends = torch.tensor([p.numel() for p in like]).cumsum(0).tolist()
     return [flat[end - p.numel() : end] for end, p in zip(ends, like, strict=True)]
+
+
+def test_a_function_that_fails_at_the_weights_themselves_is_an_error() -> None:
+    w = torch.ones(2, requires_grad=True)
+
+    def broken() -> torch.Tensor:
+        raise RuntimeError("mine")
+
+    with pytest.raises(RuntimeError, match="mine"):
+        loss_landscape({"loss": broken}, [w], [Direction("x", torch.tensor([1.0, 0.0]), 2.0, 0.0)], num_points=3)
+    assert torch.equal(w.detach(), torch.ones(2))
+
+
+def test_complex_parameters_move_by_pairs_of_reals() -> None:
+    w = torch.zeros(2, dtype=torch.complex64, requires_grad=True)
+    loss: Any = lambda: (w.real**2).sum() + 3 * (w.imag**2).sum()  # noqa: E731
+    directions = ritz_directions(HessianOperator(loss, [w]), num_steps=4)
+    found = loss_landscape({"loss": loss}, [w], directions, num_points=3)
+    for i, one in enumerate(directions):
+        assert float(found.values[0, i, 2]) == pytest.approx(one.eigenvalue / 2, rel=1e-4)
+    assert not w.detach().abs().any()

@@ -18,40 +18,55 @@ def report(*norms: float | None) -> GradientReport:
 
 
 def flagged(*reports: GradientReport, **options: Any) -> list[list[str]]:
-    silent = report(1.0, 1.0, 1.0)  # the start, where nothing is news
-    return [
-        sorted(one.layers("vanishing_gradients")) for one in followed([silent, *reports], VanishingGradients(**options))
-    ][1:]
+    silent = report(None, None, None)  # the start, where there are no gradients
+    said = followed([silent, *reports], VanishingGradients(**options))
+    return [sorted(one.layers("vanishing_gradients")) for one in said][1:]
 
 
-def test_a_layer_is_flagged_by_its_part_of_the_largest_norm_after_it() -> None:
-    assert flagged(report(0.99e-4, 0.2, 1.0)) == [["0"]]
-    assert flagged(report(1.01e-4, 0.2, 1.0)) == [[]]
-    assert flagged(report(0.0, 0.2, 1.0)) == [["0"]]
-    assert flagged(report(1.0, 1e-9, 1e-9)) == [[]]  # only what comes after counts
-    assert flagged(report(0.01, 0.2, 1.0), enter=0.1, leave=0.2) == [["0"]]
+def test_a_layer_is_flagged_at_two_reports_in_a_row_by_its_part_of_the_largest_norm_after_it() -> None:
+    for row, options, expected in (
+        ((0.99e-4, 0.2, 1.0), {}, ["0"]),
+        ((1.01e-4, 0.2, 1.0), {}, []),
+        ((0.0, 0.2, 1.0), {}, ["0"]),
+        ((1.0, 1e-9, 1e-9), {}, []),  # only what comes after counts
+        ((0.01, 0.2, 1.0), {"enter": 0.1, "leave": 0.2}, ["0"]),
+    ):
+        assert flagged(report(*row), report(*row), **options) == [[], expected]
+
+
+def test_a_gradient_that_grows_out_of_zero_is_not_flagged_and_one_that_stays_small_is() -> None:
+    growing = [report(x, 1, 1) for x in (0.0, 1e-9, 1e-8, 1e-7, 1e-6)]
+    assert flagged(*growing) == [[]] * 5
+    assert flagged(*growing, report(1e-6, 1, 1)) == [[]] * 5 + [["0"]]
+
+
+def test_the_factors_of_a_low_rank_product_are_not_judged() -> None:
+    layers = tuple(
+        LayerGradients(name=f"{i}", kind="Linear", num_elements=9, depth=i, norm=x, is_factor=i == 0)
+        for i, x in enumerate((1e-9, 1.0))
+    )
+    assert flagged(GradientReport(layers), GradientReport(layers)) == [[], []]
 
 
 def test_a_flag_falls_only_above_the_second_threshold() -> None:
-    assert flagged(report(1e-5, 1, 1), report(5e-4, 1, 1), report(2e-3, 1, 1), report(5e-4, 1, 1)) == [
-        ["0"],
-        ["0"],
-        [],
-        [],
-    ]
+    rows = [report(x, 1, 1) for x in (1e-5, 1e-5, 5e-4, 2e-3, 5e-4, 5e-4, 1e-5, 1e-5)]
+    assert flagged(*rows)[1] == ["0"]
+    assert flagged(*rows)[2] == []  # it has more than doubled
+    slow = [report(x, 1, 1) for x in (1e-5, 1e-5, 1.9e-5, 3.7e-5, 7e-5, 1.3e-4, 2.5e-4, 4.9e-4, 9e-4, 1.7e-3)]
+    assert [bool(one) for one in flagged(*slow)] == [False] + [True] * 8 + [False]
 
 
 def test_layers_without_a_gradient_or_a_known_depth_are_not_judged() -> None:
-    assert flagged(report(None, 0.2, 1.0)) == [[]]
-    assert flagged(report(0.0, 0.0, 0.0)) == [[]]
+    assert flagged(report(None, 0.2, 1.0), report(None, 0.2, 1.0)) == [[], []]
+    assert flagged(report(0.0, 0.0, 0.0), report(0.0, 0.0, 0.0)) == [[], []]
     unknown = GradientReport(
         tuple(LayerGradients(name=f"{i}", kind="Linear", num_elements=9, norm=x) for i, x in enumerate((1e-9, 1.0)))
     )
-    assert flagged(unknown) == [[]]
+    assert flagged(unknown, unknown) == [[], []]
 
 
 def test_it_gives_its_numbers() -> None:
-    said = followed([report(1.0, 1.0), report(1e-6, 0.5)], VanishingGradients())[-1].flags[0]
+    said = followed([report(None, None), report(1e-6, 0.5), report(1e-6, 0.5)], VanishingGradients())[-1].flags[0]
     assert "gradient norm 1e-06, 2e-06 of the largest one after it (threshold 0.0001)" in str(said)
 
 

@@ -82,3 +82,12 @@ def test_an_earlier_weight_of_another_shape_is_a_reason() -> None:
 def test_something_else_in_place_of_the_earlier_weights_is_refused() -> None:
     with pytest.raises(ValueError, match=r"analyze\(previous"):
         analyze(nn.Linear(32, 32), previous=3)  # type: ignore[arg-type]
+
+
+def test_an_earlier_weight_that_is_not_finite_costs_only_the_updates() -> None:
+    model, before = nn.Linear(32, 32), nn.Linear(32, 32)
+    with torch.no_grad():
+        before.weight[0, 0] = float("nan")
+    layer = analyze(model, previous=before).layers[0]
+    assert layer.alpha is not None
+    assert layer.reasons["update_relative"] == "the earlier weight was not finite"

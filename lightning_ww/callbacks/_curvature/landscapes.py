@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from lightning_ww import _checks
 from lightning_ww.callbacks._sandbox.batches import CapturedBatch, batch_size
+from lightning_ww.callbacks._sandbox.loss import UnfitBatchError
 from lightning_ww.curvature.landscape import Functions, Landscape
 from lightning_ww.curvature.second_derivatives.loss_hessians import LossCall, LossCalls
 
@@ -34,7 +35,7 @@ def checked(call: str, when: When) -> When:
 
 
 class Landscapes:
-    """The latest landscape of a fit, and the batch of validation that is kept for it.
+    """The latest landscape of a fit, and the validation batch that is kept for it.
 
     Attributes:
         latest: The latest one, or ``None``.
@@ -45,6 +46,7 @@ class Landscapes:
         self.latest: Landscape | None = None
         self.validation: CapturedBatch | None = None
         self.is_new = False  # whether the latest was not shown yet
+        self.trouble = ""  # why it has no validation loss
 
     def is_due(self, number: int | None) -> bool:
         """Tell whether one is taken at the measurement of this number; ``None``: at the end of the fit."""
@@ -53,7 +55,7 @@ class Landscapes:
         return isinstance(self._when, int) and number % self._when == 0
 
     def keep(self, batch: Any, index: int) -> None:
-        """Keep a batch of validation, if it is the first one and is of use."""
+        """Keep a validation batch, if it is the first one and is of use."""
         if self._when is not None and self.validation is None:
             self.validation = CapturedBatch.of(batch, index, batch_size(batch))
 
@@ -67,19 +69,30 @@ class Landscapes:
         return self.latest if was_new else None
 
 
-def functions_of(loss: SandboxLoss, validation: CapturedBatch | None) -> Functions:
-    """The losses on the kept batches and on one of validation, and the accuracies where labels can be told."""
+def functions_of(loss: SandboxLoss, validation: CapturedBatch | None) -> tuple[Functions, str]:
+    """The losses on the kept batches and on a validation batch, and the accuracies where labels can be told.
+
+    Returns:
+        The functions, and why there is no validation loss, if it cannot be evaluated.
+    """
+    why = ""
     parts = {"train": (loss.batches, loss.shares)}
     if validation is not None:
         parts["validation"] = ([validation], [1.0])
     functions: dict[str, Callable[[], Tensor]] = {}
     for name, (batches, shares) in parts.items():
         seen = _Seen(loss, batches, shares)
-        seen()
+        try:
+            seen()
+        except UnfitBatchError as error:
+            if name == "train":
+                raise
+            why = str(error)
+            continue
         functions[f"{name} loss"] = seen
         if seen.accuracy is not None:
             functions[f"{name} accuracy"] = seen.last_accuracy
-    return functions
+    return functions, why
 
 
 class _Seen:
@@ -90,6 +103,7 @@ class _Seen:
         self.accuracy: Tensor | None = None
 
     def __call__(self) -> Tensor:
+        self.accuracy = None  # that of another place would be wrong where the loss fails
         values, hits, total = [], [], sum(self._shares)
         for batch, share in zip(self._batches, self._shares, strict=True):
             with LossCalls() as calls:

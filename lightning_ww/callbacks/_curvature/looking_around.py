@@ -52,6 +52,11 @@ class LooksAround(Scheduled, ABC):
             batches = getattr(run.batches, "batches", [])
             look = partial(reader.look_around, trainer, pl_module, batches, self.num_steps)
             run.guard.run(trainer, look, "look along the curvature")
+            if why := reader.landscapes.trouble:
+                said = (
+                    f"shows no validation loss along the curvature: the training loss cannot be evaluated there. {why}"
+                )
+                run.guard.warn_once(trainer, "landscape", said)
 
     @override
     def on_validation_batch_start(
@@ -60,7 +65,7 @@ class LooksAround(Scheduled, ABC):
         memory = self._run.memory
         if isinstance(memory, CurvatureReader) and not self._run.is_off:
             keep = partial(memory.landscapes.keep, batch, batch_idx)
-            self._run.guard.run(trainer, keep, "keep a batch of validation")
+            self._run.guard.run(trainer, keep, "keep a validation batch")
 
     @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -117,7 +117,7 @@ class CurvatureReader(Memory):
         few = FAST_DEV_RUN_STEPS if getattr(trainer, "fast_dev_run", False) else num_steps
         with self._matrices(trainer, pl_module, batches) as matrices:
             directions = ritz_directions(matrices.whole, few, self._settings.seed)
-            functions = functions_of(matrices.loss, self.landscapes.validation)
+            functions, self.landscapes.trouble = functions_of(matrices.loss, self.landscapes.validation)
             self.landscapes.add(loss_landscape(functions, matrices.own.params, directions))
 
     def follow(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
+from lightning_ww._errors import ArgumentError
 from lightning_ww._torch import plain_name
 from lightning_ww.callbacks._monitor.sentences import listed
 from lightning_ww.callbacks._sandbox.rollback import MOST, MOST_BYTES
@@ -25,7 +26,10 @@ def faster(monitor: Any, module: nn.Module) -> list[str]:
     advice += [f"lower `num_probes` ({monitor.num_probes})"] if monitor.num_probes > 1 else []
     advice += [f"lower `num_batches` ({monitor.num_batches})"] if monitor.num_batches > 1 else []
     advice += ["name fewer `blocks`"] if monitor.blocks else []
-    measured = {id(parameter) for parameter in select_parameters(module, monitor.params).values()}
+    try:
+        measured = {id(parameter) for parameter in select_parameters(module, monitor.params).values()}
+    except ArgumentError:  # none is trained any more
+        measured = set()
     recurrent = [part for part in module.modules() if isinstance(part, nn.LSTM)]
     if any(id(parameter) in measured for part in recurrent for parameter in part.parameters()):
         advice.append("leave out the LSTMs with `params=` (a product through one takes about ten gradients)")

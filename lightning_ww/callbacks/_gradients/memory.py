@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from typing_extensions import override
@@ -22,6 +22,34 @@ class GradientMemory(Memory):
 
     reader: GradientReader | None
     logged: LoggedLayers
+    num_batches: int = 0  # of this fit
+    steps: list[tuple[Any, Callable[[], object]]] = field(default_factory=list)  # hooks of optimizers, and what they do
+
+    def after_step(self, optimizer: Any, action: Callable[[], object]) -> None:
+        """Run an action once, right after the step that an optimizer is about to make, or else at `finish`."""
+        if any(handle[1] is optimizer for handle, _ in self.steps):
+            return  # another evaluation of the same step
+        register = getattr(optimizer, "register_step_post_hook", None)
+        hook = None if register is None else register(lambda *_: self.finish(optimizer))
+        self.steps.append(((hook, optimizer), action))
+
+    def finish(self, optimizer: Any = None) -> None:
+        """Run the actions that wait for an optimizer's step, or all of them, and remove their hooks."""
+        mine = [pair for pair in self.steps if optimizer is None or pair[0][1] is optimizer]
+        self.steps = [pair for pair in self.steps if pair not in mine]
+        for (hook, _), action in mine:
+            if hook is not None:
+                hook.remove()
+            action()
+
+    def remove_hooks(self) -> None:
+        """Remove all hooks from parameters and optimizers."""
+        for (hook, _), _ in self.steps:
+            if hook is not None:
+                hook.remove()
+        self.steps = []
+        if self.reader is not None:
+            self.reader.remove_hooks()
 
     @override
     def state_dict(self) -> dict[str, Any]:
@@ -37,4 +65,4 @@ class GradientMemory(Memory):
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out the reader, which holds the parameters."""
-        return {**vars(self), "reader": None}
+        return {**vars(self), "reader": None, "steps": []}

@@ -208,7 +208,7 @@ class Scheduled(Resumable, ABC):
         if self._schedule.due_after_epoch(trainer, self._run.last_step):
             self._take_measurement(trainer, pl_module, after_epoch=True)
         self._collect(trainer)
-        self._say_if_slow(trainer)
+        self._run.guard.run(trainer, partial(self._say_if_slow, trainer), "say what it costs")
 
     @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -11,7 +11,7 @@ from lightning_ww.drawing.canvas import BLUE, GRAY, new_figure
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from lightning_ww.curvature.singular_learning import LearningCoefficient
+    from lightning_ww.curvature.coefficient import LearningCoefficient
 
 
 def chains_figure(found: LearningCoefficient) -> Figure:

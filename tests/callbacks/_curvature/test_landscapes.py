@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 import torch
 from helpers.fits import curvature_monitor, fit
-from helpers.networks import Classifier, data
+from helpers.networks import Classifier, data, quiet_trainer
 from pytorch_lightning.loggers import TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.nn import functional
 
+from lightning_ww.callbacks import CurvatureMonitor
 from lightning_ww.callbacks._curvature.landscapes import Landscapes, checked, functions_of
 from lightning_ww.callbacks._sandbox.batches import CapturedBatch
 
@@ -80,7 +81,8 @@ def batch_of(seed: int) -> CapturedBatch:
 def test_accuracies_are_weighted_by_shares_and_only_of_labels() -> None:
     batches = batch_of(0), batch_of(1)
     loss: Any = Loss("labels", *batches)
-    functions = functions_of(loss, None)
+    functions, why = functions_of(loss, None)
+    assert not why
     assert list(functions) == ["train loss", "train accuracy"]
     functions["train loss"]()
     hits = []
@@ -93,4 +95,35 @@ def test_accuracies_are_weighted_by_shares_and_only_of_labels() -> None:
     plain = CapturedBatch.of((x, y), 0, 8)
     for kind in ("probabilities", "squares"):
         other: Any = Loss(kind, plain)
-        assert list(functions_of(other, plain)) == ["train loss", "validation loss"]
+        assert list(functions_of(other, plain)[0]) == ["train loss", "validation loss"]
+
+
+def test_an_accuracy_is_not_that_of_another_place_where_the_loss_fails() -> None:
+    loss: Any = Loss("labels", batch_of(0))
+    functions, _ = functions_of(loss, None)
+    functions["train loss"]()
+    assert float(functions["train accuracy"]()) >= 0
+
+    def fail(_: Any) -> torch.Tensor:
+        raise ValueError("overflow")
+
+    loss.of = fail
+    with pytest.raises(ValueError, match="overflow"):
+        functions["train loss"]()
+    assert functions["train accuracy"]().isnan()
+
+
+def test_a_validation_batch_of_another_form_costs_only_its_own_curve() -> None:
+    class Other(Classifier):
+        def validation_step(self, batch: Any, batch_idx: int) -> None:
+            self.log("val_loss", super().training_step(batch["x"], batch_idx))
+
+        def val_dataloader(self) -> Any:
+            return torch.utils.data.DataLoader([{"x": batch} for batch in data(32, shuffle=False)], batch_size=None)
+
+    ours = CurvatureMonitor(1, landscape="end", num_steps=4)
+    trainer = quiet_trainer(callbacks=[ours], max_epochs=1)
+    with pytest.warns(UserWarning, match="shows no validation loss along the curvature"):
+        trainer.fit(Other(), data(64))
+    assert ours.loss_landscape is not None
+    assert ours.loss_landscape.names == ("train loss", "train accuracy")
