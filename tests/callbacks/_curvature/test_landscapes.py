@@ -119,7 +119,8 @@ def test_a_validation_batch_of_another_form_costs_only_its_own_curve() -> None:
             self.log("val_loss", super().training_step(batch["x"], batch_idx))
 
         def val_dataloader(self) -> Any:
-            return torch.utils.data.DataLoader([{"x": batch} for batch in data(32, shuffle=False)], batch_size=None)
+            rows: Any = [{"x": batch} for batch in data(32, shuffle=False)]
+            return torch.utils.data.DataLoader(rows, batch_size=None)
 
     ours = CurvatureMonitor(1, landscape="end", num_steps=4)
     trainer = quiet_trainer(callbacks=[ours], max_epochs=1)
