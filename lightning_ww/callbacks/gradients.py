@@ -114,6 +114,7 @@ class GradientMonitor(Monitor[GradientReport, GradientReport]):
     """
 
     GROUP = "gradients"
+    THERE = ("weight_norm", "weight_max", "num_flagged", "seconds")
     IDENTITY = ("layers", "log_key_prefix")
 
     def __init__(

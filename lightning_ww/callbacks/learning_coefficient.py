@@ -132,6 +132,7 @@ class LearningCoefficientMonitor(Monitor[LearningCoefficient, LearningCoefficien
 
     GROUP = "slt"
     HAS_BASELINE = False
+    THERE = ()
     SHARES = True
     IDENTITY = ("params", "log_key_prefix")
 

@@ -16,7 +16,7 @@ from lightning_ww.callbacks._monitor.restoring import Restoring
 from lightning_ww.callbacks._monitor.resumable import Resumable
 from lightning_ww.callbacks._monitor.run import FORM, Run
 from lightning_ww.callbacks._monitor.schedule import Schedule
-from lightning_ww.callbacks._monitor.watchers import impatient
+from lightning_ww.callbacks._monitor.watchers import impatient, premature
 
 T = TypeVar("T")
 
@@ -29,6 +29,9 @@ class Scheduled(Resumable, ABC):
 
     HAS_BASELINE: ClassVar[bool] = True
     """Whether it measures at the start of a fit."""
+
+    THERE: ClassVar[tuple[str, ...] | None] = None
+    """The numbers that are there from the start of a fit; ``None``: all."""
 
     BEGIN_ANEW: ClassVar[str] = "starts a new history"
     """The consequence of a lost state, in words."""
@@ -146,6 +149,10 @@ class Scheduled(Resumable, ABC):
         self._agree_to_be_off(trainer)
         if self._run.between is None:  # else numbers come between two measurements, too
             for said in impatient(trainer, f"{self.log_key_prefix}{self.GROUP}/", self._schedule.every_n_epochs):
+                self._run.guard.warn_once(trainer, said, said)
+        if self.THERE is not None:
+            ours = f"{self.log_key_prefix}{self.GROUP}/"
+            for said in premature(trainer, ours, self._schedule.every_n_epochs, self.THERE):
                 self._run.guard.warn_once(trainer, said, said)
         self._run.guard.tell(trainer)
 

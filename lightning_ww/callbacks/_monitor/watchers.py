@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from lightning_ww.callbacks._monitor.lightning import callbacks
@@ -30,5 +31,27 @@ def impatient(trainer: Trainer, ours: str, every_n_epochs: int | None) -> list[s
             said.append(
                 f"measures at every {every_n_epochs}th epoch, and `{name}` takes an epoch without a measurement for one "
                 f"without improvement: it may stop before the next one. Set `patience={enough}`, or `every_n_epochs=1`."
+            )
+    return said
+
+
+def premature(trainer: Trainer, ours: str, every_n_epochs: int | None, there: Collection[str]) -> list[str]:
+    """A sentence on each `EarlyStopping` that may look at a number before its first value, which is an error of its own.
+
+    Args:
+        trainer: The Trainer.
+        ours: The beginning of the monitor's keys.
+        every_n_epochs: The number of epochs from one measurement to the next; ``None``: not by epochs.
+        there: The numbers that are there from the start.
+    """
+    said = []
+    is_in_time = every_n_epochs == 1 and getattr(trainer, "val_check_interval", 1.0) == 1.0
+    for callback in callbacks(trainer):
+        key = str(getattr(callback, "monitor", None) or "")
+        looks = hasattr(callback, "wait_count") and getattr(callback, "strict", False)
+        if looks and key.startswith(ours) and key.removeprefix(ours) not in there and not is_in_time:
+            said.append(
+                f"has its first `{key}` later than `{type(callback).__name__}` looks for it, which would end the run: "
+                "pass `strict=False` to it."
             )
     return said
