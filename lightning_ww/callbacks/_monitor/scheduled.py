@@ -147,13 +147,13 @@ class Scheduled(Resumable, ABC):
         memory = state.get("memory") if state is not None and len(self._run.history) else None
         self._or_off(trainer, partial(self._prepare, trainer, pl_module, memory))
         self._agree_to_be_off(trainer)
-        if self._run.between is None:  # else numbers come between two measurements, too
-            for said in impatient(trainer, f"{self.log_key_prefix}{self.GROUP}/", self._schedule.every_n_epochs):
-                self._run.guard.warn_once(trainer, said, said)
-        if self.THERE is not None:
-            ours = f"{self.log_key_prefix}{self.GROUP}/"
-            for said in premature(trainer, ours, self._schedule.every_n_epochs, self.THERE):
-                self._run.guard.warn_once(trainer, said, said)
+        ours, every = f"{self.log_key_prefix}{self.GROUP}/", self._schedule.every_n_epochs
+        told = (
+            [] if self._run.between is not None else impatient(trainer, ours, every)
+        )  # else numbers come in between, too
+        told += [] if self.THERE is None else premature(trainer, ours, every, self.THERE)
+        for said in told:
+            self._run.guard.warn_once(trainer, said, said)
         self._run.guard.tell(trainer)
 
     @override
