@@ -16,7 +16,7 @@ from lightning_ww.callbacks._monitor.restoring import Restoring
 from lightning_ww.callbacks._monitor.resumable import Resumable
 from lightning_ww.callbacks._monitor.run import FORM, Run
 from lightning_ww.callbacks._monitor.schedule import Schedule
-from lightning_ww.callbacks._monitor.watchers import impatient, premature
+from lightning_ww.callbacks._monitor.watchers import about_watchers
 
 T = TypeVar("T")
 
@@ -148,11 +148,7 @@ class Scheduled(Resumable, ABC):
         self._or_off(trainer, partial(self._prepare, trainer, pl_module, memory))
         self._agree_to_be_off(trainer)
         ours, every = f"{self.log_key_prefix}{self.GROUP}/", self._schedule.every_n_epochs
-        told = (
-            [] if self._run.between is not None else impatient(trainer, ours, every)
-        )  # else numbers come in between, too
-        told += [] if self.THERE is None else premature(trainer, ours, every, self.THERE)
-        for said in told:
+        for said in about_watchers(trainer, ours, every, self.THERE, comes_between=self._run.between is not None):
             self._run.guard.warn_once(trainer, said, said)
         self._run.guard.tell(trainer)
 

@@ -11,6 +11,22 @@ if TYPE_CHECKING:
     from lightning_ww.callbacks._monitor.lightning import Trainer
 
 
+def about_watchers(
+    trainer: Trainer, ours: str, every_n_epochs: int | None, there: Collection[str] | None, *, comes_between: bool
+) -> list[str]:
+    """Sentences on callbacks that look at a monitor's numbers too often, or too early.
+
+    Args:
+        trainer: The Trainer.
+        ours: The beginning of the monitor's keys.
+        every_n_epochs: The number of epochs from one measurement to the next; ``None``: not by epochs.
+        there: The numbers that are there from the start; ``None``: all.
+        comes_between: Whether numbers come between two measurements, too.
+    """
+    said = [] if comes_between else impatient(trainer, ours, every_n_epochs)
+    return said if there is None else [*said, *premature(trainer, ours, every_n_epochs, there)]
+
+
 def impatient(trainer: Trainer, ours: str, every_n_epochs: int | None) -> list[str]:
     """A sentence on each `EarlyStopping` whose patience ends before the number that it watches is measured again.
 
