@@ -17,7 +17,13 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from lightning_ww.callbacks import CurvatureMonitor, SpectralEarlyStopping, WeightSpectrumMonitor
+from lightning_ww.callbacks import (
+    CurvatureMonitor,
+    GradientMonitor,
+    LearningCoefficientMonitor,
+    SpectralEarlyStopping,
+    WeightSpectrumMonitor,
+)
 
 Batch = tuple[Tensor, Tensor]
 
@@ -62,11 +68,12 @@ def train(name: str, l2: float, epochs: int, logs: str) -> None:
     """Train one network under TensorBoard's run ``name``, and say what was seen."""
     seed_everything(0, verbose=False)
     training, validation = loaders()
-    monitor, curvature = WeightSpectrumMonitor(), CurvatureMonitor(every_n_epochs=5)
+    monitor, curvature = WeightSpectrumMonitor(), CurvatureMonitor(every_n_epochs=5, landscape="end")
+    gradients, chains = GradientMonitor(), LearningCoefficientMonitor(num_chains=2, localization=100.0)
     stopping = SpectralEarlyStopping(stop_on=["rank_collapse", "correlation_trap"], patience=3)
     trainer = Trainer(
         max_epochs=epochs,
-        callbacks=[monitor, curvature, stopping],
+        callbacks=[monitor, curvature, gradients, *([] if l2 else [chains]), stopping],
         logger=TensorBoardLogger(logs, name=name),
         accelerator="cpu",
         log_every_n_steps=10,
@@ -80,6 +87,9 @@ def train(name: str, l2: float, epochs: int, logs: str) -> None:
     print("From the first measurement to the last:")
     print(describe(monitor))
     print(describe_curvature(curvature))
+    print(describe_gradients(gradients))
+    if chains.found is not None:
+        print(describe_chains(chains))
     if stopping.stopping_reason_message:
         print(f"  Stopped early. {stopping.stopping_reason_message}")
 
@@ -121,6 +131,24 @@ def describe_curvature(monitor: CurvatureMonitor) -> str:
     )
 
 
+def describe_gradients(monitor: GradientMonitor) -> str:
+    """The gradients at the last step, in words."""
+    last = monitor.history[-1]
+    norms = ", ".join(f"{layer} {last.value(layer, 'norm'):.2g}" for layer in last.layers)
+    return f"  Gradients at the last step: {norms}; it moved the weights by {last.summary['update_ratio']:.1g} of their norm."
+
+
+def describe_chains(monitor: LearningCoefficientMonitor) -> str:
+    """The learning coefficient, and what it is to be compared with, in words."""
+    found = monitor.found
+    assert found is not None
+    error = "" if found.stderr is None else f" ± {found.stderr:.1g}"
+    verdict = "" if found.is_valid else f" Not to be believed: {found.reason}."
+    return (
+        f"  Learning coefficient of {found.num_samples} digits: {found.value:.3g}{error} (localization 100).{verdict}"
+    )
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Train a healthy network and one that is not."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -140,7 +168,9 @@ def main(arguments: list[str] | None = None) -> None:
     print(
         "(`ww.spectrum`), the spectrum of the loss's Hessian (`curvature`). TEXT: the same in words. TIME SERIES: each"
     )
-    print("number, of the network under `ww` and `curvature`, of each layer under `ww.alpha` and the like.")
+    print(
+        "number, of the network under `ww`, `curvature`, `gradients` and `slt`, of each layer under `ww.alpha` and the like."
+    )
 
 
 if __name__ == "__main__":

@@ -23,6 +23,8 @@ def test_the_demo_shows_a_healthy_run_and_one_that_collapses_and_is_stopped(tmp_
     assert "http://localhost:6006" in done.stdout.splitlines()[-4]
     assert "The loss's Hessian: sharpness" in healthy
     assert "below its edge of stability" in healthy
+    assert "Gradients at the last step: encoder" in healthy
+    assert "Learning coefficient of 256 digits" in healthy
     for run in ("healthy", "over-regularized"):
         events = EventAccumulator(str(next((tmp_path / run).glob("version_*")))).Reload()
         tags = set(events.Tags()["scalars"])
@@ -60,3 +62,21 @@ def test_outliers_are_counted_by_class() -> None:
     printed = run("examples/class_outliers.py", "--classes", "6")
     counts = [int(count) for count in re.findall(r"\d+(?=[,]| outliers)", printed)]
     assert counts == [5] * 5  # one less than classes, as Papyan (2018) derives
+
+
+def test_the_learning_coefficient_tells_degenerate_minima_apart_where_the_hessian_is_zero(tmp_path: Path) -> None:
+    printed = run("examples/degenerate_minimum.py", "--picture", str(tmp_path / "picture.png")).splitlines()
+    for line, power in zip(printed, (2, 4, 6), strict=True):
+        sharpness, value = (float(number) for number in re.findall(r"(?:sharpness|coefficient) (-?[\d.e-]+)", line))
+        assert sharpness == (2 if power == 2 else 0)
+        assert abs(value - 1 / power) < 0.12 / power
+    assert (tmp_path / "picture.png").stat().st_size > 10_000
+
+
+def test_a_newton_step_by_gpytorch_lowers_the_loss_more_than_a_line_search() -> None:
+    first, second = run("examples/newton_step.py").splitlines()
+    loss, plain = (float(number) for number in re.findall(r"\d+\.\d{4}", first))
+    newton = float(re.findall(r"\d+\.\d{4}", second)[-1])
+    residual = float(re.findall(r"residual of ([\d.e-]+):", second)[0])
+    assert newton < plain < loss
+    assert residual < 1e-3
