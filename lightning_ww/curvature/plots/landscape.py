@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 COLORS = (BLUE, ORANGE, "#009E73", "#CC79A7")
 """Of the functions, in their order."""
 
+COLUMNS = 2
+"""The most panels side by side: TensorBoard's thumbnails are narrow."""
+
 
 def landscape_figure(landscape: Landscape) -> Figure:
     """Draw the functions, losses on the left axis and accuracies on the right one; dashed, the parabola of the curvature."""
@@ -24,10 +27,13 @@ def landscape_figure(landscape: Landscape) -> Figure:
 
 def _curves(landscape: Landscape) -> Figure:
     count = len(landscape.directions)
-    figure = new_figure(3.2 * count + 0.6, 3.4, layout="constrained")
+    columns = min(count, COLUMNS)
+    rows = -(-count // columns)
+    figure = new_figure(3.3 * columns, 2.5 * rows + 0.5, layout="constrained")
     t = landscape.distances.numpy()
     for i, direction in enumerate(landscape.directions):
-        axes = figure.add_subplot(1, count, i + 1)
+        axes = figure.add_subplot(rows, columns, i + 1)
+        is_right, is_low = (i + 1) % columns == 0 or i == count - 1, i >= count - columns
         right = axes.twinx() if any(_is_share(name) for name in landscape.names) else None
         for k, name in enumerate(landscape.names):
             values, color = landscape.values[k, i].numpy(), COLORS[k % len(COLORS)]
@@ -44,17 +50,19 @@ def _curves(landscape: Landscape) -> Figure:
             axes.set_ylim(finite.min() - room, finite.max() + room)
         if right is not None:
             right.set_ylim(-0.02, 1.02)
-            right.set_yticks([0, 0.5, 1], ["", "", ""] if i < count - 1 else ["0", "0.5", "1"])
-            if i == count - 1:
+            right.set_yticks([0, 0.5, 1], ["0", "0.5", "1"] if is_right else ["", "", ""])
+            if is_right:
                 right.set_ylabel("accuracy")
-        axes.set_title(f"{direction.name}: λ = {direction.eigenvalue:.3g} ± {direction.residual:.1g}", fontsize=9)
-        axes.set_xlabel("distance from the weights")
+        axes.set_title(f"{direction.name}: λ = {direction.eigenvalue:.3g} ± {direction.residual:.1g}", fontsize=10)
+        if is_low:
+            axes.set_xlabel("distance from the weights")
         axes.grid(alpha=0.3)
-        if not i:
+        if i % columns == 0:
             axes.set_ylabel("loss")
+        if not i:
             lines = [*axes.get_lines(), *(right.get_lines() if right is not None else [])]
             labels = [str(line.get_label()) for line in lines]
-            figure.legend(lines, labels, loc="outside lower center", ncols=len(lines), fontsize=8)
+            figure.legend(lines, labels, loc="outside lower center", ncols=3, fontsize=9)
     return figure
 
 
