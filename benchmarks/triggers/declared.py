@@ -80,7 +80,10 @@ DECAY = 0.02
 FASTER = 100.0
 """The factor of an exploding layer's learning rate."""
 
-TRIGGERS = ("nonfinite", "rank_collapse", "correlation_trap", "over_trained", "instability", "sharpness")
+TRIGGERS = (
+    *("nonfinite", "rank_collapse", "correlation_trap", "over_trained", "instability", "sharpness"),
+    *("vanishing_gradients", "exploding_gradients"),
+)
 """The triggers that could say that a run fails, with their default thresholds."""
 
 METRICS = (

@@ -121,10 +121,11 @@ def patience_of(healthy: list[Run], slow: list[Run], runs: list[Run]) -> str:
     weights, curvature = (
         np.median([run[f"seconds of {kind}"] / run["seconds"] for run in runs]) for kind in ("weights", "curvature")
     )
+    gradients = np.median([run["share of gradients"] for run in runs])
     return (
         f"`rank_collapse` or `correlation_trap` with a `patience` of {'; '.join(said)}. Cost, of runs of a few seconds apiece: measuring "
         f"the weights at each epoch with every metric took {100 * weights:.0f} % of a run (median), the curvature by six Lanczos steps "
-        f"{100 * curvature:.0f} %, the baselines less than 1 %."
+        f"{100 * curvature:.0f} %, the gradients {100 * gradients:.0f} %, the baselines less than 1 %."
     )
 
 

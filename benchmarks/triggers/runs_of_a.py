@@ -14,10 +14,11 @@ KIND = {setting.name: setting for setting in SETTINGS}
 
 
 def fired(run: Run) -> list[list[str]]:
-    """The triggers that fired at each epoch, those of the weights and of the curvature."""
+    """The triggers that fired at each epoch, those of the weights, of the curvature and of the gradients."""
+    kinds = [run["fired"], run["curvature fired"], run["gradients fired"]]
     longest = len(run["epochs"])
-    curvature = run["curvature fired"] + [[]] * (longest - len(run["curvature fired"]))
-    return [[*a, *b] for a, b in zip(run["fired"], curvature, strict=True)]
+    full = [kind + [[]] * (longest - len(kind)) for kind in kinds]
+    return [[*a, *b, *c] for a, b, c in zip(*full, strict=True)]
 
 
 def begins(run: Run) -> int:

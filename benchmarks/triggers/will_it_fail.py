@@ -36,7 +36,7 @@ from lightning_ww import (
     Sharpness,
     UnderTrained,
 )
-from lightning_ww.callbacks import CurvatureMonitor, WeightSpectrumMonitor
+from lightning_ww.callbacks import CurvatureMonitor, GradientMonitor, WeightSpectrumMonitor
 
 ALL = (
     *(Nonfinite(), RankCollapse(), CorrelationTrap(), OverTrained(), UnderTrained(), NotLearning()),
@@ -101,10 +101,11 @@ def run(name: str, seed: int, epochs: int) -> dict[str, Any]:
     curvature = CurvatureMonitor(
         1, num_steps=6, triggers=[Sharpness()], self_check=False, panels=False, execution="sync"
     )
+    gradients = GradientMonitor(panels=False, execution="sync")
     trainer = Trainer(
         accelerator="cpu",
         max_epochs=epochs,
-        callbacks=[recorder, weights, curvature],
+        callbacks=[recorder, weights, curvature, gradients],
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -123,10 +124,12 @@ def run(name: str, seed: int, epochs: int) -> dict[str, Any]:
         "fired": [list(past.fired) for past in weights.history][1:],
         "flagged": [{trigger: len(layers) for trigger, layers in past.flags.items()} for past in weights.history][1:],
         "curvature fired": [list(past.fired) for past in curvature.history][1:],
+        "gradients fired": [list(past.fired) for past in gradients.history][1:],
         "from start": {trigger: list(layers) for trigger, layers in weights.history[0].from_start.items()},
         "seconds": time.perf_counter() - began,
         "seconds of weights": sum(past.summary["seconds"] for past in weights.history),
         "seconds of curvature": sum(past.summary["seconds"] for past in curvature.history),
+        "share of gradients": gradients.history[-1].summary["overhead"],
     }
 
 
