@@ -4,7 +4,7 @@ PY := .venv/bin/python
 LOGS ?= runs
 SCREENSHOTS ?= runs/screenshots
 
-.PHONY: help demo test test-slow test-peers test-browser check format bench bench-triggers bench-anti-grokking reproductions scale false-alarms tensorboard docs golden clean
+.PHONY: help demo test test-slow test-peers test-models test-browser check format bench bench-triggers bench-anti-grokking reproductions scale false-alarms tensorboard docs golden clean
 
 help:  ## What can be done here
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -35,6 +35,13 @@ test-peers: .venv/.peers  ## Against weightwatcher, PyHessian, curvlinops and he
 .venv/.browser: .venv/.ready
 	$(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[browser]'
 	touch $@
+
+.venv/.models: .venv/.ready
+	$(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[models]'
+	touch $@
+
+test-models: .venv/.models  ## Public architectures at toy size: nearly every element of a matrix is analyzed
+	$(PY) -m pytest -m models
 
 test-browser: .venv/.browser  ## TensorBoard's panels, looked at in Chromium (of the system: apt-get install chromium)
 	@for browser in chromium chromium-browser google-chrome; do command -v $$browser >/dev/null && exit 0; done; \
