@@ -20,7 +20,9 @@ sys.path.insert(0, {tests!r})
 from pytorch_lightning.loggers import MLFlowLogger, WandbLogger
 from helpers.networks import Classifier, data, quiet_trainer
 from lightning_ww.callbacks import CurvatureMonitor, WeightSpectrumMonitor
+from lightning_ww.callbacks._monitor import clock
 
+clock.DRAWING = 1e9  # pictures are drawn however short the run is
 logger = {logger}
 callbacks = [
     WeightSpectrumMonitor(metrics=["alpha"], on_error="raise"),
