@@ -170,7 +170,7 @@ def test_public_names_are_these() -> None:
         *("select_parameters", "spectral_density"),
     ]
     assert lightning_ww.gradients.__all__ == [
-        *("GRADIENT_METRICS", "GradientReader", "GradientReport", "LayerGradients"),
+        *("GRADIENT_METRICS", "Activations", "GradientReader", "GradientReport", "LayerGradients", "activations"),
     ]
     assert lightning_ww.callbacks.__all__ == [
         *("CurvatureMonitor", "GradientMonitor", "LearningCoefficientMonitor", "SpectralEarlyStopping"),
