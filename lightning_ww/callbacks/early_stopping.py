@@ -14,7 +14,7 @@ from lightning_ww.callbacks._monitor.event_file import EventFile
 from lightning_ww.callbacks._monitor.guard import Guard
 from lightning_ww.callbacks._monitor.improvement import Improvement, Mode, checked
 from lightning_ww.callbacks._monitor.lent_triggers import LentTriggers, is_monitor, monitors_with_triggers
-from lightning_ww.callbacks._monitor.lightning import LightningModule, Trainer, callbacks, inform, warn
+from lightning_ww.callbacks._monitor.lightning import LightningModule, Trainer, callbacks, from_all, inform, warn
 from lightning_ww.callbacks._monitor.restoring import Restoring
 from lightning_ww.callbacks._monitor.resumable import Resumable
 from lightning_ww.callbacks._monitor.stop import Stop
@@ -226,15 +226,15 @@ class SpectralEarlyStopping(Resumable):
                 inform(trainer, f"{due.message} Training goes on: `stop_on` is empty.")
             return
         if trainer.strategy.reduce_boolean_decision(due is not None, all=False):
-            is_lost = due is not None and due.trigger.name == "nonfinite"
+            stop: Stop = next(filter(None, from_all(trainer, due)))  # of any process
+            is_lost = stop.flag.trigger == "nonfinite"
             trainer.should_stop = self._has_stopped = True
             self.stopped_epoch = trainer.current_epoch
             self.stopping_reason = SpectralStoppingReason.NONFINITE if is_lost else SpectralStoppingReason.TRIGGER
-            self.stopping_reason_message = message = "Another process asked to stop." if due is None else due.message
+            self.stopping_reason_message = stop.message
             if self.verbose:
-                inform(trainer, message)
-            if due is not None:
-                due.tell(trainer, self._guard, self._file)
+                inform(trainer, stop.message)
+            stop.tell(trainer, self._guard, self._file)
 
     def _unseen(self, monitor: Any) -> list[Measurement]:
         """The measurements that were not counted yet; those at the start of a fit never count."""
@@ -266,7 +266,7 @@ class SpectralEarlyStopping(Resumable):
     def _stop(self, monitor: Any, trigger: Trigger, count: int) -> Stop:
         evidence = [flag.evidence for flag in monitor.diagnosis.flags if flag.trigger == trigger.name]
         message = self._sentence(monitor, trigger.name, count)
-        return Stop(message, trigger, monitor.history[-1], "; ".join(evidence))
+        return Stop.of(message, trigger, monitor.history[-1], "; ".join(evidence))
 
     def _acts_on(self, trigger: Trigger) -> bool:
         return trigger.name in self._named or any(are_equal(trigger, own) for own in self._own)

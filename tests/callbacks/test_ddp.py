@@ -460,3 +460,41 @@ def test_gradients_are_those_after_the_reduction_and_chains_are_shared_out(tmp_p
     assert len(coefficient) == 2
     assert len(chains) == 4  # two on each
     assert coefficient[-1]["llc"] == pytest.approx(sum(chains) / 4)
+
+
+ALONE = """
+import json, sys, warnings
+warnings.filterwarnings("ignore")
+sys.path.insert(0, {tests!r})
+import torch
+from dataclasses import dataclass
+from pytorch_lightning.loggers import CSVLogger
+from helpers.networks import Classifier, data, quiet_trainer
+from lightning_ww import Trigger
+from lightning_ww.callbacks import SpectralEarlyStopping, WeightSpectrumMonitor
+
+@dataclass(frozen=True)
+class Late(Trigger):
+    def judge(self, history, layer):
+        is_it = torch.distributed.get_rank() == 1 and layer == "head" and history[-1].number > 0
+        return "by the second process alone" if is_it else None
+
+if __name__ == "__main__":
+    stopping = SpectralEarlyStopping(Late(), patience=1, min_epochs=0)
+    logger = CSVLogger(".", name="", version="run")
+    callbacks = [WeightSpectrumMonitor(), stopping]
+    trainer = quiet_trainer(devices=2, strategy="ddp_fork", max_epochs=4, callbacks=callbacks, logger=logger)
+    trainer.fit(Classifier(), data(), data(32, shuffle=False))
+"""
+
+
+def test_a_stop_that_another_process_asks_for_is_told_with_its_reason(tmp_path: Path) -> None:
+    script = tmp_path / "train.py"
+    script.write_text(ALONE.format(tests=str(Path(__file__).parents[1])))
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, cwd=tmp_path, timeout=120)
+    assert done.returncode == 0, done.stderr[-3000:]
+    events = [json.loads(line) for line in (tmp_path / "run" / "events.jsonl").read_text().splitlines()]
+    (stop,) = [event for event in events if event["event"] == "stop"]
+    assert stop["layers"] == ["head"]
+    assert "`late` fired at 1 measurement" in stop["evidence"]
+    assert "by the second process alone" in stop["evidence"]
