@@ -102,6 +102,54 @@ def test_of_reduced_rank_regression_it_is_aoyagis_and_watanabes(m: int, h: int, 
     assert found.value < (h * m + n * h) / 2  # half the number of parameters
 
 
+def of_deep_network(sizes: tuple[int, ...], r: int) -> float:
+    """A deep linear network of these widths at true rank r (Aoyagi 2024)."""
+    spare = [size - r for size in sizes]
+    for count in range(2, len(sizes) + 1):
+        for chosen in itertools.combinations(range(len(sizes)), count):
+            inside = [spare[j] for j in chosen]
+            outside = [spare[j] for j in range(len(sizes)) if j not in chosen]
+            depth, total = count - 1, sum(inside)
+            is_it = total >= depth * max(inside)
+            if outside:
+                is_it &= max(inside) < min(outside) and total < depth * min(outside)
+            if is_it:
+                rest = total - (math.ceil(total / depth) - 1) * depth
+                pairs = sum(a * b for a, b in itertools.combinations(inside, 2))
+                first = (r * (sizes[0] + sizes[-1]) - r * r) / 2 + rest * (depth - rest) / (4 * depth)
+                return first - depth * (depth - 1) / 4 * (total / depth) ** 2 + pairs / 2
+    raise AssertionError(sizes)
+
+
+def test_both_formulas_agree_for_two_layers() -> None:
+    for m, h, n in itertools.product(range(1, 6), repeat=3):
+        for r in range(min(m, h, n) + 1):
+            assert of_deep_network((m, h, n), r) == pytest.approx(of_regression(m, h, n, r))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "r", "expected", "within"), [((4, 3, 3, 4), 2, 6.5, 0.08), ((5, 5, 5, 5), 2, 11.0, 0.25)]
+)
+def test_of_a_deep_linear_network_it_is_aoyagis(sizes: tuple[int, ...], r: int, expected: float, within: float) -> None:
+    """The more of the layers are degenerate, the lower it reads at this n: the corrections fall with log n only."""
+    assert of_deep_network(sizes, r) == expected
+    generator, weights = torch.Generator().manual_seed(sum(sizes) + r), []
+    for a, b in itertools.pairwise(sizes):
+        weights.append(torch.zeros(b, a))
+        weights[-1][:r, :r] = torch.linalg.qr(torch.randn(r, r, generator=generator))[0]
+    true = torch.linalg.multi_dot(weights[::-1])
+    for weight in weights:
+        weight.requires_grad_()
+    found = estimate(
+        lambda: 0.5 * (torch.linalg.multi_dot(weights[::-1]) - true).square().sum(),
+        *weights,
+        n=10**5,
+        num_draws=2000,
+        num_burnin=2000,
+    )
+    assert found.value == pytest.approx(expected, rel=within)
+
+
 def test_a_network_of_higher_rank_and_a_less_degenerate_minimum_have_more() -> None:
     by_rank = [estimate(*regression(6, 4, 6, r), n=10**5, num_draws=1500, num_burnin=1500).value for r in (1, 2, 3)]
     assert by_rank == sorted(by_rank)
