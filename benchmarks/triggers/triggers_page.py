@@ -33,9 +33,12 @@ is divided by a run's own length.
 - **To stop, where you regularize or prune and want no layer to collapse: `rank_collapse`.** No healthy run was stopped; it sees each
   strangled layer within a few measurements. It is no judge of accuracy: most runs that it stops would not have lost any, and where accuracy
   falls it falls sooner. It does not see a layer whose weights only become small.
-- **As a warning: `correlation_trap`.** It tells of steps that are too large, mostly after the loss has told. To stop on it, ask for
-  `require_metric="val_loss"` as well.
-- **Not to stop: `over_trained`, `instability`, `plateau`, `sharpness`.** The first stops healthy networks, the second flags them, the
+- **To stop, with a `GradientMonitor`: `vanishing_gradients`.** No healthy run was stopped; it stops networks that never learn before
+  that is clear from their accuracy, and networks whose units have died after a learning rate that was too large, late. It is the only
+  trigger that is both silent in health and in time for a kind of failure.
+- **As a warning: `correlation_trap`, `exploding_gradients`.** They tell of steps that are too large, mostly after the loss has told. To stop on them, ask
+  for `require_metric="val_loss"` as well.
+- **Not to stop: `over_trained`, `instability`, `plateau`, `sharpness`.** The first stops healthy networks, the second is late, the
   third saves next to nothing, the fourth is for plain gradient descent on whole batches.
 - **Not for overfitting: any of them.** With wrong labels, validation loss, Label Wave and gradient disparity stop at the right
   time (suite B); our triggers do not.

@@ -22,8 +22,8 @@ FEWEST = 3
 class ExplodingGradients(Trigger):
     """Flag a layer whose gradient norm is a large multiple of the median of the layers after it, or of its own in the past.
 
-    A median needs at least three values, so the last three layers are judged by their past alone. It is a default trigger of
-    `GradientMonitor`.
+    A median needs at least three values, so the last three layers are judged by their past alone. It stopped none of 80
+    healthy runs, and 2 of 40 that failed slowly (`docs/triggers.md`). It is a default trigger of `GradientMonitor`.
 
     Args:
         enter: The multiple above which a flag rises. Default: ``1e3``.

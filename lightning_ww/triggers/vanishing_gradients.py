@@ -22,7 +22,8 @@ class VanishingGradients(Trigger):
 
     Layers are "after" it that a backward pass reaches before it. A layer whose gradient has more than doubled since the last
     report is not judged: it grows out of zero, as behind an adapter or a gain that is zero at first. Nor are the factors of
-    low-rank products. It is a default trigger of `GradientMonitor`.
+    low-rank products. It stopped none of 80 healthy runs, and 30 of 40 that failed slowly, 10 of them before
+    (`docs/triggers.md`). It is a default trigger of `GradientMonitor`.
 
     Args:
         enter: The ratio below which a flag rises. Default: ``1e-4``.
