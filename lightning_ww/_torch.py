@@ -13,10 +13,18 @@ from torch import Tensor, nn
 WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module")
 """Attributes of compiled, sharded and checkpointed modules that refer to the user's module."""
 
+FACTORS = frozenset({"lora_A", "lora_B", "lora_embedding_A", "lora_embedding_B", "lora_down", "lora_up"})
+"""The names of modules and parameters that hold the factors of low-rank products, in PEFT, diffusers and loralib."""
+
 
 def plain_name(name: str) -> str:
     """A dotted name without the parts that wrappers add, made printable."""
     return printable(".".join(part for part in name.split(".") if part not in WRAPPERS))
+
+
+def is_factor(name: str) -> bool:
+    """Whether a dotted name is that of a factor of a low-rank product."""
+    return not FACTORS.isdisjoint(name.split("."))
 
 
 def printable(name: str) -> str:

@@ -8,10 +8,7 @@ from dataclasses import dataclass, field
 from torch import nn
 
 from lightning_ww import _checks
-from lightning_ww._torch import plain_name
-
-FACTORS = frozenset({"lora_A", "lora_B", "lora_embedding_A", "lora_embedding_B", "lora_down", "lora_up"})
-"""The names of modules that hold the factors of low-rank products, in PEFT, diffusers and loralib."""
+from lightning_ww._torch import is_factor, plain_name
 
 
 @dataclass(frozen=True)
@@ -71,12 +68,8 @@ def layers_of(
         if not trained:
             left_out.append(SkippedLayerGradients(name, "frozen", "nothing in this layer is trained"))
             continue
-        is_embedding, is_factor = (
-            isinstance(part, nn.Embedding | nn.EmbeddingBag),
-            not FACTORS.isdisjoint(name.split(".")),
-        )
-        ids = tuple(map(id, trained))
-        found.append(ParametersOfLayer(name, type(part).__name__, trained, is_embedding, ids, is_factor))
+        is_embedding, ids = isinstance(part, nn.Embedding | nn.EmbeddingBag), tuple(map(id, trained))
+        found.append(ParametersOfLayer(name, type(part).__name__, trained, is_embedding, ids, is_factor(name)))
     if layers is not None:
         known = [*(one.name for one in found), *(one.name for one in left_out)]
         wanted = _checks.matching(call, "layers", layers, known, "layer", strict=strict)

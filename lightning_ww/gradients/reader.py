@@ -31,6 +31,7 @@ class _Device:
     layers: list[int]  # that they belong to
     owner: Tensor  # for each parameter, the place of its layer in `layers`
     highest: Tensor  # ‖g‖ of each layer at its highest finite step; -1 before the first one
+    columns: dict[int, int]  # of the places, in the rows
     steps: list[int] = field(default_factory=list)  # the numbers of the steps that are not summed up
     rows: list[Tensor] = field(default_factory=list)  # ‖g‖ of each parameter at these, 0 where there was none
     wholes: dict[int, Tensor] = field(default_factory=dict)  # ‖g‖² of all, by step
@@ -114,6 +115,8 @@ class GradientReader:
 
     def record_order(self) -> None:
         """Learn from backward passes in which order the layers follow each other, until each was reached once."""
+        if len(self._reached) == len(self.layers):
+            return
         for place, (owner, parameter) in enumerate(zip(self._owners, self._parameters, strict=True)):
             if owner not in self._reached and place not in self._handles:
                 hook = partial(self._reach, owner, place)
@@ -158,8 +161,7 @@ class GradientReader:
             if scale is not None:
                 latest = latest / scale.to(latest)
             one = self._device(device)
-            columns = {place: i for i, place in enumerate(one.places)}
-            one.add(step, tuple(columns[place] for place in places), latest)
+            one.add(step, tuple(one.columns[place] for place in places), latest)
             self._had |= set(places)
             if closely and not any(set(places) & set(seen.places) for seen in self._close):
                 pairs = zip(own, gradients, strict=True)  # what a sparse gradient leaves out is zero, too
@@ -173,7 +175,9 @@ class GradientReader:
             owners = [self._owners[place] for place in places]
             layers = sorted(set(owners))
             owner = torch.tensor([layers.index(one) for one in owners], device=device)
-            self._devices[device] = _Device(places, layers, owner, torch.full((len(layers),), -1.0, device=device))
+            highest = torch.full((len(layers),), -1.0, device=device)
+            columns = {place: i for i, place in enumerate(places)}
+            self._devices[device] = _Device(places, layers, owner, highest, columns)
         return self._devices[device]
 
     def finish(self, parameters: Iterable[Tensor]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-PAIRS = (
-    *(("q_proj", "k_proj"), ("query", "key"), ("q", "k"), ("to_q", "to_k"), ("q_lin", "k_lin"), ("wq", "wk")),
-    *(("query_proj", "key_proj"), ("q_proj_weight", "k_proj_weight")),
-)
-"""The last parts of the names of layers with queries, and those of the keys beside them."""
+KEY_OF = {
+    **{"q_proj": "k_proj", "query": "key", "q": "k", "to_q": "to_k", "q_lin": "k_lin", "wq": "wk"},
+    **{"query_proj": "key_proj", "q_proj_weight": "k_proj_weight"},
+}
+"""The last part of the name of a layer with keys, by that of the layer with the queries beside it."""
 
 COUNTS = ("num_heads", "num_attention_heads", "n_heads", "n_head", "heads", "nhead")
 """The names by which attention modules, or their ``config``, hold the number of heads."""
@@ -81,17 +81,14 @@ def attention_heads(model: nn.Module, layers: Sequence[Layer], *, copy: bool = F
     found: dict[str, Heads] = {}
     for name, layer in by_name.items():
         prefix, _, last = name.rpartition(".")
-        for own, other in PAIRS:
-            partner = by_name.get(f"{prefix}.{other}" if prefix else other)
-            if last == own and partner is not None and not (layer.is_sharded or partner.is_sharded):
-                with suppress(Exception):  # what cannot be read has no value, and a reason where it is measured
-                    if (heads := _heads(model, layer, partner)) is not None:
-                        found[name] = Heads(heads.key.clone(), *_rest(heads)) if copy else heads
+        other = KEY_OF.get(last, "")
+        partner = by_name.get(f"{prefix}.{other}" if prefix else other)
+        if not other or partner is None or layer.is_sharded or partner.is_sharded:
+            continue
+        with suppress(Exception):  # what cannot be read has no value, and a reason where it is measured
+            if (heads := _heads(model, layer, partner)) is not None:
+                found[name] = replace(heads, key=heads.key.clone()) if copy else heads
     return found
-
-
-def _rest(heads: Heads) -> tuple[int, bool]:
-    return heads.num_heads, heads.is_transposed
 
 
 def _heads(model: nn.Module, query: Layer, key: Layer) -> Heads | None:

@@ -17,7 +17,7 @@ from torch.nn.parameter import UninitializedParameter
 from torch.nn.utils import parametrize
 
 from lightning_ww import _checks
-from lightning_ww._torch import plain_name
+from lightning_ww._torch import is_factor, plain_name
 from lightning_ww.weights import effective
 from lightning_ww.weights.slices import (
     LAZY,
@@ -35,9 +35,6 @@ if TYPE_CHECKING:
 
 PARALLEL_WRAPPERS = ("DataParallel", "DistributedDataParallel", "FullyShardedDataParallel")
 """Classes whose attribute `module` is the user's module."""
-
-FACTORS = frozenset({"lora_A", "lora_B", "lora_embedding_A", "lora_embedding_B", "lora_down", "lora_up"})
-"""The names of modules and parameters that hold the factors of low-rank products, in PEFT, diffusers and loralib."""
 
 Stacked = Literal["pooled", "each"]
 """How a stack of matrices in one weight is analyzed."""
@@ -69,7 +66,7 @@ class Layer:
     @property
     def is_factor(self) -> bool:
         """Tell whether the weight is one of the two factors of a low-rank product, as LoRA's libraries name them."""
-        return not FACTORS.isdisjoint(self.name.split("."))
+        return is_factor(self.name)
 
     @property
     def is_frozen(self) -> bool:

@@ -23,31 +23,31 @@ class GradientMemory(Memory):
     reader: GradientReader | None
     logged: LoggedLayers
     num_batches: int = 0  # of this fit
-    steps: list[tuple[Any, Callable[[], object]]] = field(default_factory=list)  # hooks of optimizers, and what they do
+    waiting: list[tuple[Any, Any, Callable[[], object]]] = field(default_factory=list)  # optimizer, its hook, action
 
     def after_step(self, optimizer: Any, action: Callable[[], object]) -> None:
         """Run an action once, right after the step that an optimizer is about to make, or else at `finish`."""
-        if any(handle[1] is optimizer for handle, _ in self.steps):
+        if any(other is optimizer for other, _, _ in self.waiting):
             return  # another evaluation of the same step
         register = getattr(optimizer, "register_step_post_hook", None)
         hook = None if register is None else register(lambda *_: self.finish(optimizer))
-        self.steps.append(((hook, optimizer), action))
+        self.waiting.append((optimizer, hook, action))
 
     def finish(self, optimizer: Any = None) -> None:
         """Run the actions that wait for an optimizer's step, or all of them, and remove their hooks."""
-        mine = [pair for pair in self.steps if optimizer is None or pair[0][1] is optimizer]
-        self.steps = [pair for pair in self.steps if pair not in mine]
-        for (hook, _), action in mine:
+        mine = [one for one in self.waiting if optimizer is None or one[0] is optimizer]
+        self.waiting = [one for one in self.waiting if one not in mine]
+        for _, hook, action in mine:
             if hook is not None:
                 hook.remove()
             action()
 
     def remove_hooks(self) -> None:
         """Remove all hooks from parameters and optimizers."""
-        for (hook, _), _ in self.steps:
+        for _, hook, _ in self.waiting:
             if hook is not None:
                 hook.remove()
-        self.steps = []
+        self.waiting = []
         if self.reader is not None:
             self.reader.remove_hooks()
 
@@ -65,4 +65,4 @@ class GradientMemory(Memory):
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out the reader, which holds the parameters."""
-        return {**vars(self), "reader": None, "steps": []}
+        return {**vars(self), "reader": None, "waiting": []}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from lightning_ww.drawing.markdown import markdown, number
+from lightning_ww.drawing.markdown import events_and_skips, markdown, number
 from lightning_ww.gradients.metrics import GRADIENT_METRICS
 
 if TYPE_CHECKING:
@@ -32,9 +32,4 @@ def gradient_table(
     text = markdown(["layer", *GRADIENT_METRICS, "flags"], rows)
     if whys:
         text += "\n\nWhere there is no number:\n\n" + markdown(["layer", "why"], whys)
-    if events:
-        text += "\n\nEvents, the latest first:\n\n" + "\n".join(f"- {event}" for event in reversed(events))
-    if report.skipped:
-        skipped = [[f"`{skip.name}`", skip.reason, skip.sentence] for skip in report.skipped]
-        text += "\n\nNot measured:\n\n" + markdown(["layer", "reason", "why"], skipped)
-    return text
+    return text + events_and_skips(events, report.skipped, "Not measured")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lightning_ww.drawing.markdown import markdown, number
+from lightning_ww.drawing.markdown import events_and_skips, markdown, number
 from lightning_ww.weights.metrics import KEY_METRICS
 
 if TYPE_CHECKING:
@@ -58,12 +58,7 @@ def report_table(
     text = markdown(["layer", "shape", *KEY_METRICS], rows)
     if hints:  # a second table: if the first is too wide, TensorBoard breaks names and numbers
         text += "\n\n" + markdown(["layer", "flags", "suggests"], hints)
-    if events:
-        text += "\n\nEvents, the latest first:\n\n" + "\n".join(f"- {event}" for event in reversed(events))
-    if report.skipped:
-        skipped = [[f"`{skip.name}`", skip.reason, skip.sentence] for skip in report.skipped]
-        text += "\n\nNot analyzed:\n\n" + markdown(["layer", "reason", "why"], skipped)
-    return text
+    return text + events_and_skips(events, report.skipped, "Not analyzed")
 
 
 def suggestion(layer: LayerReport, *, at_start: bool = False) -> str:
